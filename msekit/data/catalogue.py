@@ -1,0 +1,212 @@
+"""DATASETS: one entry per corpus. Adding a corpus is one entry here, or a short YAML of one's own.
+
+Sizes, widths and text limits are those of the published feature files; the prompts are this project's own
+wording of what the paper's Appendix C asks for (state the range, or the label set with its numbers).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from msekit.errors import MsekitError, nearest
+
+SPLITS = ("train", "valid", "test")
+Layout = Literal["msa-pickle", "erc-pickle", "synthetic"]
+
+
+class DatasetSpec(BaseModel):
+    """What a corpus is: its task, labels, layout on disk and the checks its files must pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: str
+    task: Literal["msa", "erc"]
+    """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
+    language: Literal["en", "zh"] = "en"
+    layout: Layout
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers (erc only)."""
+    aliases: dict[str, str] = Field(default_factory=dict)
+    """Label strings as the files spell them → class names, where they differ."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest intensity (msa only)."""
+    prompt: str | None = None
+    """The task prompt; None for the default wording of the task and language."""
+    source: Path | None = None
+    """Folder or file with the published features; relative to the YAML that names it."""
+    files: str | None = None
+    """Stem of the three ERC pickles `<files>_{train,valid,test}.pkl`, or the name of the MSA pickle."""
+    text_limit: Annotated[int, Field(ge=1)] = 65
+    """Longest text in tokens; longer ones are cut and counted."""
+    audio_width: int | None = None
+    """Expected features per audio frame; 0 says the set has no audio, None says unknown."""
+    vision_width: int | None = None
+    split_sizes: tuple[int, int, int] | None = None
+    """Expected samples in train, valid and test."""
+    hub: str | None = None
+    """Hub data set repository with the processed features."""
+
+    @model_validator(mode="after")
+    def _labels_or_range(self) -> DatasetSpec:
+        if self.task == "erc" and (self.labels is None or self.range is not None):
+            raise ValueError("an erc data set needs `labels` (a list, in the order of their numbers) and no `range`")
+        if self.task == "msa" and (self.range is None or self.labels is not None):
+            raise ValueError("an msa data set needs `range: [low, high]` and no `labels`")
+        if self.labels is not None and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
+            raise ValueError("`labels` must be two or more different names")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("`range` must be [low, high] with low < high")
+        return self
+
+    @property
+    def key_metric(self) -> str:
+        """The validation metric that selects the best epoch (facts: MAE for msa, WF1 for erc)."""
+        return "mae" if self.task == "msa" else "wf1"
+
+    @property
+    def task_prompt(self) -> str:
+        """The prompt as the model reads it, without tags or label."""
+        if self.prompt is not None:
+            return self.prompt
+        if self.range is not None:
+            low, high = (f"{value:+.1f}" for value in self.range)
+            if self.language == "zh":
+                return f"情感强度，从{low}（消极）到{high}（积极）："
+            return f"Sentiment from {low} (negative) to {high} (positive): "
+        numbered = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
+        return f"情绪（{numbered}）：" if self.language == "zh" else f"Emotion ({numbered}): "
+
+
+_MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+_CHERMA = ("愤怒", "厌恶", "恐惧", "高兴", "平静", "悲伤", "惊奇")
+_IEMOCAP = ("hap", "sad", "neu", "ang", "exc", "fru")
+
+DATASETS: dict[str, DatasetSpec] = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec(
+            name="mosei",
+            task="msa",
+            layout="msa-pickle",
+            range=(-3.0, 3.0),
+            files="unaligned_50.pkl",
+            text_limit=50,
+            audio_width=74,
+            vision_width=35,
+            split_sizes=(16326, 1871, 4659),
+            hub="AZYoung/MOSEI_processed",
+        ),
+        DatasetSpec(
+            name="mosi",
+            task="msa",
+            layout="msa-pickle",
+            range=(-3.0, 3.0),
+            files="unaligned_50.pkl",
+            text_limit=50,
+            audio_width=5,
+            vision_width=20,
+            split_sizes=(1284, 229, 686),
+        ),
+        DatasetSpec(
+            name="sims-v2",
+            task="msa",
+            language="zh",
+            layout="msa-pickle",
+            range=(-1.0, 1.0),
+            files="ch-simsv2s.pkl",
+            text_limit=50,
+            audio_width=25,
+            vision_width=177,
+            split_sizes=(2722, 647, 1034),
+            hub="AZYoung/SIMSV2_processed",
+        ),
+        DatasetSpec(
+            name="meld",
+            task="erc",
+            layout="erc-pickle",
+            labels=_MELD,
+            files="meld",
+            text_limit=65,
+            audio_width=64,
+            vision_width=64,
+            split_sizes=(9989, 1108, 2610),
+            hub="AZYoung/MELD_processed",
+        ),
+        DatasetSpec(
+            name="cherma",
+            task="erc",
+            language="zh",
+            layout="erc-pickle",
+            labels=_CHERMA,
+            files="cherma",
+            text_limit=78,
+            audio_width=1024,
+            vision_width=2048,
+            hub="AZYoung/CHERMA0723_processed",
+        ),
+        DatasetSpec(
+            name="iemocap",
+            task="erc",
+            layout="erc-pickle",
+            labels=_IEMOCAP,
+            files="iemocap",
+            text_limit=84,
+            audio_width=64,
+            vision_width=64,
+        ),
+        DatasetSpec(name="synthetic-erc", task="erc", layout="synthetic", labels=("calm", "glad", "sad", "angry")),
+        DatasetSpec(name="synthetic-msa", task="msa", layout="synthetic", range=(-3.0, 3.0)),
+    )
+}
+
+
+def read_spec(path: Path) -> DatasetSpec:
+    """Read a data set's short YAML; a relative `source` is taken from the YAML's folder.
+
+    Raises:
+        MsekitError: The file is unreadable, not a mapping, or a key is unknown, missing or wrong.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MsekitError(f"the data set description cannot be read: {error}", where=path) from error
+    if not isinstance(raw, dict):
+        raise MsekitError("the data set description is not a mapping of keys", where=path)
+    unknown = [str(key) for key in raw if key not in DatasetSpec.model_fields]
+    if unknown:
+        raise MsekitError(
+            f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields)
+        )
+    try:
+        spec = DatasetSpec(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "description"
+        raise MsekitError(f"{key}: {first['msg']}", where=path) from error
+    source = spec.source if spec.source is not None else Path(".")
+    return spec.model_copy(update={"source": (path.parent / source).resolve()})
+
+
+def resolve_dataset(name: str, source: Path | None = None) -> DatasetSpec:
+    """Find a data set by catalogue name or by the path of a YAML that describes it.
+
+    Args:
+        name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`.
+        source: Where its published features lie; overrides what the YAML says.
+
+    Raises:
+        MsekitError: No such name or file (the nearest names are offered).
+    """
+    if name in DATASETS:
+        spec = DATASETS[name]
+    elif Path(name).suffix in (".yaml", ".yml"):
+        if not Path(name).is_file():
+            raise MsekitError("no such data set description", where=name)
+        spec = read_spec(Path(name))
+    else:
+        raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
+    return spec if source is None else spec.model_copy(update={"source": Path(source).resolve()})

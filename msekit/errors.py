@@ -1,0 +1,41 @@
+"""The one exception that users meet: what went wrong, where, and how to fix it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MsekitError(Exception):
+    """A user's mistake or an unusable input. The CLI prints it as one line and exits with code 2.
+
+    Args:
+        what: What is wrong, in one sentence without a final full stop.
+        where: The file, key or row it was found in.
+        fix: What to do about it.
+    """
+
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        place = f" ({where})" if where is not None else ""
+        advice = f". {fix}" if fix else ""
+        super().__init__(f"{what}{place}{advice}")
+
+
+class UnfinishedRun(MsekitError):
+    """Training stopped before its end (a non-finite loss, a signal); what was saved can be resumed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Advice that offers the known names closest to a mistyped one.
+
+    Args:
+        name: What the user wrote.
+        known: Every name that would have been accepted.
+
+    Returns:
+        "Did you mean ...?" when something is close, "Known: ..." otherwise.
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(options)}"
