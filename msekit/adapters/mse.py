@@ -1,0 +1,191 @@
+"""The MSE-Adapter, the paper's Figure 2 and section "MSE-Adapter".
+
+Shapes: B batch, T text tokens, L frames of a modality, D features of a frame, d text width of the backbone (the
+paper's d_t), H hidden size of a modality's LSTM, h = 256 width of the mixture, P pseudo tokens.
+
+The trainable parameters are exactly those of Table 1. `conditioning` adds none: `paper` is the published equations;
+`unit` scales the text mean to unit RMS and normalises the mixed vector, without which the pseudo tokens hardly
+depend on the audio and vision when training starts.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Conditioning = Literal["paper", "unit"]
+SCALES = (8, 16, 32)
+
+
+class ModalityEncoder(nn.Module):
+    """One modality's sequence → its projected vector: a one-direction LSTM, its state at the true length, W_a or W_v.
+
+    Args:
+        width: D, features per frame.
+        hidden: H, size of the LSTM's state.
+        mixed: h, width the state is projected to.
+    """
+
+    def __init__(self, width: int, hidden: int, mixed: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, hidden, batch_first=True)
+        self.projection = nn.Linear(hidden, mixed)
+
+    def forward(self, frames_BLD: Tensor, lengths_B: Tensor) -> Tensor:
+        """Encode; a sample of length 0 (the modality is absent) gives the zero vector, so no bias leaks in.
+
+        Args:
+            frames_BLD: Features; what lies beyond a sample's length has no effect.
+            lengths_B: True lengths, 0 for an absent modality.
+
+        Returns:
+            Projected states, (B, h).
+        """
+        lengths_B = lengths_B.to(frames_BLD.device)
+        if frames_BLD.shape[1] == 0:
+            frames_BLD = frames_BLD.new_zeros(frames_BLD.shape[0], 1, frames_BLD.shape[2])
+        states_BLH, _ = self.lstm(frames_BLD)  # causal: the state at the true length never sees the padding after it
+        last_B11 = (lengths_B - 1).clamp(min=0)[:, None, None]
+        state_BH = states_BLH.gather(1, last_B11.expand(-1, 1, states_BLH.shape[2])).squeeze(1)
+        return self.projection(state_BH) * (lengths_B > 0)[:, None]
+
+
+class TextGuideMixer(nn.Module):
+    """TGM: the Hadamard product of a modality's vector with the projected mean of the text (W_t).
+
+    Args:
+        text_dim: d, width of the text embeddings.
+        mixed: h.
+        conditioning: `unit` scales the text mean to unit RMS before W_t.
+    """
+
+    def __init__(self, text_dim: int, mixed: int, conditioning: Conditioning) -> None:
+        super().__init__()
+        self.conditioning = conditioning
+        self.text_projection = nn.Linear(text_dim, mixed)
+
+    def guide(self, text_BTd: Tensor, mask_BT: Tensor) -> Tensor:
+        """Project the mean over the real text tokens: (B, T, d), (B, T) → (B, h). An empty text has mean zero."""
+        weights_BT1 = mask_BT.unsqueeze(-1).to(text_BTd.dtype)
+        mean_Bd = (text_BTd * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1).clamp(min=1)
+        if self.conditioning == "unit":
+            mean_Bd = F.rms_norm(mean_Bd, mean_Bd.shape[-1:], eps=1e-12)
+        return self.text_projection(mean_Bd)
+
+    def forward(self, modality_Bh: Tensor, guide_Bh: Tensor) -> Tensor:
+        """Mix one modality with the text, (B, h) each."""
+        return modality_Bh * guide_Bh
+
+
+class MultiScaleFusion(nn.Module):
+    """MSF: three MLPs of different widths over the summed mixtures, joined by a 1x1 convolution.
+
+    The hidden widths are d/8, d/16 and d/32 of the text width: what Table 1's counts imply (the formula prints h/k).
+
+    Args:
+        mixed: h.
+        text_dim: d.
+    """
+
+    def __init__(self, mixed: int, text_dim: int) -> None:
+        super().__init__()
+        self.mlps = nn.ModuleList(
+            nn.Sequential(nn.Linear(mixed, text_dim // scale), nn.GELU(), nn.Linear(text_dim // scale, mixed))
+            for scale in SCALES
+        )
+        self.mix = nn.Conv1d(len(SCALES), 1, kernel_size=1)
+
+    def forward(self, sum_Bh: Tensor) -> Tensor:
+        """Fuse, (B, h) → (B, h)."""
+        scales_BSh = torch.stack([mlp(sum_Bh) for mlp in self.mlps], dim=1)
+        return self.mix(scales_BSh).squeeze(1)
+
+
+class PseudoTokenProjector(nn.Module):
+    """The fused vector → pseudo tokens: W_3 to the text width, W_4 from one token to P.
+
+    Args:
+        mixed: h.
+        text_dim: d.
+        pseudo_tokens: P.
+    """
+
+    def __init__(self, mixed: int, text_dim: int, pseudo_tokens: int) -> None:
+        super().__init__()
+        self.to_text_dim = nn.Linear(mixed, text_dim)
+        self.expand = nn.Linear(1, pseudo_tokens)
+
+    def forward(self, fused_Bh: Tensor) -> Tensor:
+        """Project and expand, (B, h) → (B, P, d)."""
+        return self.expand(self.to_text_dim(fused_Bh).unsqueeze(-1)).transpose(1, 2)
+
+
+class MSEAdapter(nn.Module):
+    """Audio and vision sequences, guided by the text, → pseudo tokens for a frozen LLM.
+
+    Args:
+        text_dim: d, width of the backbone's embeddings.
+        audio_dim: Features per audio frame; 0 where the data set has no audio (no encoder is built).
+        vision_dim: Features per vision frame; 0 where the data set has no vision.
+        audio_hidden: State size of the audio LSTM.
+        vision_hidden: State size of the vision LSTM.
+        pseudo_tokens: P.
+        hidden: h, width of the mixture.
+        conditioning: `paper` or `unit`; see the module's docstring.
+    """
+
+    def __init__(
+        self,
+        text_dim: int,
+        audio_dim: int,
+        vision_dim: int,
+        audio_hidden: int,
+        vision_hidden: int,
+        pseudo_tokens: int,
+        hidden: int = 256,
+        conditioning: Conditioning = "paper",
+    ) -> None:
+        super().__init__()
+        self.conditioning = conditioning
+        self.audio_encoder = ModalityEncoder(audio_dim, audio_hidden, hidden) if audio_dim else None
+        self.vision_encoder = ModalityEncoder(vision_dim, vision_hidden, hidden) if vision_dim else None
+        self.text_guide_mixer = TextGuideMixer(text_dim, hidden, conditioning)
+        self.multi_scale_fusion = MultiScaleFusion(hidden, text_dim)
+        self.projector = PseudoTokenProjector(hidden, text_dim, pseudo_tokens)
+
+    def forward(
+        self,
+        text_embeddings: Tensor,
+        text_mask: Tensor,
+        audio: Tensor | None,
+        audio_lengths: Tensor | None,
+        vision: Tensor | None,
+        vision_lengths: Tensor | None,
+    ) -> Tensor:
+        """Make the pseudo tokens.
+
+        Args:
+            text_embeddings: Embedded text, (B, T, d).
+            text_mask: 1 at real tokens, (B, T).
+            audio: Audio features, (B, L_a, D_a); None where there are none.
+            audio_lengths: True lengths, (B,); 0 marks a sample without audio.
+            vision: Vision features, (B, L_v, D_v); None where there are none.
+            vision_lengths: True lengths, (B,).
+
+        Returns:
+            Pseudo tokens, (B, P, d).
+        """
+        guide_Bh = self.text_guide_mixer.guide(text_embeddings, text_mask)
+        sum_Bh = torch.zeros_like(guide_Bh)
+        for encoder, frames, lengths in (
+            (self.audio_encoder, audio, audio_lengths),
+            (self.vision_encoder, vision, vision_lengths),
+        ):
+            if encoder is not None and frames is not None and lengths is not None:
+                sum_Bh = sum_Bh + self.text_guide_mixer(encoder(frames, lengths), guide_Bh)
+        if self.conditioning == "unit":
+            sum_Bh = F.layer_norm(sum_Bh, sum_Bh.shape[-1:])
+        return self.projector(self.multi_scale_fusion(sum_Bh))

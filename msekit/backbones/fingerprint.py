@@ -1,0 +1,76 @@
+"""Fingerprints of weights: equal exactly when names, shapes, dtypes and every bit are equal.
+
+A tensor's digest is integer arithmetic on its bytes (two sums modulo 2^64), so it is the same on any device and runs
+at memory speed where the tensor lies; names and digests are then hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from msekit.errors import MsekitError
+
+_CHUNK = 1 << 22  # words summed at a time: 32 MB
+
+
+def _digest(tensor: Tensor) -> bytes:
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
+    words = padded.view(torch.int64) if padded.data_ptr() % 8 == 0 else padded.clone().view(torch.int64)
+    plain = weighted = 0
+    for start in range(0, len(words), _CHUNK):
+        part = words[start : start + _CHUNK]
+        # odd weights by position, so that swapped words change the sum
+        weights = torch.arange(start, start + len(part), device=part.device) * 2 + 1
+        plain += int(part.sum())
+        weighted += int((part * weights).sum())
+    return f"{tensor.dtype} {tuple(tensor.shape)} {plain % 2**64:016x}{weighted % 2**64:016x}".encode()
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash named tensors, in the order of their names.
+
+    Args:
+        tensors: Names and tensors; tensors may be made one at a time.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    lines = sorted(name.encode() + b" " + _digest(tensor) for name, tensor in tensors)
+    return hashlib.blake2b(b"\n".join(lines), digest_size=16).hexdigest()
+
+
+def fingerprint_model(model: nn.Module) -> str:
+    """Fingerprint of a loaded model's parameters, to show that training left them alone."""
+    return fingerprint_tensors(model.named_parameters())
+
+
+def fingerprint_checkpoint(folder: Path) -> str:
+    """Fingerprint of a checkpoint's tensors as they lie on disk, before any cast or quantisation.
+
+    Raises:
+        MsekitError: The folder holds no weights.
+    """
+    return fingerprint_tensors(_checkpoint_tensors(folder))
+
+
+def _checkpoint_tensors(folder: Path) -> Iterable[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    shards = sorted(folder.glob("*.safetensors"))
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - a safe_open handle cannot be iterated
+                yield name, file.get_tensor(name)
+    if shards:
+        return
+    binaries = sorted(folder.glob("pytorch_model*.bin"))
+    if not binaries:
+        raise MsekitError("no weights (*.safetensors or pytorch_model*.bin)", where=folder)
+    for binary in binaries:
+        yield from torch.load(binary, map_location="cpu", weights_only=True, mmap=True).items()

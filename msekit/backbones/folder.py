@@ -1,0 +1,42 @@
+"""Checkpoints that msekit builds itself: once, under a lock, in a temporary folder that is renamed when complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from msekit.errors import MsekitError
+from msekit.paths import cache_root
+
+
+def built_once(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder `<cache>/backbones/<name>`, built on first use.
+
+    Args:
+        name: Name of the folder; a new version of its content needs a new name.
+        build: Fills an empty folder. Whatever it leaves when it fails or is killed is discarded.
+
+    Raises:
+        MsekitError: The cache folder cannot be written.
+    """
+    target = cache_root() / "backbones" / name
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                partial = target.with_name(f"{name}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                build(partial)
+                os.replace(partial, target)
+    except OSError as error:
+        raise MsekitError(
+            f"the cache folder cannot be written: {error}", where=target, fix="Set MSEKIT_CACHE to a writable folder."
+        ) from error
+    return target

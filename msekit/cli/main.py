@@ -1,0 +1,59 @@
+"""The `msekit` command. Each subcommand parses, resolves a config and makes one call; nothing here imports torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from msekit import __version__
+from msekit.cli import count_params, data, evaluate, report, train
+from msekit.errors import MsekitError
+
+app = typer.Typer(
+    help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("train")(train.train_command)
+app.command("evaluate")(evaluate.evaluate_command)
+app.command("report")(report.report)
+app.command("count-params")(count_params.count_params)
+app.add_typer(data.app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"msekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = None,
+) -> None:
+    """Options of every command."""
+
+
+def run() -> None:
+    """Entry point: exit code 0 on success, 2 for a user's mistake, 1 for a failure of ours."""
+    debug = "--debug" in sys.argv
+    if debug:  # accepted anywhere on the line
+        sys.argv.remove("--debug")
+    try:
+        app()
+    except MsekitError as error:
+        if debug:
+            raise
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; a training run continues with --resume")
+        sys.exit(130)

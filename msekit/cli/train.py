@@ -1,0 +1,126 @@
+"""`msekit train`: from a backbone and a data set to a tested plug-in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from msekit.errors import MsekitError, UnfinishedRun
+
+if TYPE_CHECKING:
+    from msekit.config import RunConfig
+
+DEFAULT_SEED = 1111
+
+
+def train_command(
+    backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder or hub id of a causal LM.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
+) -> None:
+    """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
+    given = {
+        "backbone": backbone,
+        "dataset": dataset,
+        "source": source and source.resolve(),
+        "recipe": recipe,
+        "output": output,
+        "optim": {"epochs": epochs},
+        "data": {"limit_train": limit_train},
+    }
+    runs, folder = plan_runs(given, config, seeds, overrides or [])
+    if dry_run:
+        from msekit.training.dry_run import show_run
+
+        show_run(runs[0])
+        return
+    from msekit.evaluation.summary import show_summary, write_summary
+    from msekit.reporter import Reporter
+    from msekit.training.loop import train
+
+    reporter = Reporter()
+    first = runs[0]
+    reporter.note(f"{first.backbone} on {Path(first.dataset).stem}, recipe {first.recipe}, output {folder}")
+    reports = []
+    for run in runs:
+        try:
+            reports.append(train(run, resume, reporter))
+        except UnfinishedRun:
+            write_summary(folder, reports)
+            raise
+    write_summary(folder, reports)
+    show_summary(folder, reports, reporter.console)
+
+
+def plan_runs(
+    given: dict[str, Any], run_file: str | None, seeds: str | None, overrides: list[str]
+) -> tuple[list[RunConfig], Path]:
+    """One resolved config per seed, and the folder that holds their folders.
+
+    Raises:
+        MsekitError: No backbone or data set named, or any setting that is wrong.
+    """
+    from msekit.config import read_run_file, resolve
+    from msekit.data.catalogue import resolve_dataset
+
+    file = find_run_file(run_file) if run_file else None
+    in_file = read_run_file(file) if file else {}
+    for key, option in (("backbone", "--backbone"), ("dataset", "--dataset")):
+        if not (given[key] or in_file.get(key)):
+            raise MsekitError(f"no {key} given", fix=f"Name one with {option}.")
+    dataset = str(given["dataset"] or in_file["dataset"])
+    spec = resolve_dataset(dataset, given["source"])
+    backbone = str(given["backbone"] or in_file["backbone"])
+    if Path(dataset).suffix in (".yaml", ".yml"):
+        given["dataset"] = str(Path(dataset).resolve())
+    folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
+    folder = Path(folder).resolve()
+    numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
+    runs = [
+        resolve(
+            given | {"seed": seed, "output": folder / f"seed-{seed}"},
+            task=spec.task,
+            run_file=file,
+            overrides=overrides,
+        )
+        for seed in numbers
+    ]
+    return runs, folder
+
+
+def find_run_file(name: str) -> Path:
+    """A run file by path, or by the name of one that ships in `configs/`.
+
+    Raises:
+        MsekitError: Neither exists; the shipped names are offered.
+    """
+    from msekit.errors import nearest
+    from msekit.paths import shipped
+
+    if Path(name).is_file():
+        return Path(name)
+    known = {path.stem: path for path in shipped("configs").rglob("*.yaml")}
+    if name in known:
+        return known[name]
+    raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise MsekitError(f"--seeds takes whole numbers, not '{text}'", fix="For example --seeds 1111,2222.") from error
+    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise MsekitError(f"--seeds takes different, non-negative numbers, not '{text}'")
+    return numbers

@@ -1,0 +1,248 @@
+"""RunConfig: every setting of a run, checked. Unknown keys are errors that name the nearest key.
+
+A run is resolved in layers, each overriding the one before: defaults, the recipe, the published settings of the
+(backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msekit.errors import MsekitError, nearest
+from msekit.paper import PUBLISHED
+
+Recipe = Literal["paper", "kit"]
+Modality = Literal["audio", "vision"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdapterConfig(_Section):
+    """The plug-in's size and conditioning."""
+
+    name: Literal["mse"] = "mse"
+    pseudo_tokens: int = Field(4, ge=1)
+    audio_hidden: int = Field(64, ge=1)
+    """State size of the audio LSTM."""
+    vision_hidden: int = Field(32, ge=1)
+    hidden: int = Field(256, ge=1)
+    """Width of the mixture (the paper's h)."""
+    conditioning: Literal["paper", "unit"] = "unit"
+
+
+class DataConfig(_Section):
+    """What is fed to the adapter."""
+
+    standardise: bool = True
+    """Scale every feature by its mean and deviation over the train split's frames."""
+    text_limit: int | None = Field(None, ge=1)
+    """Longest text in tokens; None for the data set's own limit."""
+    limit_train: int | None = Field(None, ge=1)
+    """Train on this many samples, drawn by a fixed seed; None for all."""
+    without: tuple[Modality, ...] = ()
+    """Modalities withheld from training and testing alike."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the features in the cache."""
+
+
+class OptimConfig(_Section):
+    """AdamW on the adapter; warm-up, then cosine to zero."""
+
+    lr: float = Field(2e-3, gt=0)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(16, ge=1)
+    """Samples of a global batch, whatever the number of processes."""
+    accumulation: int = Field(1, ge=1)
+    """Parts that each process's share of a batch is computed in, to save memory."""
+    epochs: int = Field(15, ge=1)
+    """Length of the schedule; training ends there at the latest."""
+    patience: int = Field(5, ge=1)
+    """Epochs without improvement on validation after which training ends."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps over which the learning rate rises."""
+    clip_norm: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; None leaves gradients as they are."""
+
+
+class BackboneConfig(_Section):
+    """How the frozen LLM is held."""
+
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    quantization: Literal["none"] = "none"
+    checkpointing: bool = False
+    """Recompute layers in the backward pass: less memory, about a third more time."""
+
+
+class EvaluationConfig(_Section):
+    """How scores become predictions and metrics."""
+
+    estimate: Literal["greedy", "argmax", "mean", "median"] = "greedy"
+    batch_size: int = Field(32, ge=1)
+    bootstrap: int = Field(1000, ge=0)
+    """Resamples behind the 95 % intervals; 0 for none."""
+
+
+class RunConfig(_Section):
+    """One run: one backbone, one data set, one seed, one folder."""
+
+    backbone: str
+    dataset: str
+    """Catalogue name, or the path of a YAML that describes one's own."""
+    source: Path | None = None
+    """Folder or file of the published features."""
+    recipe: Recipe
+    seed: int = Field(1111, ge=0)
+    output: Path
+    adapter: AdapterConfig = AdapterConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    model: BackboneConfig = BackboneConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    save_minutes: float = Field(5.0, gt=0)
+    """A state to resume from is saved at every epoch's end, and this often in between."""
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "kit": {},
+    "paper": {
+        "adapter": {"conditioning": "paper"},
+        "data": {"standardise": False},
+        "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
+    },
+}
+
+
+def published_settings(backbone: str, dataset: str) -> dict[str, Any]:
+    """The paper's settings for a pair, as config keys; empty for a pair that the paper does not have."""
+    pair = PUBLISHED.get((backbone, dataset))
+    if pair is None:
+        return {}
+    return {
+        "adapter": {
+            "pseudo_tokens": pair.pseudo_tokens,
+            "audio_hidden": pair.audio_hidden,
+            "vision_hidden": pair.vision_hidden,
+        },
+        "data": {"text_limit": pair.text_limit},
+        "optim": {
+            "lr": pair.lr,
+            "batch_size": pair.batch_size,
+            "epochs": pair.epochs,
+            "patience": pair.patience,
+        },
+    }
+
+
+def default_recipe(backbone: str, dataset: str) -> Recipe:
+    """`paper` for the paper's twelve pairs, `kit` for every other."""
+    return "paper" if (backbone, dataset) in PUBLISHED else "kit"
+
+
+def resolve(
+    given: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
+) -> RunConfig:
+    """Put the layers together.
+
+    Args:
+        given: What the command line says, nested; None values count as not given. It (or the run file) names the
+            backbone, the data set and the output folder.
+        task: `msa` or `erc`: recipe `kit` answers intensities with the mean of the distribution.
+        run_file: A YAML with settings.
+        overrides: `optim.lr=1e-4`, ….
+
+    Raises:
+        MsekitError: An unknown key or a value of the wrong kind, with the key's name.
+    """
+    layers = [read_run_file(run_file)] if run_file else []
+    layers += [_without_none(given), *(_parse_override(text) for text in overrides)]
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        _merge(asked, layer)
+    backbone, dataset = str(asked.get("backbone")), str(asked.get("dataset"))
+    recipe = asked.setdefault("recipe", default_recipe(backbone, dataset))
+    merged: dict[str, Any] = {}
+    if recipe == "kit" and task == "msa":
+        merged["evaluation"] = {"estimate": "mean"}
+    _merge(merged, RECIPES.get(recipe, {}))
+    if recipe == "paper":
+        _merge(merged, published_settings(backbone, dataset))
+    _merge(merged, asked)
+    return validated(merged)
+
+
+def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
+    """Check a nested mapping.
+
+    Raises:
+        MsekitError: The first wrong key or value.
+    """
+    try:
+        return RunConfig(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(first["loc"])
+            raise MsekitError(f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), known)) from error
+        raise MsekitError(f"setting {key}: {first['msg']}, not {first['input']!r}", where=where) from error
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Read a run file or a run's resolved `config.yaml`.
+
+    Raises:
+        MsekitError: The file is unreadable or not a mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MsekitError(f"the run file cannot be read: {error}", where=path) from error
+    if not isinstance(raw, dict):
+        raise MsekitError("the run file is not a mapping of settings", where=path)
+    return raw
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved run as YAML; reading it back gives the same run."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise MsekitError(f"--set takes key=value, not '{text}'", fix="For example --set optim.lr=1e-4.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MsekitError(f"--set {key}: the value '{value}' cannot be read") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {key: _without_none(value) if isinstance(value, dict) else value for key, value in given.items()}
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    section: Any = RunConfig
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,204 @@
+"""Cached samples → batches: the typed Batch, its collator, and a length-bucketing order that the seed decides.
+
+Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msekit.data.cache import ModalityInfo, SplitTable
+
+_BUCKET_BATCHES = (
+    50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
+)
+
+
+@dataclass
+class Batch:
+    """What one step sees. Padding is on the right and zero; a length of 0 marks an absent modality."""
+
+    index: Tensor
+    """(B,) int64, position of the sample in its split."""
+    text_ids: Tensor
+    """(B, T) int64."""
+    text_lengths: Tensor
+    """(B,) int64."""
+    audio: Tensor | None
+    """(B, L, D) float32; None where the data set has no audio."""
+    audio_lengths: Tensor | None
+    """(B,) int64."""
+    vision: Tensor | None
+    """(B, L, D) float32; None where the data set has no vision."""
+    vision_lengths: Tensor | None
+    """(B,) int64."""
+    label: Tensor
+    """(B,) int64, position of the true label in the LabelSpace."""
+    weight: Tensor
+    """(B,) float32; 0 for a filler sample that must not count."""
+
+    @property
+    def text_mask(self) -> Tensor:
+        """(B, T) int64, 1 at real tokens."""
+        steps_T = torch.arange(self.text_ids.shape[1], device=self.text_ids.device)
+        return (steps_T[None] < self.text_lengths[:, None]).long()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Standardisation of one modality with the statistics of the train split.
+
+    Non-finite values become 0: the mean once standardised, zero otherwise.
+    """
+
+    mean: np.ndarray | None
+    """(D,) float32; None leaves the features as they are."""
+    std: np.ndarray | None
+
+    @classmethod
+    def of(cls, info: ModalityInfo, standardise: bool) -> Scaler:
+        """The scaler for a cached modality, or one that only cleans."""
+        if not standardise or not info.width:
+            return cls(None, None)
+        return cls(np.asarray(info.mean, dtype=np.float32), np.asarray(info.std, dtype=np.float32))
+
+    @classmethod
+    def from_lists(cls, statistics: dict[str, list[float]]) -> Scaler:
+        """The scaler that a checkpoint describes."""
+        return cls(*(np.asarray(statistics[key], dtype=np.float32) for key in ("mean", "std")))
+
+    def __call__(self, frames_LD: np.ndarray) -> np.ndarray:
+        """Clean and scale, (L, D) → (L, D) float32."""
+        frames_LD = frames_LD.astype(np.float32)
+        if self.mean is not None and self.std is not None:
+            frames_LD = (frames_LD - self.mean) / self.std
+        return np.nan_to_num(frames_LD, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+class Collator:
+    """Positions in a split → Batch.
+
+    Args:
+        split: The cached samples.
+        text_ids: Each sample's text in tokens, already cut to the limit.
+        labels: (N,) position of each sample's label in the LabelSpace.
+        audio: Scaler of the audio, None to withhold the audio.
+        vision: Scaler of the vision, None to withhold it.
+    """
+
+    def __init__(
+        self,
+        split: SplitTable,
+        text_ids: Sequence[Sequence[int]],
+        labels: np.ndarray,
+        audio: Scaler | None,
+        vision: Scaler | None,
+    ) -> None:
+        self.split, self.text_ids, self.labels = split, text_ids, labels
+        self.audio, self.vision = audio, vision
+        self.audio_of = np.arange(len(split))
+        self.vision_of = np.arange(len(split))
+
+    def shuffle_modalities(self, seed: int) -> None:
+        """Give every sample the audio and the vision of another one: what is scored then is not heard or seen."""
+        generator = np.random.default_rng(seed)
+        self.audio_of, self.vision_of = (_derangement(len(self.split), generator) for _ in range(2))
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) text tokens and (N,) frames of the longest modality, for bucketing."""
+        tokens = np.array([len(ids) for ids in self.text_ids])
+        return tokens, np.maximum(self.split.audio_lengths, self.split.vision_lengths)
+
+    def __call__(self, indices: Sequence[int], counted: bool = True) -> Batch:
+        """Collate the samples at these positions; `counted=False` makes fillers of weight 0."""
+        texts = [torch.tensor(self.text_ids[i], dtype=torch.long) for i in indices]
+        audio = self.audio and _pad([self.audio(self.split.audio(int(self.audio_of[i]))) for i in indices])
+        vision = self.vision and _pad([self.vision(self.split.vision(int(self.vision_of[i]))) for i in indices])
+        return Batch(
+            index=torch.tensor(indices, dtype=torch.long),
+            text_ids=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
+            text_lengths=torch.tensor([len(text) for text in texts]),
+            audio=audio[0] if audio else None,
+            audio_lengths=audio[1] if audio else None,
+            vision=vision[0] if vision else None,
+            vision_lengths=vision[1] if vision else None,
+            label=torch.from_numpy(self.labels[list(indices)]).long(),
+            weight=torch.full((len(indices),), float(counted)),
+        )
+
+
+def _pad(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    lengths_B = torch.tensor([len(frames) for frames in sequences])
+    padded_BLD = torch.zeros(len(sequences), max(int(lengths_B.max()), 1), sequences[0].shape[1])
+    for row, frames in enumerate(sequences):
+        padded_BLD[row, : len(frames)] = torch.from_numpy(frames)
+    return padded_BLD, lengths_B
+
+
+def _derangement(size: int, generator: np.random.Generator) -> np.ndarray:
+    """A random permutation without fixed points (one cycle through all), for sizes above 1."""
+    order = generator.permutation(size)
+    shuffled = np.empty(size, dtype=np.int64)
+    shuffled[order] = np.roll(order, 1)
+    return shuffled
+
+
+def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The order of one epoch, every sample once, samples of like length together.
+
+    It depends on the seed and the epoch alone, not on the number of processes, so a run can be resumed or spread.
+
+    Args:
+        tokens: (N,) text tokens of each sample, the first key of the sort.
+        frames: (N,) frames of each sample, the second key.
+        batch_size: Samples of a global batch; the last one may be smaller.
+        seed: The run's seed.
+        epoch: Number of the epoch.
+
+    Returns:
+        Lists of positions.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(tokens))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
+        bucket = order[start : start + batch_size * _BUCKET_BATCHES]
+        bucket = bucket[np.lexsort((frames[bucket], tokens[bucket]))]
+        batches += [bucket[i : i + batch_size].tolist() for i in range(0, len(bucket), batch_size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def micro_batches(batch: list[int], rank: int, world: int, accumulation: int) -> Iterator[tuple[list[int], bool]]:
+    """One process's share of a global batch, in `accumulation` parts.
+
+    An empty part still takes part in the collective operations: it becomes one filler sample that does not count.
+
+    Yields:
+        Positions, and whether they count.
+    """
+    share = batch[rank::world]
+    for part in range(accumulation):
+        indices = share[part::accumulation]
+        yield (indices, True) if indices else (batch[:1], False)
+
+
+def evaluation_batches(
+    tokens: np.ndarray, frames: np.ndarray, batch_size: int, rank: int, world: int
+) -> list[list[int]]:
+    """One process's share of a split, sorted by length; every sample is in exactly one share."""
+    order = np.lexsort((frames, tokens))[::-1][rank::world]  # longest first: a lack of memory shows at once
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

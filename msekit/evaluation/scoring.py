@@ -1,0 +1,71 @@
+"""A model + a split → a score for every label of every sample, and metrics from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from msekit.config import EvaluationConfig
+from msekit.data.batch import Collator, evaluation_batches
+from msekit.data.catalogue import DatasetSpec
+from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
+from msekit.model.labels import LabelSpace
+from msekit.model.mse_model import MSEModel
+from msekit.reporter import Reporter
+from msekit.training.distributed import gather_rows
+
+
+@dataclass
+class Scores:
+    """Label scores of a split, in its order. N samples, E edges of the label trie, K labels."""
+
+    edges: np.ndarray
+    """(N, E) float32 log-probabilities."""
+    truths: np.ndarray
+    """(N,) class numbers or intensities."""
+    labels: LabelSpace
+
+    def loss(self) -> float:
+        """Mean negative log-probability of the true labels, in nats: the training loss on this split."""
+        scores_NK = self.labels.log_probabilities(self.edges)
+        return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(self.truths)].mean())
+
+    def predictions(self, estimate: str) -> np.ndarray:
+        """(N,) point estimates."""
+        return self.labels.predict(self.edges, estimate)  # type: ignore[arg-type]
+
+    def metrics(self, spec: DatasetSpec, estimate: str) -> dict[str, Any]:
+        """The data set's metrics."""
+        return metrics_of(spec)(self.truths, self.predictions(estimate))
+
+    def confidence(self, spec: DatasetSpec, config: EvaluationConfig) -> dict[str, list[float] | None]:
+        """95 % bootstrap intervals of the metrics; empty where they are switched off."""
+        if not config.bootstrap:
+            return {}
+        predictions = self.predictions(config.estimate)
+        return bootstrap(self.truths, predictions, metrics_of(spec), repeats=config.bootstrap)
+
+    def collapsed(self, estimate: str) -> str | None:
+        """The name of the one label that every prediction equals, if so."""
+        label = collapsed_to(self.predictions(estimate).tolist())
+        return None if label is None else self.labels.names[int(self.labels.indices(np.array([label]))[0])]
+
+
+def score_split(
+    model: MSEModel, collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+) -> Scores:
+    """Score every sample of a split once, whatever the number of processes."""
+    model.adapter.eval()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
+    rows: dict[int, np.ndarray] = {}
+    with reporter.bar(title, total=sum(map(len, batches))) as advance:
+        for indices in batches:
+            edges_BE = model.score(collator(indices).to(model.backbone.device)).cpu().numpy()
+            rows.update(zip(indices, edges_BE, strict=True))
+            advance(len(indices))
+    rows = gather_rows(accelerator, rows)
+    edges = np.stack([rows[position] for position in range(len(collator.split))])
+    return Scores(edges, collator.split.labels, model.labels)

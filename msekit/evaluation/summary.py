@@ -1,0 +1,82 @@
+"""The last thing `train` says: each seed's metrics with intervals, their mean, and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from msekit.training.checkpoint import write_text
+
+
+def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) over seeds; null where a metric is undefined or one seed alone ran."""
+    means: dict[str, Any] = {}
+    for metric, value in reports[0]["metrics"].items() if reports else ():
+        if isinstance(value, dict):
+            continue
+        values = [report["metrics"][metric] for report in reports]
+        defined = [value for value in values if value is not None]
+        means[metric] = {
+            "mean": statistics.fmean(defined) if len(defined) == len(values) else None,
+            "std": statistics.stdev(defined) if len(defined) == len(values) > 1 else None,
+        }
+    return {"seeds": [report["seed"] for report in reports], "metrics": means}
+
+
+def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
+    """Write `summary.json` beside the seeds' folders."""
+    if reports:
+        write_text(folder / "summary.json", json.dumps(summarise(reports), indent=1) + "\n")
+
+
+def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) -> None:
+    """Print the result."""
+    first = reports[0]
+    table = Table(title=f"{first['backbone']} on {first['dataset']}: test, {first['samples']} samples")
+    table.add_column("metric")
+    for report in reports:
+        table.add_column(f"seed {report['seed']}")
+    table.add_column("mean ± std")
+    summary = summarise(reports)["metrics"]
+    for metric, spread in summary.items():
+        cells = [_cell(report["metrics"][metric], report["confidence"].get(metric)) for report in reports]
+        std = f" ± {spread['std']:.4f}" if spread["std"] is not None else ""
+        mean = "undefined" if spread["mean"] is None else f"{spread['mean']:.4f}{std}"
+        table.add_row(metric, *cells, mean)
+    console.print(table)
+    console.print(
+        f"estimate {first['estimate']}; [low, high]: 95 % bootstrap over test samples; "
+        f"{first['trainable_parameters']:,} trainable parameters; peak memory "
+        f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
+        f"{first['train_samples_per_s']:.1f} train samples/s",
+        highlight=False,
+    )
+    for report in reports:
+        console.print(f"run folder: {folder / ('seed-' + str(report['seed']))}", highlight=False, soft_wrap=True)
+
+
+def _cell(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def show_metrics(report: dict[str, Any], console: Console) -> None:
+    """Print one evaluation."""
+    shuffled = ", audio and vision shuffled" if report.get("shuffled") else ""
+    table = Table(title=f"{report['backbone']} on {report['dataset']}: {report['split']}{shuffled}")
+    table.add_column("metric")
+    table.add_column("value [95 % bootstrap]")
+    for metric, value in report["metrics"].items():
+        if isinstance(value, dict):
+            for label, part in value.items():
+                table.add_row(f"{metric} {label}", _cell(part, None))
+        else:
+            table.add_row(metric, _cell(value, report["confidence"].get(metric)))
+    console.print(table)
+    console.print(f"{report['samples']} samples, estimate {report['estimate']}", highlight=False)

@@ -1,0 +1,174 @@
+"""LabelSpace: label ⇄ text ⇄ tokens, the trie that answers are confined to, scores and point estimates.
+
+Nothing outside the space can be answered, so no answer is ever unparsable. Shapes: B batch, K labels, E edges of the
+trie (one per node but the root), M inner nodes (those with children; the first is the root).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.errors import MsekitError
+
+Estimate = Literal["greedy", "argmax", "mean", "median"]
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Trie:
+    """The labels' token sequences as a tree. Node 0 is the root; edge e leads to node e + 1."""
+
+    token: np.ndarray
+    """(E,) token on the edge."""
+    parent: np.ndarray
+    """(E,) node that the edge leaves."""
+    inner: np.ndarray
+    """(M,) nodes with children, parents before children, the root first."""
+    paths: np.ndarray
+    """(K, E) float32, 1 where the edge lies on the label's path."""
+
+    @classmethod
+    def build(cls, sequences: Sequence[Sequence[int]]) -> Trie:
+        """Join token sequences, none of which is a prefix of another."""
+        edges: dict[tuple[int, int], int] = {}  # (parent node, token) -> node
+        paths: list[list[int]] = []
+        for sequence in sequences:
+            node, path = 0, []
+            for token in sequence:
+                node = edges.setdefault((node, token), len(edges) + 1)
+                path.append(node - 1)
+            paths.append(path)
+        indicator = np.zeros((len(sequences), len(edges)), dtype=np.float32)
+        for label, path in enumerate(paths):
+            indicator[label, path] = 1
+        parents = np.array([parent for parent, _ in edges])
+        return cls(np.array([token for _, token in edges]), parents, np.unique(parents), indicator)
+
+    @cached_property
+    def edge_row(self) -> np.ndarray:
+        """(E,) row of the edge's parent among the inner nodes."""
+        return np.searchsorted(self.inner, self.parent)
+
+    def depth(self, node: int) -> int:
+        """Edges between the root and a node."""
+        return 0 if node == 0 else 1 + self.depth(int(self.parent[node - 1]))
+
+    def ancestors(self, node: int) -> list[int]:
+        """A node, its parent, and so on, without the root."""
+        return [] if node == 0 else [node, *self.ancestors(int(self.parent[node - 1]))]
+
+
+class LabelSpace:
+    """All labels of a data set, as a tokenizer writes them.
+
+    Intensities are the one-decimal grid of the range. They carry a `+` from 0 upwards when, unsigned, positive and
+    negative labels would have different token counts. Where one label's tokens begin another's, every label ends
+    with the end token.
+
+    Args:
+        spec: The data set.
+        encode: Text → tokens, without special tokens.
+        end: The tokenizer's end token.
+    """
+
+    def __init__(self, spec: DatasetSpec, encode: Encode, end: int) -> None:
+        if spec.range is not None:
+            self.low = round(spec.range[0] * 10)
+            tenths = range(self.low, round(spec.range[1] * 10) + 1)
+            self.values = np.array([tenth / 10 for tenth in tenths])
+            signed = len({len(encode(f"{tenth / 10:.1f}")) for tenth in tenths if tenth}) > 1
+            self.texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in self.values]
+            self.names = self.texts
+        else:
+            assert spec.labels is not None
+            self.low = 0
+            self.values = np.arange(len(spec.labels), dtype=np.float64)
+            self.texts = [str(number) for number in range(len(spec.labels))]
+            self.names = list(spec.labels)
+        self.task = spec.task
+        self.tokens = [encode(text) for text in self.texts]
+        if _some_prefix(self.tokens):
+            self.tokens = [[*tokens, end] for tokens in self.tokens]
+        if len({tuple(tokens) for tokens in self.tokens}) < len(self.tokens):
+            raise MsekitError("the tokenizer writes two labels alike", where=", ".join(self.texts))
+        self.trie = Trie.build(self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def indices(self, truths: np.ndarray) -> np.ndarray:
+        """Positions of true labels: class numbers as they are, intensities by the nearest grid value. (N,) → (N,)."""
+        if self.task == "erc":
+            return truths.astype(np.int64)
+        return np.clip(np.rint(truths * 10).astype(np.int64) - self.low, 0, len(self) - 1)
+
+    def log_probabilities(self, edges_BE: np.ndarray) -> np.ndarray:
+        """Log-probability of each label's whole token sequence, from those of the trie's edges. (B, E) → (B, K)."""
+        return edges_BE @ self.trie.paths.T
+
+    def distribution(self, edges_BE: np.ndarray) -> np.ndarray:
+        """Probabilities normalised over the labels. (B, E) → (B, K)."""
+        scores_BK = self.log_probabilities(edges_BE).astype(np.float64)
+        scores_BK -= scores_BK.max(axis=1, keepdims=True)
+        weights_BK = np.exp(scores_BK)
+        return weights_BK / weights_BK.sum(axis=1, keepdims=True)
+
+    def predict(self, edges_BE: np.ndarray, estimate: Estimate) -> np.ndarray:
+        """Point estimates.
+
+        Args:
+            edges_BE: Log-probability of each edge's token, given the prompt and the path to the edge.
+            estimate: `greedy` walks the trie from the root (what generation does, confined to labels); `argmax` is
+                the most probable label; `mean` and `median` are of the distribution (intensities only).
+
+        Returns:
+            (B,) values: intensities, or class numbers.
+
+        Raises:
+            MsekitError: `mean` or `median` asked for classes.
+        """
+        check_estimate(self.task, estimate)
+        if estimate == "greedy":
+            return self.values[self._greedy(edges_BE)]
+        distribution_BK = self.distribution(edges_BE)
+        if estimate == "argmax":
+            return self.values[distribution_BK.argmax(axis=1)]
+        if estimate == "mean":
+            return distribution_BK @ self.values
+        return self.values[(distribution_BK.cumsum(axis=1) < 0.5).sum(axis=1).clip(max=len(self) - 1)]
+
+    def _greedy(self, edges_BE: np.ndarray) -> np.ndarray:
+        node_B = np.zeros(len(edges_BE), dtype=np.int64)
+        while True:
+            open_BE = self.trie.parent[None] == node_B[:, None]
+            moving_B = open_BE.any(axis=1)
+            if not moving_B.any():
+                return (self._leaves[None] == node_B[:, None]).argmax(axis=1)
+            best_B = np.where(open_BE, edges_BE, -np.inf).argmax(axis=1)
+            node_B = np.where(moving_B, best_B + 1, node_B)
+
+    @cached_property
+    def _leaves(self) -> np.ndarray:
+        """(K,) node that each label ends at: edges are numbered parents first, so its path's last edge leads there."""
+        return np.array([np.flatnonzero(path)[-1] + 1 for path in self.trie.paths])
+
+
+def check_estimate(task: str, estimate: str) -> None:
+    """Refuse an estimate that the task has no meaning for.
+
+    Raises:
+        MsekitError: `mean` or `median` of emotions.
+    """
+    if task == "erc" and estimate in ("mean", "median"):
+        raise MsekitError(f"estimate '{estimate}' is for intensities", fix="Use greedy or argmax for emotions.")
+
+
+def _some_prefix(sequences: Sequence[Sequence[int]]) -> bool:
+    ordered = sorted(tuple(sequence) for sequence in sequences)
+    return any(longer[: len(shorter)] == shorter for shorter, longer in zip(ordered, ordered[1:], strict=False))

@@ -1,0 +1,111 @@
+"""The one place that lays out what the backbone reads:
+
+    bos | opening tag | pseudo tokens | text | closing tag | task prompt | answer
+
+The content is padded on the left, so that every sample's answer starts in the same column; padding is masked and
+positions are counted from the mask, so it never changes a result.
+Shapes: B batch, O opening tokens, P pseudo tokens, T text tokens, C closing tokens, S = O + P + T + C, A answer
+tokens, d text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msekit.model.labels import Encode, Trie
+
+OPENING_TAG = "<Multimodal>"
+CLOSING_TAG = "</Multimodal>"
+
+
+@dataclass
+class Sequence:
+    """A laid-out batch, ready for the backbone."""
+
+    embeddings: Tensor
+    """(B, S + A, d)."""
+    mask: Tensor
+    """(B, S + A) int64, 1 where something real stands; or (B, 1, S + A, S + A) float, added to attention scores."""
+    positions: Tensor
+    """(B, S + A) int64."""
+    answers: int
+    """Last columns whose next-token logits are wanted: A + 1, from the prompt's last token on."""
+
+
+class PromptLayout:
+    """The constant parts of the sequence, in tokens.
+
+    Args:
+        encode: Text → tokens, without special tokens.
+        bos: Tokens that open every sequence; may be empty.
+        prompt: The task prompt.
+    """
+
+    def __init__(self, encode: Encode, bos: list[int], prompt: str) -> None:
+        self.opening = [*bos, *encode(OPENING_TAG)]
+        self.closing = encode(CLOSING_TAG + "\n" + prompt)
+        self.sha256 = hashlib.sha256(f"{OPENING_TAG}|{CLOSING_TAG}\n{prompt}".encode()).hexdigest()
+
+    def content(
+        self, embed: Callable[[Tensor], Tensor], pseudo_BPd: Tensor, text_BTd: Tensor, text_lengths_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Join all parts but the answer, padded on the left.
+
+        Args:
+            embed: Tokens → embeddings of the backbone.
+            pseudo_BPd: Pseudo tokens, in the backbone's dtype.
+            text_BTd: Embedded text, padded on the right.
+            text_lengths_B: True lengths.
+
+        Returns:
+            Embeddings (B, S, d) and mask (B, S).
+        """
+        size, device = len(text_BTd), text_BTd.device
+        opening_BOd, closing_BCd = (
+            embed(torch.tensor(ids, device=device)).expand(size, -1, -1) for ids in (self.opening, self.closing)
+        )
+        joined_BSd = torch.cat([opening_BOd, pseudo_BPd, text_BTd, closing_BCd], dim=1)
+        column_S = torch.arange(joined_BSd.shape[1], device=device)
+        padding_B1 = (text_BTd.shape[1] - text_lengths_B)[:, None]
+        # the closing part stays where it is; all before it moves right over the text's padding
+        source_BS = torch.where(column_S >= len(column_S) - len(self.closing), column_S, column_S - padding_B1)
+        rows_B1 = torch.arange(size, device=device)[:, None]
+        return joined_BSd[rows_B1, source_BS.clamp(min=0)], (column_S >= padding_B1).long()
+
+    @staticmethod
+    def with_answers(content_BSd: Tensor, mask_BS: Tensor, answer_BAd: Tensor, answer_lengths_B: Tensor) -> Sequence:
+        """Append each sample's answer (its label without the last token), as training reads it."""
+        column_A = torch.arange(answer_BAd.shape[1], device=mask_BS.device)
+        mask = torch.cat([mask_BS, (column_A < answer_lengths_B[:, None]).long()], dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        return Sequence(torch.cat([content_BSd, answer_BAd], dim=1), mask, positions, answer_BAd.shape[1] + 1)
+
+    @staticmethod
+    def with_trie(content_BSd: Tensor, mask_BS: Tensor, embed: Callable[[Tensor], Tensor], trie: Trie) -> Sequence:
+        """Append the trie's inner nodes, each seeing the content and its own ancestors alone.
+
+        One pass then gives the next-token logits at every place an answer can reach.
+        """
+        nodes = [int(node) for node in trie.inner[1:]]
+        if not nodes:  # every label is one token: nothing to append
+            return PromptLayout.with_answers(content_BSd, mask_BS, content_BSd[:, :0], mask_BS[:, 0] * 0)
+        device = mask_BS.device
+        node_Ad = embed(torch.tensor(trie.token[trie.inner[1:] - 1], device=device))
+        embeddings = torch.cat([content_BSd, node_Ad.expand(len(content_BSd), -1, -1)], dim=1)
+        content, total = mask_BS.shape[1], embeddings.shape[1]
+        visible = torch.ones(total, total, dtype=torch.bool, device=device).tril()
+        family = torch.tensor([[other in trie.ancestors(node) for other in nodes] for node in nodes], device=device)
+        visible[content:, content:] = family
+        real = torch.cat([mask_BS.bool(), mask_BS.new_ones(len(mask_BS), len(nodes)).bool()], dim=1)
+        allowed = visible[None, None] & real[:, None, None, :]  # (B, 1, S + A, S + A)
+        mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=device)
+        mask.masked_fill_(~allowed, torch.finfo(embeddings.dtype).min)
+        depth_A = torch.tensor([trie.depth(node) for node in nodes], device=device)
+        content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
+        node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A
+        return Sequence(embeddings, mask, torch.cat([content_positions, node_positions], dim=1), len(nodes) + 1)

@@ -1,0 +1,144 @@
+"""A config → everything a run works with: cached data, frozen backbone, label space, layout, adapter, collators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from msekit.adapters.mse import MSEAdapter
+from msekit.backbones.load import Backbone, load_backbone
+from msekit.config import RunConfig
+from msekit.data.batch import Collator, Scaler
+from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
+from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
+from msekit.errors import MsekitError
+from msekit.reporter import Reporter
+from msekit.model.labels import LabelSpace, check_estimate
+from msekit.model.mse_model import MSEModel
+from msekit.model.prompt import PromptLayout
+
+
+@dataclass
+class Parts:
+    """What a run works with."""
+
+    spec: DatasetSpec
+    cache: Cache
+    model: MSEModel
+    scalers: dict[str, Scaler | None]
+    """Of `audio` and `vision`; None where the modality is absent or withheld."""
+    collators: dict[str, Collator]
+    """One per split."""
+    truncated: int
+    """Texts cut to the limit, over all splits."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen LLM."""
+        return self.model.backbone
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The label space."""
+        return self.model.labels
+
+    def truths(self, split: str) -> np.ndarray:
+        """(N,) true class numbers or intensities."""
+        return self.collators[split].split.labels
+
+
+def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache]:
+    """The data set's description and its cache, built first if needed.
+
+    Raises:
+        MsekitError: Unknown data set, unusable files, an estimate that does not fit its task.
+    """
+    spec = resolve_dataset(config.dataset, config.source)
+    check_estimate(spec.task, config.evaluation.estimate)
+    with reporter.status(f"preparing {spec.name}"):
+        cache = prepare(spec, CacheSettings(dtype=config.data.dtype))
+    for warning in cache.info.warnings:
+        reporter.warn(warning)
+    return spec, cache
+
+
+def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLITS) -> Parts:
+    """Open the data, load the backbone and make a freshly initialised adapter (from the run's seed).
+
+    Args:
+        config: The run.
+        reporter: Where notices go.
+        splits: Splits to open.
+
+    Raises:
+        MsekitError: Anything in the data, the backbone or the settings that cannot work.
+    """
+    spec, cache = open_data(config, reporter)
+    with reporter.status(f"loading {config.backbone}"):
+        dtype = None if config.model.dtype == "auto" else config.model.dtype
+        backbone = load_backbone(
+            config.backbone, config.model.quantization, dtype, checkpointing=config.model.checkpointing
+        )
+    labels = LabelSpace(spec, backbone.encode, backbone.end)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+    infos = {"audio": cache.info.audio, "vision": cache.info.vision}
+    scalers = {
+        name: None if name in config.data.without or not info.width else Scaler.of(info, config.data.standardise)
+        for name, info in infos.items()
+    }
+    adapter = make_adapter(
+        config, backbone.text_dim, *(infos[name].width if scalers[name] else 0 for name in ("audio", "vision"))
+    )
+    model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+    limit = config.data.text_limit or spec.text_limit
+    check_context(backbone, model, limit)
+    collators, truncated = {}, 0
+    for split in splits:
+        table = cache.split(split)
+        texts, cut = encode_texts(table, backbone, limit)
+        truncated += cut
+        collators[split] = Collator(table, texts, labels.indices(table.labels), scalers["audio"], scalers["vision"])
+    if truncated:
+        reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
+    return Parts(spec, cache, model, scalers, collators, truncated)
+
+
+def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:
+    """A freshly initialised adapter, the same for the same seed whatever ran before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return MSEAdapter(
+            text_dim,
+            audio_width,
+            vision_width,
+            config.adapter.audio_hidden,
+            config.adapter.vision_hidden,
+            config.adapter.pseudo_tokens,
+            config.adapter.hidden,
+            config.adapter.conditioning,
+        )
+
+
+def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:
+    """Every text in tokens, cut to the limit, and how many were cut."""
+    encoded = [backbone.encode(text) for text in table.texts]
+    return [ids[:limit] for ids in encoded], sum(len(ids) > limit for ids in encoded)
+
+
+def check_context(backbone: Backbone, model: MSEModel, limit: int) -> None:
+    """Refuse sequences longer than the backbone was trained for.
+
+    Raises:
+        MsekitError: With both lengths.
+    """
+    trained = getattr(backbone.model.config, "max_position_embeddings", None)
+    answer = max(len(tokens) for tokens in model.labels.tokens)
+    pseudo = model.adapter.projector.expand.out_features
+    longest = len(model.layout.opening) + pseudo + limit + len(model.layout.closing) + answer
+    if trained is not None and longest > trained:
+        raise MsekitError(
+            f"sequences of up to {longest} tokens exceed the {trained} that {backbone.name} was trained for",
+            fix="Lower data.text_limit.",
+        )

@@ -1,0 +1,157 @@
+"""Files of a run that hold tensors: the adapter, and the state to resume from. Never a frozen weight, never a pickle.
+
+The state is one safetensors file, written beside and renamed, so a run killed at any moment finds the last one whole:
+adapter, best adapter, AdamW's moments, the random state, and (as JSON in the header) where training stood.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from msekit.errors import MsekitError
+
+STATE_FILE = "state/state.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where training stands: `epoch` epochs are complete, and `batch` global batches of the next one."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    """Optimiser steps so far."""
+    loss_sum: float = 0.0
+    """Of the current epoch's samples so far."""
+    samples: int = 0
+    seconds: float = 0.0
+    """Spent in training steps, over all epochs."""
+    trained: int = 0
+    """Samples trained on, over all epochs."""
+    best_epoch: int = 0
+    best_value: float | None = None
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry per complete epoch: the lines of metrics.jsonl."""
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial, header)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file and its header.
+
+    Raises:
+        MsekitError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise MsekitError("no such file", where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise MsekitError(f"the file is damaged: {error}", where=path) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
+    """Put tensors into an adapter; names and shapes must match exactly.
+
+    Raises:
+        MsekitError: The first name or shape that does not match.
+    """
+    own = adapter.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own:
+            side = "lacks" if name not in tensors else "has an unknown"
+            raise MsekitError(f"the adapter file {side} {name}", where=where)
+        if own[name].shape != tensors[name].shape:
+            raise MsekitError(
+                f"{name} is {tuple(tensors[name].shape)} in the adapter file but {tuple(own[name].shape)} is needed",
+                where=where,
+            )
+    adapter.load_state_dict(tensors)
+
+
+def save_state(
+    folder: Path,
+    adapter: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, Tensor],
+    progress: Progress,
+    run_key: str,
+) -> None:
+    """Write the state to resume from.
+
+    Args:
+        folder: The run folder.
+        adapter: As it stands.
+        optimizer: Over the adapter's parameters, in their order.
+        best: The best epoch's adapter; empty before the first.
+        progress: Where training stands.
+        run_key: What must be equal for a resumed run to be the same run.
+    """
+    names = [name for name, _ in adapter.named_parameters()]
+    moments = optimizer.state_dict()["state"]
+    tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"optim.{key}.{names[i]}": tensor for i, state in moments.items() for key, tensor in state.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    header = {"progress": json.dumps(asdict(progress)), "run_key": run_key}
+    write_tensors(folder / STATE_FILE, tensors, header)
+
+
+def load_state(
+    folder: Path, adapter: nn.Module, optimizer: torch.optim.Optimizer, run_key: str
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore a saved state in place.
+
+    Returns:
+        Where training stood, and the best adapter so far (empty before the first epoch's end).
+
+    Raises:
+        MsekitError: No state, a damaged one, or one of a run with other settings.
+    """
+    path = folder / STATE_FILE
+    tensors, header = read_tensors(path)
+    if header.get("run_key") != run_key:
+        raise MsekitError(
+            "the state was saved with other settings, data or weights",
+            where=path,
+            fix="Resume with the command that started the run, or choose another --output.",
+        )
+    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        groups[group][rest] = tensor
+    load_adapter(adapter, groups["adapter"], path)
+    state = optimizer.state_dict()
+    for number, (name, _) in enumerate(adapter.named_parameters()):
+        parts = {key: groups["optim"].get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        state["state"][number] = {key: tensor for key, tensor in parts.items() if tensor is not None}
+    if groups["optim"]:
+        optimizer.load_state_dict(state)
+    torch.set_rng_state(groups["random"]["torch"])
+    return Progress(**json.loads(header["progress"])), groups["best"]

@@ -1,0 +1,241 @@
+"""train(config): build, prepare, loop, step, validate, stop, test. The whole story.
+
+One loop for one process or many. A run's trajectory depends on its config alone: the order of the samples is a
+function of seed and epoch, so a run that was killed and resumed ends with the same adapter as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msekit.backbones.fingerprint import fingerprint_model
+from msekit.config import RunConfig, dump
+from msekit.data.batch import global_batches, micro_batches
+from msekit.data.cache import Cache
+from msekit.errors import MsekitError, UnfinishedRun
+from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.scoring import Scores, score_split
+from msekit.reporter import Reporter
+from msekit.training.build import Parts, build
+from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
+from msekit.training.distributed import accelerator_for, on_main
+from msekit.training.optim import learning_rate, optimizer_for
+from msekit.training.outcome import finish, save_best
+from msekit.training.run_folder import REPORT, prepare_run_folder
+
+
+def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train one seed, test its best epoch, and leave a run folder.
+
+    Args:
+        config: The resolved run.
+        resume: Continue the run that the folder holds, if it holds one; a finished one is reused.
+        reporter: Where progress goes; None for the terminal.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        MsekitError: Bad input; raised before anything is trained.
+        UnfinishedRun: The loss became non-finite.
+    """
+    accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if on_main(accelerator, lambda: prepare_run_folder(config.output, resume)):
+        return json.loads((config.output / REPORT).read_text(encoding="utf-8"))
+    reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
+    try:
+        parts = build(config, reporter)
+        run = Run(config, parts, accelerator, reporter)
+        if resume and (config.output / STATE_FILE).is_file():
+            run.restore()
+        elif accelerator.is_main_process:
+            write_text(config.output / "config.yaml", dump(config))
+        run.fit()
+        return run.test()
+    except OSError as error:
+        raise MsekitError(f"the run folder cannot be written: {error.strerror}", where=config.output) from error
+    finally:
+        _leave_no_empty_folder(config)
+
+
+def _leave_no_empty_folder(config: RunConfig) -> None:
+    if config.output.is_dir() and not any(config.output.iterdir()):
+        config.output.rmdir()
+
+
+class Run:
+    """One training run in progress.
+
+    Args:
+        config: The resolved run.
+        parts: What `build` made of it.
+        accelerator: This process's part in the run.
+        reporter: Where progress goes.
+    """
+
+    def __init__(self, config: RunConfig, parts: Parts, accelerator: Any, reporter: Reporter) -> None:
+        self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        self.adapter = parts.model.adapter
+        self.optimizer = optimizer_for(self.adapter, config.optim)
+        self.model = accelerator.prepare(parts.model)
+        self.subset = training_subset(parts.cache, config)
+        tokens, frames = parts.collators["train"].lengths()
+        self.lengths = tokens[self.subset], frames[self.subset]
+        batches = -(-len(self.subset) // config.optim.batch_size)
+        self.total_steps = batches * config.optim.epochs
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.run_key = run_key(config, parts)
+        self.weights_before = fingerprint_model(parts.backbone.model)
+        self.last_saved = time.monotonic()
+
+    def restore(self) -> None:
+        """Go back to the saved state."""
+        self.progress, self.best = load_state(self.config.output, self.adapter, self.optimizer, self.run_key)
+        self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
+
+    def fit(self) -> None:
+        """Epochs until the schedule's end or until patience runs out."""
+        while not self.progress.finished:
+            self.train_epoch()
+            self.validate()
+            waited = self.progress.epoch - self.progress.best_epoch
+            out_of_time = self.progress.epoch >= self.config.optim.epochs
+            self.progress.finished = out_of_time or waited >= self.config.optim.patience
+            self.save()
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch."""
+        self.adapter.train()
+        progress, size = self.progress, self.config.optim.batch_size
+        batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
+        with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
+            for batch in batches[progress.batch :]:
+                started = time.perf_counter()
+                loss = self.step([int(self.subset[i]) for i in batch])
+                progress.batch, progress.step = progress.batch + 1, progress.step + 1
+                progress.loss_sum += loss * len(batch)
+                progress.samples += len(batch)
+                progress.trained += len(batch)
+                progress.seconds += time.perf_counter() - started
+                speed = progress.trained / progress.seconds
+                advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
+                if time.monotonic() - self.last_saved > 60 * self.config.save_minutes:
+                    self.save()
+
+    def step(self, batch: list[int]) -> float:
+        """One optimiser step on a global batch.
+
+        Returns:
+            The batch's loss: the mean over its samples, over all processes.
+        """
+        world, parts = self.accelerator.num_processes, self.config.optim.accumulation
+        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
+        total = torch.zeros((), device=self.parts.backbone.device)
+        micro = list(micro_batches(batch, self.accelerator.process_index, world, parts))
+        for number, (indices, counted) in enumerate(micro):
+            collated = self.parts.collators["train"](indices, counted).to(self.parts.backbone.device)
+            last = number == len(micro) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                # gradients are averaged over processes, so each takes its share of the global mean times their number
+                loss = self.model(collated) / len(batch) * world
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        mean = float(self.accelerator.reduce(total, "mean"))
+        if not np.isfinite(mean):
+            self.stop_on(mean)
+        if self.config.optim.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return mean
+
+    def stop_on(self, loss: float) -> None:
+        """End a run whose loss is not finite; the last saved state stays good."""
+        raise UnfinishedRun(
+            f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
+            where=self.config.output,
+            fix="Lower optim.lr or use another model.dtype; `msekit data info` shows unusual features.",
+        )
+
+    def validate(self) -> None:
+        """Score the validation split, keep the adapter if it is the best so far, log the epoch."""
+        progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
+        scores = self.score("valid", f"epoch {progress.epoch + 1} validation")
+        metrics = scores.metrics(spec, estimate)
+        value = metrics[spec.key_metric]
+        sign = 1 if higher_is_better(spec.key_metric) else -1
+        better = progress.best_value is None or sign * value > sign * progress.best_value
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        if better:
+            progress.best_epoch, progress.best_value = progress.epoch, value
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.adapter.state_dict().items()}
+        line = {
+            "epoch": progress.epoch,
+            "train_loss": progress.loss_sum / max(progress.samples, 1),
+            "valid_loss": scores.loss(),
+            "valid": metrics,
+            "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
+            "best": better,
+        }
+        progress.loss_sum, progress.samples = 0.0, 0
+        progress.history.append(line)
+        self.reporter.note(
+            f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
+            f"{spec.key_metric} {value:.4f}{'  (best)' if better else ''}"
+        )
+        if (label := scores.collapsed(estimate)) is not None:
+            self.reporter.warn(f"every validation sample is predicted as '{label}'")
+
+    def score(self, split: str, title: str) -> Scores:
+        """Label scores of a split by the adapter as it stands."""
+        size = self.config.evaluation.batch_size
+        return score_split(self.parts.model, self.parts.collators[split], size, self.accelerator, self.reporter, title)
+
+    def save(self) -> None:
+        """Write what a resumed run needs, and the best adapter as a usable file."""
+        if self.accelerator.is_main_process:
+            if self.progress.history:
+                lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
+                write_text(self.config.output / "metrics.jsonl", lines)
+                save_best(self.config, self.parts, self.best)
+            save_state(self.config.output, self.adapter, self.optimizer, self.best, self.progress, self.run_key)
+        self.accelerator.wait_for_everyone()
+        self.last_saved = time.monotonic()
+
+    def test(self) -> dict[str, Any]:
+        """Test the best adapter and write the report."""
+        assert self.best, "a run ends with a best epoch"
+        self.adapter.load_state_dict(self.best)
+        scores = self.score("test", "test")
+        weights_after = fingerprint_model(self.parts.backbone.model)
+        assert weights_after == self.weights_before, "the frozen backbone changed"
+        return finish(self.config, self.parts, scores, self.progress, self.reporter, self.accelerator.is_main_process)
+
+
+def training_subset(cache: Cache, config: RunConfig) -> np.ndarray:
+    """Positions of the samples to train on: all, or `data.limit_train` of them, the same for every seed."""
+    size = len(cache.split("train"))
+    limit = config.data.limit_train
+    return np.arange(size) if limit is None else np.sort(np.random.default_rng(0).permutation(size)[:limit])
+
+
+def run_key(config: RunConfig, parts: Parts) -> str:
+    """What two processes must share for one to continue the other's run: settings, data, weights, prompt."""
+    settings = config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
+    identity = [settings, parts.cache.info.fingerprint, parts.backbone.fingerprint, parts.model.layout.sha256]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""What trains and how: AdamW over the adapter alone, linear warm-up, cosine to zero that never rises again."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from msekit.config import OptimConfig
+
+
+def optimizer_for(adapter: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over every parameter of the adapter; nothing else gets optimiser state."""
+    return torch.optim.AdamW(
+        adapter.parameters(), lr=config.lr, eps=config.eps, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+    )
+
+
+def learning_rate(step: int, total: int, warmup: float, peak: float) -> float:
+    """The learning rate of a step.
+
+    Args:
+        step: Number of the optimiser step, from 0.
+        total: Steps of the schedule; from there on the rate is zero.
+        warmup: Share of the steps over which the rate rises linearly.
+        peak: The rate at the end of the warm-up.
+    """
+    rising = round(total * warmup)
+    if step < rising:
+        return peak * (step + 1) / rising
+    progress = min((step - rising) / max(total - rising, 1), 1.0)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,157 @@
+"""What a run leaves behind: the adapter with all that inference needs, predictions, and the report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msekit import __version__
+from msekit.config import RunConfig
+from msekit.evaluation.scoring import Scores
+from msekit.reporter import Reporter
+from msekit.training.build import Parts
+from msekit.training.checkpoint import Progress, write_tensors, write_text
+from msekit.training.run_folder import REPORT
+
+
+def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
+    """Write `adapter.json` and `adapter.safetensors`: all that inference needs beside the backbone."""
+    description = {
+        "format": 1,
+        "msekit": __version__,
+        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint},
+        "dataset": parts.spec.model_dump(mode="json", exclude={"source", "files", "hub", "split_sizes"}),
+        "data_fingerprint": parts.cache.info.fingerprint,
+        "adapter": config.adapter.model_dump(mode="json"),
+        "text_dim": parts.backbone.text_dim,
+        "widths": {name: width_of(parts, name) for name in ("audio", "vision")},
+        "scaler": {
+            name: None if scaler is None or scaler.mean is None else _lists(scaler.mean, scaler.std)
+            for name, scaler in parts.scalers.items()
+        },
+        "text_limit": config.data.text_limit or parts.spec.text_limit,
+        "estimate": config.evaluation.estimate,
+        "prompt": parts.spec.task_prompt,
+        "prompt_sha256": parts.model.layout.sha256,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "trainable_parameters": sum(tensor.numel() for tensor in best.values()),
+    }
+    write_tensors(config.output / "adapter.safetensors", best)
+    write_text(config.output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")
+
+
+def width_of(parts: Parts, modality: str) -> int:
+    """Features per frame that the adapter reads; 0 for a modality it has no encoder for."""
+    encoder = getattr(parts.model.adapter, f"{modality}_encoder")
+    return 0 if encoder is None else encoder.lstm.input_size
+
+
+def prediction_lines(scores: Scores, ids: list[str], estimate: str, spec_labels: tuple[str, ...] | None) -> str:
+    """`{"id", "truth", "prediction", "scores"}` per sample, as JSON lines; classes by name."""
+    distribution_NK = scores.labels.distribution(scores.edges)
+    name = (lambda value: spec_labels[int(value)]) if spec_labels else float
+    return "".join(
+        json.dumps(
+            {
+                "id": sample,
+                "truth": name(truth),
+                "prediction": name(prediction),
+                "scores": {
+                    label: round(float(share), 8) for label, share in zip(scores.labels.names, row, strict=True)
+                },
+            },
+            ensure_ascii=False,
+        )
+        + "\n"
+        for sample, truth, prediction, row in zip(
+            ids, scores.truths, scores.predictions(estimate), distribution_NK, strict=True
+        )
+    )
+
+
+def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dict[str, Any]:
+    """The part of a report that `train` and `evaluate` share."""
+    estimate = config.evaluation.estimate
+    return {
+        "dataset": parts.spec.name,
+        "backbone": config.backbone,
+        "adapter": config.adapter.name,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "split": split,
+        "samples": len(scores.truths),
+        "estimate": estimate,
+        "metrics": scores.metrics(parts.spec, estimate),
+        "confidence": scores.confidence(parts.spec, config.evaluation),
+        "predicted": prediction_counts(scores, estimate),
+        "collapsed_to": scores.collapsed(estimate),
+        "without": list(config.data.without),
+        "limit_train": config.data.limit_train,
+        "truncated_texts": parts.truncated,
+        "data_fingerprint": parts.cache.info.fingerprint,
+        "backbone_fingerprint": parts.backbone.fingerprint,
+        "prompt_sha256": parts.model.layout.sha256,
+        "versions": versions(),
+    }
+
+
+def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
+    """How often each label is predicted (intensities by the nearest grid value), labels never predicted left out."""
+    counts = np.bincount(scores.labels.indices(scores.predictions(estimate)), minlength=len(scores.labels))
+    return {label: int(count) for label, count in zip(scores.labels.names, counts, strict=True) if count}
+
+
+def finish(
+    config: RunConfig, parts: Parts, scores: Scores, progress: Progress, reporter: Reporter, main_process: bool
+) -> dict[str, Any]:
+    """Write the predictions and, last, the report: a folder with a report is a finished run."""
+    report = describe(config, parts, scores, "test") | {
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
+        "peak_memory_bytes": peak_memory(parts.backbone.device),
+        "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
+        "train_seconds": progress.seconds,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
+    }
+    if main_process:
+        ids = parts.collators["test"].split.ids
+        lines = prediction_lines(scores, ids, config.evaluation.estimate, parts.spec.labels)
+        write_text(config.output / "predictions-test.jsonl", lines)
+        write_text(config.output / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    if report["collapsed_to"] is not None:
+        reporter.warn(f"every test sample is predicted as '{report['collapsed_to']}': the run has collapsed")
+    return report
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    found = {"msekit": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "accelerate", "datasets", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _lists(mean: np.ndarray, std: np.ndarray | None) -> dict[str, list[float]]:
+    assert std is not None
+    return {"mean": mean.tolist(), "std": std.tolist()}

@@ -1,0 +1,84 @@
+"""A run's folder: made only where it can be written, never over another run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from msekit.errors import MsekitError
+
+REPORT = "report.json"
+_NEEDED_BYTES = 256 << 20  # adapter, state and predictions of the largest published setting, with room to spare
+
+
+def prepare_run_folder(folder: Path, resume: bool) -> bool:
+    """Make a run folder, after checking everything that would otherwise fail at the end.
+
+    Args:
+        folder: The seed's folder.
+        resume: Go on with the run it holds.
+
+    Returns:
+        True when the folder holds a finished run, which is reused.
+
+    Raises:
+        MsekitError: It holds a run (or something else) and `resume` was not asked for; it cannot be written; the
+            disk is full.
+    """
+    if (folder / REPORT).is_file() and resume:
+        return True
+    if folder.exists() and not folder.is_dir():
+        raise MsekitError("the output is a file, not a folder", where=folder, fix="Choose another --output.")
+    if folder.is_dir() and any(folder.iterdir()) and not resume:
+        kind = "a finished run" if (folder / REPORT).is_file() else "an unfinished run or other files"
+        raise MsekitError(
+            f"the output folder already holds {kind}",
+            where=folder,
+            fix="Continue it with --resume, or choose another --output.",
+        )
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        _remove_empty(missing)
+        raise MsekitError(
+            f"the output folder cannot be written: {error.strerror}", where=folder, fix="Choose another --output."
+        ) from error
+    if free < _NEEDED_BYTES:
+        _remove_empty(missing)
+        raise MsekitError(
+            f"only {free >> 20} MB are free for the output, {_NEEDED_BYTES >> 20} MB are needed",
+            where=folder,
+            fix="Free some space, or choose another --output.",
+        )
+    return False
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:  # deepest first
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def find_run(path: Path) -> Path:
+    """The seed's folder that a RUN argument means: itself, or the one seed's folder in it.
+
+    Raises:
+        MsekitError: No run there, or several.
+    """
+    if (path / "adapter.json").is_file():
+        return path
+    seeds = sorted(folder.parent for folder in path.glob("seed-*/adapter.json"))
+    if len(seeds) == 1:
+        return seeds[0]
+    if seeds:
+        names = ", ".join(folder.name for folder in seeds)
+        raise MsekitError(f"several runs lie here: {names}", where=path, fix="Name one of them.")
+    raise MsekitError("no trained run here (adapter.json is missing)", where=path)

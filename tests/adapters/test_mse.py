@@ -1,0 +1,214 @@
+"""The adapter against the authors' outputs, an independent NumPy statement of the equations, and its own promises."""
+
+from __future__ import annotations
+
+from math import erf
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from msekit.adapters.mse import MSEAdapter
+from msekit.adapters.sizes import mse_parameter_count
+
+TOLERANCE = 1e-5
+
+
+def small(conditioning="paper", audio=10, vision=7, seed=0):
+    torch.manual_seed(seed)
+    return MSEAdapter(96, audio, vision, 12, 5, 4, conditioning=conditioning)
+
+
+def inputs(batch=3, text=6, audio=9, vision=5, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "text_embeddings": torch.randn(batch, text, 96, generator=generator),
+        "text_mask": torch.ones(batch, text, dtype=torch.long),
+        "audio": torch.randn(batch, audio, 10, generator=generator),
+        "audio_lengths": torch.tensor([audio, 1, 4][:batch]),
+        "vision": torch.randn(batch, vision, 7, generator=generator),
+        "vision_lengths": torch.tensor([2, vision, 1][:batch]),
+    }
+
+
+@pytest.fixture
+def fixture_tensors(test_data: Path):
+    return load_file(test_data / "adapter" / "expected.safetensors")
+
+
+def published_adapter(tensors) -> MSEAdapter:
+    """The fixture's weights, named by the paper's symbols, in our parameter tree."""
+    names = {}
+    for modality in ("audio", "vision"):
+        for part in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            names[f"{modality}_encoder.lstm.{part}"] = tensors[f"{modality}_lstm.{part}"]
+        names[f"{modality}_encoder.projection.weight"] = tensors[f"W_{modality}"]
+        names[f"{modality}_encoder.projection.bias"] = tensors[f"b_{modality}"]
+    names["text_guide_mixer.text_projection.weight"] = tensors["W_text"]
+    names["text_guide_mixer.text_projection.bias"] = tensors["b_text"]
+    for number, scale in enumerate((8, 16, 32)):
+        for layer, symbol in ((0, "1"), (2, "2")):
+            names[f"multi_scale_fusion.mlps.{number}.{layer}.weight"] = tensors[f"msf.k{scale}.W{symbol}"]
+            names[f"multi_scale_fusion.mlps.{number}.{layer}.bias"] = tensors[f"msf.k{scale}.b{symbol}"]
+    k8, k32, k16 = tensors["msf.conv.weight_k8_k32_k16"]
+    names["multi_scale_fusion.mix.weight"] = torch.stack([k8, k16, k32]).reshape(1, 3, 1)
+    names["multi_scale_fusion.mix.bias"] = tensors["msf.conv.bias"]
+    for part, symbol in (("to_text_dim", "3"), ("expand", "4")):
+        names[f"projector.{part}.weight"] = tensors[f"W{symbol}"]
+        names[f"projector.{part}.bias"] = tensors[f"b{symbol}"]
+    adapter = MSEAdapter(96, 10, 7, 12, 5, 4)
+    adapter.load_state_dict(names)
+    return adapter
+
+
+def fixture_inputs(tensors):
+    given = {name[3:]: tensor for name, tensor in tensors.items() if name.startswith("in.")}
+    return given | {"text_mask": torch.ones(given["text_embeddings"].shape[:2], dtype=torch.long)}
+
+
+def test_equals_the_authors_modules(fixture_tensors):
+    adapter = published_adapter(fixture_tensors)
+    given = fixture_inputs(fixture_tensors)
+    audio = adapter.audio_encoder(given["audio"], given["audio_lengths"])
+    vision = adapter.vision_encoder(given["vision"], given["vision_lengths"])
+    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
+    mixed = adapter.text_guide_mixer(audio, guide) + adapter.text_guide_mixer(vision, guide)
+    for found, name in ((audio, "audio_projected"), (vision, "vision_projected"), (mixed, "tgm_sum")):
+        assert (found - fixture_tensors[f"out.{name}"]).abs().max() <= TOLERANCE, name
+    assert (adapter(**given) - fixture_tensors["out.pseudo_tokens"]).abs().max() <= TOLERANCE
+
+
+def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], conditioning: str) -> np.ndarray:
+    """The paper's equations, sample by sample and step by step, in float64."""
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    def lstm_state(prefix, frames):
+        size = weights[f"{prefix}.weight_hh_l0"].shape[1]
+        state, cell = np.zeros(size), np.zeros(size)
+        for frame in frames:
+            gates = weights[f"{prefix}.weight_ih_l0"] @ frame + weights[f"{prefix}.bias_ih_l0"]
+            gates = gates + weights[f"{prefix}.weight_hh_l0"] @ state + weights[f"{prefix}.bias_hh_l0"]
+            i, f, g, o = np.split(gates, 4)
+            cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+            state = sigmoid(o) * np.tanh(cell)
+        return state
+
+    def linear(name, x):
+        return weights[f"{name}.weight"] @ x + weights[f"{name}.bias"]
+
+    gelu = np.vectorize(lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))))
+    outputs = []
+    for row in range(len(given["audio"])):
+        text = given["text_embeddings"][row][given["text_mask"][row] == 1].mean(axis=0)
+        if conditioning == "unit":
+            text = text / np.sqrt((text**2).mean())
+        guide = linear("text_guide_mixer.text_projection", text)
+        mixed = np.zeros_like(guide)
+        for modality in ("audio", "vision"):
+            frames = given[modality][row][: given[f"{modality}_lengths"][row]]
+            vector = linear(f"{modality}_encoder.projection", lstm_state(f"{modality}_encoder.lstm", frames))
+            mixed = mixed + vector * guide
+        if conditioning == "unit":
+            mixed = (mixed - mixed.mean()) / np.sqrt(mixed.var() + 1e-5)
+        scales = [
+            linear(f"multi_scale_fusion.mlps.{i}.2", gelu(linear(f"multi_scale_fusion.mlps.{i}.0", mixed)))
+            for i in range(3)
+        ]
+        kernel = weights["multi_scale_fusion.mix.weight"].reshape(3)
+        fused = sum(k * m for k, m in zip(kernel, scales, strict=True)) + weights["multi_scale_fusion.mix.bias"]
+        token = linear("projector.to_text_dim", fused)
+        expand = weights["projector.expand.weight"].reshape(-1)
+        outputs.append(expand[:, None] * token[None] + weights["projector.expand.bias"][:, None])
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+def test_equals_the_equations_in_numpy(conditioning):
+    adapter, given = small(conditioning), inputs()
+    weights = {name: tensor.double().numpy() for name, tensor in adapter.state_dict().items()}
+    expected = numpy_adapter(weights, {name: tensor.numpy() for name, tensor in given.items()}, conditioning)
+    assert np.abs(adapter(**given).detach().numpy() - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+def test_padding_changes_nothing(conditioning):
+    adapter, given = small(conditioning), inputs()
+    padded = dict(given)
+    for name, amount in (("audio", 4), ("vision", 3), ("text_embeddings", 2)):
+        noise = torch.full((3, amount, given[name].shape[2]), 7.0)
+        padded[name] = torch.cat([given[name], noise], dim=1)
+    padded["text_mask"] = torch.cat([given["text_mask"], torch.zeros(3, 2, dtype=torch.long)], dim=1)
+    assert torch.allclose(adapter(**given), adapter(**padded), atol=1e-6)
+
+
+def test_each_sample_alone_gives_the_same():
+    adapter, given = small("unit"), inputs()
+    together = adapter(**given)
+    for row in range(3):
+        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in given.items()})
+        assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
+
+
+def test_sequences_of_length_one():
+    adapter, given = small(), inputs(audio=1, vision=1, text=1)
+    given["audio_lengths"] = given["vision_lengths"] = torch.ones(3, dtype=torch.long)
+    assert adapter(**given).shape == (3, 4, 96)
+
+
+@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+def test_an_absent_modality_drops_out_of_the_mix(conditioning):
+    adapter, given = small(conditioning), inputs()
+    given["audio_lengths"] = torch.zeros(3, dtype=torch.long)
+    without = adapter(**(given | {"audio": None, "audio_lengths": None}))
+    assert torch.equal(adapter(**given), without)
+    no_frames = adapter(**(given | {"audio": torch.zeros(3, 0, 10)}))
+    assert torch.equal(no_frames, without)
+
+
+def test_no_modality_at_all_is_finite_and_trains():
+    adapter, given = small("unit"), inputs()
+    given["audio_lengths"] = given["vision_lengths"] = torch.zeros(3, dtype=torch.long)
+    tokens = adapter(**given)
+    assert tokens.isfinite().all()
+    tokens.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in adapter.parameters())
+
+
+def test_an_empty_text_is_finite():
+    for conditioning in ("paper", "unit"):
+        adapter, given = small(conditioning), inputs()
+        given["text_mask"] = torch.zeros(3, 6, dtype=torch.long)
+        assert adapter(**given).isfinite().all()
+
+
+def test_a_set_without_a_modality_builds_no_encoder():
+    adapter = MSEAdapter(96, 10, 0, 12, 5, 4)
+    assert adapter.vision_encoder is None
+    assert not any(name.startswith("vision") for name, _ in adapter.named_parameters())
+    given = inputs() | {"vision": None, "vision_lengths": None}
+    assert adapter(**given).shape == (3, 4, 96)
+
+
+@pytest.mark.parametrize(
+    "sizes", [(2048, 74, 35, 64, 32, 4), (4096, 25, 177, 64, 64, 4), (576, 40, 0, 64, 32, 4), (64, 0, 0, 8, 8, 2)]
+)
+def test_the_count_without_torch_equals_the_module(sizes):
+    adapter = MSEAdapter(*sizes)
+    assert sum(p.numel() for p in adapter.parameters()) == mse_parameter_count(*sizes)
+    assert all(p.requires_grad for p in adapter.parameters())
+
+
+def test_unit_conditioning_makes_the_pseudo_tokens_hear_the_audio():
+    """At initialisation, text means as small as an LLM's drown the audio under `paper` and do not under `unit`."""
+    given = inputs()
+    given["text_embeddings"] = given["text_embeddings"] * 0.05
+    spread = {}
+    for conditioning in ("paper", "unit"):
+        adapter = small(conditioning)
+        tokens = adapter(**given)
+        spread[conditioning] = (tokens - tokens.mean(dim=0)).square().mean().sqrt().item()
+    assert spread["unit"] > 20 * spread["paper"]
