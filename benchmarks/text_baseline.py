@@ -84,10 +84,11 @@ def measure(dataset: str, limit_train: int | None) -> dict[str, Any]:
     best = max(STRENGTHS, key=lambda strength: sign * scores[strength])
     if spec.labels is not None:
         majority = int(np.bincount(train[1], minlength=len(spec.labels)).argmax())
-        constant, answer = {"answer": spec.labels[majority]}, np.full_like(test[1], majority)
+        constant: Any = spec.labels[majority]
+        answer = np.full_like(test[1], majority)
     else:
         mean = float(train[1].mean())
-        constant, answer = {"answer": mean}, np.full_like(test[1], mean)
+        constant, answer = mean, np.full_like(test[1], mean)
     return {
         "dataset": spec.name,
         "key_metric": spec.key_metric,
@@ -101,7 +102,7 @@ def measure(dataset: str, limit_train: int | None) -> dict[str, Any]:
                 strength=best,
                 validation=scores[best],
             ),
-            result(spec, "majority class" if spec.task == "erc" else "train mean", test[1], answer, **constant),
+            result(spec, "majority class" if spec.task == "erc" else "train mean", test[1], answer, answer=constant),
         ],
     }
 

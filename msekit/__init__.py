@@ -1,3 +1,31 @@
-"""Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see."""
+"""Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.
+
+The public names are imported on first use, so `import msekit` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msekit.adapters.mse import MSEAdapter
+    from msekit.backbones.load import Backbone, load_backbone
 
 __version__ = "0.1.0"
+_HOMES = {
+    "MSEAdapter": "msekit.adapters.mse",
+    "Backbone": "msekit.backbones.load",
+    "load_backbone": "msekit.backbones.load",
+}
+__all__ = ["Backbone", "MSEAdapter", "load_backbone"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'msekit' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

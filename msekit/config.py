@@ -42,6 +42,12 @@ class DataConfig(_Section):
 
     standardise: bool = True
     """Scale every feature by its mean and deviation over the train split's frames."""
+    trim: float = Field(0.3, ge=0, lt=1)
+    """Cut the still beginning and end of a sequence: frames within this share of its largest change; 0 for not."""
+    max_frames: int | None = Field(16, ge=1)
+    """Average longer sequences down to this many frames; None for not."""
+    noise: float = Field(0.0, ge=0)
+    """Deviation of Gaussian noise added to the features in training."""
     text_limit: int | None = Field(None, ge=1)
     """Longest text in tokens; None for the data set's own limit."""
     limit_train: int | None = Field(None, ge=1)
@@ -114,7 +120,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "kit": {},
     "paper": {
         "adapter": {"conditioning": "paper"},
-        "data": {"standardise": False},
+        "data": {"standardise": False, "trim": 0.0, "max_frames": None},
         "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
     },
 }
@@ -191,7 +197,9 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _keys_beside(first["loc"])
-            raise MsekitError(f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), known)) from error
+            raise MsekitError(
+                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), known)
+            ) from error
         raise MsekitError(f"setting {key}: {first['msg']}, not {first['input']!r}", where=where) from error
 
 

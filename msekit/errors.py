@@ -22,7 +22,7 @@ class MsekitError(Exception):
         super().__init__(f"{what}{place}{advice}")
 
 
-class UnfinishedRun(MsekitError):
+class UnfinishedRunError(MsekitError):
     """Training stopped before its end (a non-finite loss, a signal); what was saved can be resumed."""
 
 

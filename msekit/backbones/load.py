@@ -63,7 +63,7 @@ class Backbone:
 
     @property
     def bos(self) -> list[int]:
-        """The tokens that open a sequence: what the tokenizer itself adds in front, else its bos token if it has one."""
+        """The tokens that open a sequence: what the tokenizer itself adds in front, else its bos token if any."""
         bare, full = self.encode("a"), self.tokenizer("a")["input_ids"]
         added = full[: len(full) - len(bare)] if full[len(full) - len(bare) :] == bare else []
         if added:
@@ -146,7 +146,8 @@ def checkpoint_folder(name_or_path: str) -> Path:
             return tiny_llama_folder()
         if entry.loader != "transformers" or entry.hub is None:
             raise MsekitError(
-                f"training on {entry.name} is not available yet", fix="count-params knows it; its loader is being built."
+                f"training on {entry.name} is not available yet",
+                fix="count-params knows it; its loader is being built.",
             )
         return _hub_folder(entry.hub)
     folder = Path(name_or_path)
@@ -156,7 +157,8 @@ def checkpoint_folder(name_or_path: str) -> Path:
         return folder
     if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
         raise MsekitError(
-            f"unknown backbone '{name_or_path}'", fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too."
+            f"unknown backbone '{name_or_path}'",
+            fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
         )
     return _hub_folder(name_or_path)
 
@@ -237,4 +239,4 @@ def _recompute_layers(model: nn.Module) -> None:
     if not layers:
         raise MsekitError("this architecture has no layers that can be recomputed", fix="Use checkpointing off.")
     for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

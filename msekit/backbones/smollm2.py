@@ -10,6 +10,8 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from msekit.backbones.folder import built_once
@@ -73,8 +75,9 @@ def _convert(folder: Path, gguf: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+    with redirect_stderr(StringIO()):  # the GGUF reader's own progress bar cannot be switched off
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
     # the loader leaves traces of the file's 4-bit blocks, though the tensors are plain by now
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec
 
 ADAPTERS = ("mse",)
-KIT_HIDDEN = (64, 32)
-"""Audio and vision LSTM sizes of recipe `kit`, for pairs without published settings."""
-KIT_PSEUDO_TOKENS = 4
 WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
 """Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
 
@@ -51,7 +48,7 @@ def cell(backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapt
     """One line of the answer.
 
     Args:
-        backbone: What the user called it; a catalogue name takes the pair's published settings.
+        backbone: What the user called it; a published pair takes its published sizes, any other the defaults.
         text_dim: Width of its embeddings.
         data: The data set and its audio and vision widths, 0 for a modality it lacks.
         adapter: Name of the adapter.
@@ -60,15 +57,14 @@ def cell(backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapt
         `{"backbone", "dataset", "adapter", "trainable", "paper"}`; paper in millions, or None.
     """
     from msekit.adapters.sizes import mse_parameter_count
+    from msekit.config import AdapterConfig
     from msekit.paper import PUBLISHED, TABLE1
 
     spec, audio_width, vision_width = data
-    audio_hidden, vision_hidden, tokens = (*KIT_HIDDEN, KIT_PSEUDO_TOKENS)
-    published = PUBLISHED.get((backbone, spec.name))
-    if published is not None:
-        audio_hidden, vision_hidden = published.audio_hidden, published.vision_hidden
-        tokens = published.pseudo_tokens
-    trainable = mse_parameter_count(text_dim, audio_width, vision_width, audio_hidden, vision_hidden, tokens)
+    size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
+    trainable = mse_parameter_count(
+        text_dim, audio_width, vision_width, size.audio_hidden, size.vision_hidden, size.pseudo_tokens
+    )
     return {
         "backbone": backbone,
         "dataset": spec.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msekit.errors import MsekitError, UnfinishedRun
+from msekit.errors import MsekitError, UnfinishedRunError
 
 if TYPE_CHECKING:
     from msekit.config import RunConfig
@@ -56,7 +56,7 @@ def train_command(
     for run in runs:
         try:
             reports.append(train(run, resume, reporter))
-        except UnfinishedRun:
+        except UnfinishedRunError:
             write_summary(folder, reports)
             raise
     write_summary(folder, reports)

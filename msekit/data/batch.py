@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msekit.data.cache import ModalityInfo, SplitTable
+from msekit.data.cache import SplitTable
+from msekit.data.features import Preprocessor
 
 _BUCKET_BATCHES = (
     50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
@@ -59,34 +60,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Scaler:
-    """Standardisation of one modality with the statistics of the train split.
+class Noise:
+    """Gaussian noise on features in training: the same for a seed, epoch and sample, whatever else is in the batch."""
 
-    Non-finite values become 0: the mean once standardised, zero otherwise.
-    """
+    deviation: float
+    seed: int
+    epoch: int
 
-    mean: np.ndarray | None
-    """(D,) float32; None leaves the features as they are."""
-    std: np.ndarray | None
-
-    @classmethod
-    def of(cls, info: ModalityInfo, standardise: bool) -> Scaler:
-        """The scaler for a cached modality, or one that only cleans."""
-        if not standardise or not info.width:
-            return cls(None, None)
-        return cls(np.asarray(info.mean, dtype=np.float32), np.asarray(info.std, dtype=np.float32))
-
-    @classmethod
-    def from_lists(cls, statistics: dict[str, list[float]]) -> Scaler:
-        """The scaler that a checkpoint describes."""
-        return cls(*(np.asarray(statistics[key], dtype=np.float32) for key in ("mean", "std")))
-
-    def __call__(self, frames_LD: np.ndarray) -> np.ndarray:
-        """Clean and scale, (L, D) → (L, D) float32."""
-        frames_LD = frames_LD.astype(np.float32)
-        if self.mean is not None and self.std is not None:
-            frames_LD = (frames_LD - self.mean) / self.std
-        return np.nan_to_num(frames_LD, nan=0.0, posinf=0.0, neginf=0.0)
+    def add(self, frames_BLD: Tensor, indices: Sequence[int], modality: int) -> None:
+        """Add it in place; what lands beyond a sample's length has no effect."""
+        for row, index in enumerate(indices):
+            generator = np.random.default_rng((self.seed, self.epoch, index, modality))
+            noise_LD = generator.standard_normal(frames_BLD.shape[1:], dtype=np.float32)
+            frames_BLD[row] += self.deviation * torch.from_numpy(noise_LD)
 
 
 class Collator:
@@ -96,8 +82,8 @@ class Collator:
         split: The cached samples.
         text_ids: Each sample's text in tokens, already cut to the limit.
         labels: (N,) position of each sample's label in the LabelSpace.
-        audio: Scaler of the audio, None to withhold the audio.
-        vision: Scaler of the vision, None to withhold it.
+        audio: The audio's way to the adapter; None to withhold the audio.
+        vision: Likewise.
     """
 
     def __init__(
@@ -105,11 +91,12 @@ class Collator:
         split: SplitTable,
         text_ids: Sequence[Sequence[int]],
         labels: np.ndarray,
-        audio: Scaler | None,
-        vision: Scaler | None,
+        audio: Preprocessor | None,
+        vision: Preprocessor | None,
     ) -> None:
         self.split, self.text_ids, self.labels = split, text_ids, labels
         self.audio, self.vision = audio, vision
+        self.noise: Noise | None = None
         self.audio_of = np.arange(len(split))
         self.vision_of = np.arange(len(split))
 
@@ -128,6 +115,10 @@ class Collator:
         texts = [torch.tensor(self.text_ids[i], dtype=torch.long) for i in indices]
         audio = self.audio and _pad([self.audio(self.split.audio(int(self.audio_of[i]))) for i in indices])
         vision = self.vision and _pad([self.vision(self.split.vision(int(self.vision_of[i]))) for i in indices])
+        if self.noise is not None:
+            for modality, padded in enumerate((audio, vision)):
+                if padded:
+                    self.noise.add(padded[0], indices, modality)
         return Batch(
             index=torch.tensor(indices, dtype=torch.long),
             text_ids=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),

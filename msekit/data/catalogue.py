@@ -178,9 +178,7 @@ def read_spec(path: Path) -> DatasetSpec:
         raise MsekitError("the data set description is not a mapping of keys", where=path)
     unknown = [str(key) for key in raw if key not in DatasetSpec.model_fields]
     if unknown:
-        raise MsekitError(
-            f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields)
-        )
+        raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
     try:
         spec = DatasetSpec(**raw)
     except ValidationError as error:

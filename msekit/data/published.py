@@ -294,7 +294,7 @@ def _modality(spec: DatasetSpec, value: object, length: object, where: str, key:
     frames = len(frames_LD)
     if length is not None:
         count = _number(length)
-        if count is None or count < 0 or count != int(count):
+        if count is None or not math.isfinite(count) or count < 0 or count != int(count):
             raise MsekitError(f"the length of '{key}' is {reprlib.repr(length)}, not a number of frames", where=where)
         if count > frames:
             raise MsekitError(f"the length of '{key}' is {int(count)}, but it has {frames} frames", where=where)

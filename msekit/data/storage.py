@@ -66,12 +66,14 @@ class SplitInfo(BaseModel):
 
 
 def blocks(path: Path) -> Iterator[bytes]:
+    """A file's content, 4 MiB at a time."""
     with path.open("rb") as file:
         while block := file.read(4 << 20):
             yield block
 
 
 def crc32(path: Path) -> int:
+    """zlib.crc32 of a file's content."""
     value = 0
     for block in blocks(path):
         value = zlib.crc32(block, value)
@@ -84,7 +86,7 @@ class Moments:
     def __init__(self, width: int) -> None:
         self.count, self.mean, self.squares = np.zeros((3, width))
 
-    def add(self, x_LD: np.ndarray) -> None:  # noqa: N803 - shape suffix
+    def add(self, x_LD: np.ndarray) -> None:
         """Take in frames; NaN is left out."""
         x_LD = x_LD.astype(np.float64)
         real_LD = ~np.isnan(x_LD)

@@ -17,7 +17,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -78,6 +78,8 @@ class _Array(np.ndarray):
                 raise _RefusedError("an object array's content does not fit its shape")
         elif not isinstance(data, (bytes, bytearray)) or len(data) != count * real.itemsize:
             raise _RefusedError("an array's content does not fit its shape")
+        else:
+            _check_text(data, real)
         super().__setstate__((1, _shape(shape), real, int(bool(fortran)), data))  # type: ignore[arg-type]
 
 
@@ -85,6 +87,12 @@ def _real(dtype: object) -> np.dtype[Any]:
     if not isinstance(dtype, _DType):
         raise _RefusedError("an array without a dtype")
     return dtype.real()
+
+
+def _check_text(data: bytes | bytearray, real: np.dtype[Any]) -> None:
+    """Refuse code points that do not exist: numpy would raise a SystemError at the first look at one."""
+    if real.kind == "U" and data and np.frombuffer(data, np.dtype("u4").newbyteorder(real.byteorder)).max() > 0x10FFFF:
+        raise _RefusedError("a text array does not hold text")
 
 
 def _shape(shape: object) -> tuple[int, ...]:
@@ -108,6 +116,7 @@ def _frombuffer(data: object, dtype: object, shape: object, order: object = "C",
         or _axes not in ((), (None,))
     ):
         raise _RefusedError("an array's buffer is not plain bytes")
+    _check_text(data, real)
     return np.frombuffer(data, dtype=real).reshape(_shape(shape), order="F" if order == "F" else "C")
 
 
@@ -115,6 +124,7 @@ def _scalar(dtype: object, data: object = b"") -> object:
     real = _real(dtype)
     if real.hasobject or not isinstance(data, bytes) or len(data) != real.itemsize:
         raise _RefusedError("a number is not plain bytes")
+    _check_text(data, real)
     return np.frombuffer(data, dtype=real)[0] if real.itemsize else real.type()
 
 
@@ -207,14 +217,17 @@ _NAMES: dict[tuple[str, str], _Allowed] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):
+_Base: Any = pickle._Unpickler  # untyped: its stack and marks are not in the type stubs
+
+
+class _Unpickler(_Base):
     """The standard library's unpickler in Python, with the instructions that reach beyond plain data replaced.
 
     The one in C is faster, but takes extension codes past `find_class`, allocates whatever memo size a file states,
     and overflows the stack on a deeply nested key. A published file needs a second at most: its bulk is raw bytes.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(_Base.dispatch)
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         allowed = _NAMES.get((module_name, global_name))
@@ -228,6 +241,19 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: object) -> NoReturn:
         raise _RefusedError("it asks for an object outside the file (a persistent id)")
+
+    def _line(self) -> str:
+        line = self.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends within a name")
+        return str(line[:-1], "utf-8")
+
+    def _global(self) -> None:
+        module, name = self._line(), self._line()
+        self.append(self.find_class(module, name))
+
+    def _persistent(self) -> None:
+        self.persistent_load(self._line())
 
     def _refuse(self) -> NoReturn:
         raise _RefusedError("it makes an object of a class of its own")
@@ -263,9 +289,12 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].update(map(_key, items))
 
     def _frozen_set(self) -> None:
-        self.stack.append(frozenset(map(_key, self.pop_mark())))
+        items = self.pop_mark()
+        self.stack.append(frozenset(map(_key, items)))
 
-    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.NEXT_BUFFER):
+    dispatch[pickle.GLOBAL[0]] = dispatch[pickle.INST[0]] = _global
+    dispatch[pickle.PERSID[0]] = _persistent
+    for _code in (pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.NEXT_BUFFER):
         dispatch[_code[0]] = _refuse
     dispatch[pickle.REDUCE[0]] = _reduce
     dispatch[pickle.BUILD[0]] = _build

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.config import read_run_file, validated
-from msekit.data.batch import Scaler
+from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import score_split
 from msekit.reporter import Reporter
@@ -85,8 +85,7 @@ def restore(parts: Parts, folder: Path) -> None:
         raise MsekitError("the run was trained with another prompt", where=folder)
     tensors, _ = read_tensors(folder / "adapter.safetensors")
     load_adapter(parts.model.adapter, tensors, folder / "adapter.safetensors")
-    for modality, statistics in description["scaler"].items():
-        if statistics is not None:  # the train split's statistics, also where another data set is evaluated
-            scaler = Scaler.from_lists(statistics)
+    for modality, way in description["features"].items():
+        if way is not None:  # the train split's statistics, also where another data set is evaluated
             for collator in parts.collators.values():
-                setattr(collator, modality, scaler)
+                setattr(collator, modality, Preprocessor(**way))

@@ -90,7 +90,9 @@ class Group:
     def title(self) -> str:
         """One line that names the group."""
         extras = [
-            f"{name} {self.values[name]}" for name in GROUP_KEYS[6:] if self.values.get(name) not in (None, "none")
+            f"{name} {', '.join(value) if isinstance(value, list) else value}"
+            for name, value in ((name, self.values.get(name)) for name in GROUP_KEYS[6:])
+            if value not in (None, "none", [])
         ]
         first = [str(self.values[name]) for name in GROUP_KEYS[:4]]
         return " · ".join([*first, f"{self.values['estimate']} estimate", str(self.values["split"]), *extras])

@@ -50,7 +50,7 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) 
         table.add_row(metric, *cells, mean)
     console.print(table)
     console.print(
-        f"estimate {first['estimate']}; [low, high]: 95 % bootstrap over test samples; "
+        f"estimate {first['estimate']}; in brackets: 95 % bootstrap over test samples; "
         f"{first['trainable_parameters']:,} trainable parameters; peak memory "
         f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
         f"{first['train_samples_per_s']:.1f} train samples/s",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -171,4 +172,4 @@ def check_estimate(task: str, estimate: str) -> None:
 
 def _some_prefix(sequences: Sequence[Sequence[int]]) -> bool:
     ordered = sorted(tuple(sequence) for sequence in sequences)
-    return any(longer[: len(shorter)] == shorter for shorter, longer in zip(ordered, ordered[1:], strict=False))
+    return any(longer[: len(shorter)] == shorter for shorter, longer in pairwise(ordered))

@@ -26,6 +26,13 @@ class MSEModel(nn.Module):
         labels: The label space.
     """
 
+    targets: Tensor
+    """(K, A) every label's tokens, padded with -100."""
+    edge_row: Tensor
+    """(E,) see Trie."""
+    edge_token: Tensor
+    """(E,) see Trie."""
+
     def __init__(self, backbone: Backbone, adapter: MSEAdapter, layout: PromptLayout, labels: LabelSpace) -> None:
         super().__init__()
         self.adapter = adapter
@@ -50,9 +57,7 @@ class MSEModel(nn.Module):
         pseudo_BPd = self.adapter(
             text_BTd.float(), batch.text_mask, batch.audio, batch.audio_lengths, batch.vision, batch.vision_lengths
         )
-        return self.layout.content(
-            self.backbone.embed, pseudo_BPd.to(text_BTd.dtype), text_BTd, batch.text_lengths
-        )
+        return self.layout.content(self.backbone.embed, pseudo_BPd.to(text_BTd.dtype), text_BTd, batch.text_lengths)
 
     def laid_out(self, batch: Batch) -> Sequence:
         """The sequence as training reads it, true labels included."""

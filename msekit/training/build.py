@@ -10,14 +10,15 @@ import torch
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.load import Backbone, load_backbone
 from msekit.config import RunConfig
-from msekit.data.batch import Collator, Scaler
+from msekit.data.batch import Collator
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
+from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
-from msekit.reporter import Reporter
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
+from msekit.reporter import Reporter
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Parts:
     spec: DatasetSpec
     cache: Cache
     model: MSEModel
-    scalers: dict[str, Scaler | None]
+    preprocessors: dict[str, Preprocessor | None]
     """Of `audio` and `vision`; None where the modality is absent or withheld."""
     collators: dict[str, Collator]
     """One per split."""
@@ -84,12 +85,15 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
-    scalers = {
-        name: None if name in config.data.without or not info.width else Scaler.of(info, config.data.standardise)
+    settings = config.data
+    preprocessors = {
+        name: None
+        if name in settings.without or not info.width
+        else Preprocessor.of(info, settings.standardise, settings.trim, settings.max_frames)
         for name, info in infos.items()
     }
     adapter = make_adapter(
-        config, backbone.text_dim, *(infos[name].width if scalers[name] else 0 for name in ("audio", "vision"))
+        config, backbone.text_dim, *(info.width if preprocessors[name] else 0 for name, info in infos.items())
     )
     model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
     limit = config.data.text_limit or spec.text_limit
@@ -99,10 +103,10 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         table = cache.split(split)
         texts, cut = encode_texts(table, backbone, limit)
         truncated += cut
-        collators[split] = Collator(table, texts, labels.indices(table.labels), scalers["audio"], scalers["vision"])
+        collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
-    return Parts(spec, cache, model, scalers, collators, truncated)
+    return Parts(spec, cache, model, preprocessors, collators, truncated)
 
 
 def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:

@@ -18,6 +18,8 @@ def accelerator_for(device: torch.device) -> Any:
 
     Precision is the backbone's own dtype and the adapter's fp32, so accelerate's autocast stays off.
     """
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, if installed, warns on stdout when looked for
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 

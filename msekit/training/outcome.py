@@ -33,9 +33,8 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "adapter": config.adapter.model_dump(mode="json"),
         "text_dim": parts.backbone.text_dim,
         "widths": {name: width_of(parts, name) for name in ("audio", "vision")},
-        "scaler": {
-            name: None if scaler is None or scaler.mean is None else _lists(scaler.mean, scaler.std)
-            for name, scaler in parts.scalers.items()
+        "features": {
+            name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
         "text_limit": config.data.text_limit or parts.spec.text_limit,
         "estimate": config.evaluation.estimate,
@@ -150,8 +149,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _lists(mean: np.ndarray, std: np.ndarray | None) -> dict[str, list[float]]:
-    assert std is not None
-    return {"mean": mean.tolist(), "std": std.tolist()}

@@ -49,8 +49,8 @@ def write(path: Path, value: object, protocol: int = 4) -> Path:
 
 def equal(first: Any, second: Any) -> bool:
     if isinstance(second, np.ndarray):
-        # numpy turns a big-endian array into the machine's order as it reads it
-        same = first.dtype == second.dtype.newbyteorder("=") and first.shape == second.shape
+        # up to protocol 4 numpy turns an array into the machine's byte order as it reads it
+        same = first.dtype.newbyteorder("=") == second.dtype.newbyteorder("=") and first.shape == second.shape
         return same and all(a == b or (a != a and b != b) for a, b in zip(first.flat, second.flat, strict=True))
     if isinstance(second, dict):
         return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in second)
@@ -138,6 +138,12 @@ class TestSafeLoad:
             write(tmp_path / f"toy_{split}.pkl", [])
         with pytest.raises(MsekitError, match="row holds a list"):
             list(read_split(erc_spec(tmp_path), "train"))
+
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    def test_text_of_impossible_characters(self, tmp_path: Path, protocol: int) -> None:
+        broken = np.array([0x110000, 65], dtype="<u4").view("<U2")
+        with pytest.raises(MsekitError, match="does not hold text"):
+            safe_load(write(tmp_path / "x.pkl", {"raw_text": broken}, protocol))
 
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
         with pytest.raises(MsekitError, match="no such file"):

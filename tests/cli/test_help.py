@@ -1,0 +1,62 @@
+"""`--help` is quick and loads nothing heavy; every shipped configuration is one that a command accepts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msekit.cli.train import plan_runs
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_help_answers_without_torch():
+    program = "import sys; sys.argv = ['msekit', '--help']\nfrom msekit.cli.main import app\ntry: app()\n"
+    program += "except SystemExit: pass\nheavy = {'torch', 'transformers', 'datasets', 'sklearn', 'numpy'}"
+    program += "\nassert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "count-params" in done.stdout
+
+
+def test_help_takes_less_than_a_second():
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "msekit", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1
+
+
+def test_json_is_the_only_thing_on_stdout():
+    done = subprocess.run(
+        [sys.executable, "-m", "msekit", "count-params", "--format", "json"], capture_output=True, text=True, check=True
+    )
+    assert len(json.loads(done.stdout)) == 12
+
+
+def test_every_shipped_run_file_resolves():
+    files = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+    assert len(files) >= 2
+    for file in files:
+        given = {"backbone": None, "dataset": None, "source": None, "output": None}
+        runs, _ = plan_runs(given, str(file), None, [])
+        assert runs[0].seed == 1111
+        assert file.read_text(encoding="utf-8").startswith("#"), "the header says what it is and its command"
+
+
+def test_every_shipped_launch_file_is_one_of_accelerates():
+    config_args = pytest.importorskip("accelerate.commands.config.config_args")
+    files = sorted((REPOSITORY / "launch").glob("*.yaml"))
+    assert len(files) >= 2
+    for file in files:
+        config = config_args.load_config_from_file(str(file))
+        assert config.distributed_type in ("MULTI_GPU", "DEEPSPEED")
+        assert yaml.safe_load(file.read_text())["num_processes"] >= 2
+        assert "accelerate launch" in file.read_text()

@@ -1,0 +1,74 @@
+"""The layers of a run's settings, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from msekit.config import dump, resolve, validated
+from msekit.errors import MsekitError
+
+
+def run(backbone="smollm2-135m", dataset="synthetic-erc", task="erc", overrides=(), **given):
+    return resolve({"backbone": backbone, "dataset": dataset, "output": "out", **given}, task=task, overrides=overrides)
+
+
+def test_the_papers_pairs_default_to_the_papers_settings():
+    config = run("qwen-1.8b", "sims-v2", "msa")
+    assert config.recipe == "paper"
+    assert (config.optim.lr, config.optim.batch_size, config.optim.eps) == (5e-4, 16, 1e-4)
+    assert (config.optim.epochs, config.optim.patience, config.data.text_limit) == (30, 10, 50)
+    assert (config.adapter.audio_hidden, config.adapter.vision_hidden) == (64, 64)
+    assert config.adapter.conditioning == "paper"
+    assert not config.data.standardise
+    assert (config.data.trim, config.data.max_frames, config.data.noise) == (0, None, 0)
+    assert config.evaluation.estimate == "greedy"
+
+
+def test_every_other_pair_defaults_to_the_kit():
+    config = run(task="msa", dataset="synthetic-msa")
+    assert config.recipe == "kit"
+    assert (config.optim.lr, config.optim.eps, config.optim.batch_size) == (2e-3, 1e-8, 16)
+    assert (config.optim.epochs, config.optim.patience) == (15, 5)
+    assert (config.adapter.pseudo_tokens, config.adapter.audio_hidden, config.adapter.vision_hidden) == (4, 64, 32)
+    assert config.adapter.conditioning == "unit"
+    assert config.data.standardise
+    assert config.evaluation.estimate == "mean"
+
+
+def test_the_recipe_kit_on_a_pair_of_the_papers_takes_none_of_its_settings():
+    assert run("qwen-1.8b", "sims-v2", "msa", recipe="kit").optim.lr == 2e-3
+
+
+def test_later_layers_win(tmp_path: Path):
+    file = tmp_path / "run.yaml"
+    file.write_text("optim: {lr: 0.1, epochs: 7}\nseed: 5\n")
+    config = resolve(
+        {"backbone": "b", "dataset": "d", "output": "o", "optim": {"epochs": 8, "patience": None}},
+        task="erc",
+        run_file=file,
+        overrides=["optim.lr=1e-4", "data.without=[audio, vision]"],
+    )
+    assert (config.optim.lr, config.optim.epochs, config.optim.patience, config.seed) == (1e-4, 8, 5, 5)
+    assert config.data.without == ("audio", "vision")
+
+
+def test_the_resolved_run_reads_back_as_itself():
+    config = run(overrides=["optim.clip_norm=null"])
+    assert validated(yaml.safe_load(dump(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optim.batchsize=8", "Did you mean batch_size?"),
+        ("adaptor.hidden=8", "Did you mean adapter?"),
+        ("optim.batch_size=0", "optim.batch_size"),
+        ("data.without=[smell]", "data.without"),
+    ],
+)
+def test_wrong_settings_name_the_key(override, expected):
+    with pytest.raises(MsekitError, match=expected.replace("?", r"\?").replace(".", r"\.")):
+        run(overrides=[override])

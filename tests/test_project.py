@@ -1,0 +1,71 @@
+"""Promises about the project as a whole: short files, a wheel that works elsewhere, public names without torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+LONGEST_FILE = 360
+LONGEST_FUNCTION = 70
+
+
+def test_files_and_functions_stay_short():
+    sources = sorted((REPOSITORY / "msekit").rglob("*.py"))
+    assert len(sources) > 30
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        assert text.count("\n") <= LONGEST_FILE, source
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{source}: {node.name}"
+
+
+def test_the_public_names_come_lazily():
+    program = "import sys, msekit; assert 'torch' not in sys.modules; msekit.load_backbone; msekit.MSEAdapter"
+    program += "; assert 'torch' in sys.modules; assert 'load_backbone' in dir(msekit)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.slow
+def test_a_wheel_works_when_installed_elsewhere(tmp_path: Path):
+    """Built from the tree and installed into an empty environment, which borrows only this one's dependencies."""
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(REPOSITORY)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    if "Could not find a version" in done.stdout + done.stderr or "ConnectionError" in done.stderr:
+        pytest.skip("building in isolation needs the package index for hatchling")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "msekit/_shipped/configs/quickstart.yaml" in names
+    assert "msekit/_shipped/launch/ddp.yaml" in names
+    environment = tmp_path / "elsewhere"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    (elsewhere_site,) = environment.glob("lib/python3*/site-packages")
+    (elsewhere_site / "borrowed.pth").write_text(f"import site; site.addsitedir({str(site)!r})\n")
+    arguments = ["train", "--config", "quickstart", "--backbone", "tiny-llama", "--epochs", "1", "--limit-train", "16"]
+    done = subprocess.run(
+        [environment / "bin" / "msekit", *arguments, "--output", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    where = subprocess.run(
+        [python, "-c", "import msekit; print(msekit.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert str(elsewhere_site) in where.stdout
