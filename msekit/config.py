@@ -46,7 +46,7 @@ class DataConfig(_Section):
     """Cut the still beginning and end of a sequence: frames within this share of its largest change; 0 for not."""
     max_frames: int | None = Field(16, ge=1)
     """Average longer sequences down to this many frames; None for not."""
-    noise: float = Field(0.0, ge=0)
+    noise: float = Field(0.3, ge=0)
     """Deviation of Gaussian noise added to the features in training."""
     text_limit: int | None = Field(None, ge=1)
     """Longest text in tokens; None for the data set's own limit."""
@@ -91,7 +91,7 @@ class EvaluationConfig(_Section):
     """How scores become predictions and metrics."""
 
     estimate: Literal["greedy", "argmax", "mean", "median"] = "greedy"
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=0)
     """Resamples behind the 95 % intervals; 0 for none."""
 
@@ -120,7 +120,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "kit": {},
     "paper": {
         "adapter": {"conditioning": "paper"},
-        "data": {"standardise": False, "trim": 0.0, "max_frames": None},
+        "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
         "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
     },
 }
