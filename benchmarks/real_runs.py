@@ -36,8 +36,8 @@ class Experiment:
 WITHHELD = ("--set", "data.without=[audio,vision]")
 EXPERIMENTS = (
     Experiment("ravdess", "kit", ("--epochs", "5")),
-    Experiment("mosi_utt", "kit", ("--epochs", "4")),
-    Experiment("mosi_utt", "without-audio", ("--epochs", "4", *WITHHELD)),
+    Experiment("mosi_utt", "kit", ("--epochs", "3")),
+    Experiment("mosi_utt", "without-audio", ("--epochs", "3", *WITHHELD)),
     Experiment("meld6", "kit", ("--epochs", "3", "--limit-train", "1726")),
     Experiment("ravdess", "paper", ("--epochs", "2", "--limit-train", "480", "--recipe", "paper")),
     Experiment("ravdess", "withheld", ("--epochs", "2", "--limit-train", "320", *WITHHELD)),

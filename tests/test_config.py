@@ -28,14 +28,19 @@ def test_the_papers_pairs_default_to_the_papers_settings():
 
 
 def test_every_other_pair_defaults_to_the_kit():
-    config = run(task="msa", dataset="synthetic-msa")
+    config = run()
     assert config.recipe == "kit"
     assert (config.optim.lr, config.optim.eps, config.optim.batch_size) == (2e-3, 1e-8, 16)
     assert (config.optim.epochs, config.optim.patience) == (15, 5)
     assert (config.adapter.pseudo_tokens, config.adapter.audio_hidden, config.adapter.vision_hidden) == (4, 64, 32)
     assert config.adapter.conditioning == "unit"
     assert config.data.standardise
-    assert config.evaluation.estimate == "mean"
+    assert config.evaluation.estimate == "greedy"
+
+
+def test_the_kit_reads_intensities_its_own_way():
+    config = run(task="msa", dataset="synthetic-msa")
+    assert (config.adapter.conditioning, config.data.noise, config.evaluation.estimate) == ("centred", 1.0, "mean")
 
 
 def test_the_recipe_kit_on_a_pair_of_the_papers_takes_none_of_its_settings():
@@ -64,7 +69,7 @@ def test_the_resolved_run_reads_back_as_itself():
     ("override", "expected"),
     [
         ("optim.batchsize=8", "Did you mean batch_size?"),
-        ("adaptor.hidden=8", "Did you mean adapter?"),
+        ("adaptor.hidden=8", "Did you mean adapter"),
         ("optim.batch_size=0", "optim.batch_size"),
         ("data.without=[smell]", "data.without"),
     ],

@@ -5,7 +5,8 @@ paper's d_t), H hidden size of a modality's LSTM, h = 256 width of the mixture, 
 
 The trainable parameters are exactly those of Table 1. `conditioning` adds none: `paper` is the published equations;
 `unit` scales the text mean to unit RMS and normalises the mixed vector, without which the pseudo tokens hardly
-depend on the audio and vision when training starts.
+depend on the audio and vision when training starts; `centred` first takes the train split's average from the text
+mean, so that what differs between texts guides, not what they share.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Conditioning = Literal["paper", "unit"]
+Conditioning = Literal["paper", "unit", "centred"]
 SCALES = (8, 16, 32)
 
 
@@ -59,19 +60,25 @@ class TextGuideMixer(nn.Module):
     Args:
         text_dim: d, width of the text embeddings.
         mixed: h.
-        conditioning: `unit` scales the text mean to unit RMS before W_t.
+        conditioning: `unit` scales the text mean to unit RMS before W_t; `centred` subtracts `text_center` first.
     """
+
+    text_center: Tensor | None
+    """(d,) average text mean of the train split, set once before training; saved with the adapter, never trained."""
 
     def __init__(self, text_dim: int, mixed: int, conditioning: Conditioning) -> None:
         super().__init__()
         self.conditioning = conditioning
         self.text_projection = nn.Linear(text_dim, mixed)
+        self.register_buffer("text_center", torch.zeros(text_dim) if conditioning == "centred" else None)
 
     def guide(self, text_BTd: Tensor, mask_BT: Tensor) -> Tensor:
         """Project the mean over the real text tokens: (B, T, d), (B, T) → (B, h). An empty text has mean zero."""
         weights_BT1 = mask_BT.unsqueeze(-1).to(text_BTd.dtype)
         mean_Bd = (text_BTd * weights_BT1).sum(dim=1) / weights_BT1.sum(dim=1).clamp(min=1)
-        if self.conditioning == "unit":
+        if self.text_center is not None:
+            mean_Bd = mean_Bd - self.text_center
+        if self.conditioning != "paper":
             mean_Bd = F.rms_norm(mean_Bd, mean_Bd.shape[-1:], eps=1e-12)
         return self.text_projection(mean_Bd)
 
@@ -134,7 +141,7 @@ class MSEAdapter(nn.Module):
         vision_hidden: State size of the vision LSTM.
         pseudo_tokens: P.
         hidden: h, width of the mixture.
-        conditioning: `paper` or `unit`; see the module's docstring.
+        conditioning: `paper`, `unit` or `centred`; see the module's docstring.
     """
 
     def __init__(
@@ -186,6 +193,6 @@ class MSEAdapter(nn.Module):
         ):
             if encoder is not None and frames is not None and lengths is not None:
                 sum_Bh = sum_Bh + self.text_guide_mixer(encoder(frames, lengths), guide_Bh)
-        if self.conditioning == "unit":
+        if self.conditioning != "paper":
             sum_Bh = F.layer_norm(sum_Bh, sum_Bh.shape[-1:])
         return self.projector(self.multi_scale_fusion(sum_Bh))

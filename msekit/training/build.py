@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.load import Backbone, load_backbone
@@ -104,6 +105,8 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         texts, cut = encode_texts(table, backbone, limit)
         truncated += cut
         collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
+    if "train" in collators and (center := adapter.text_guide_mixer.text_center) is not None:
+        center.copy_(text_center(backbone, collators["train"]))
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return Parts(spec, cache, model, preprocessors, collators, truncated)
@@ -129,6 +132,15 @@ def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[lis
     """Every text in tokens, cut to the limit, and how many were cut."""
     encoded = [backbone.encode(text) for text in table.texts]
     return [ids[:limit] for ids in encoded], sum(len(ids) > limit for ids in encoded)
+
+
+def text_center(backbone: Backbone, collator: Collator) -> Tensor:
+    """The average over a split's texts of their mean embedding: (d,) float32."""
+    total = torch.zeros(backbone.text_dim, dtype=torch.float64)
+    for ids in collator.text_ids:
+        if ids:
+            total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
+    return (total / max(len(collator.text_ids), 1)).float()
 
 
 def check_context(backbone: Backbone, model: MSEModel, limit: int) -> None:

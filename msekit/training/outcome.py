@@ -42,7 +42,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "prompt_sha256": parts.model.layout.sha256,
         "recipe": config.recipe,
         "seed": config.seed,
-        "trainable_parameters": sum(tensor.numel() for tensor in best.values()),
+        "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
     }
     write_tensors(config.output / "adapter.safetensors", best)
     write_text(config.output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")

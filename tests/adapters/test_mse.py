@@ -18,7 +18,10 @@ TOLERANCE = 1e-5
 
 def small(conditioning="paper", audio=10, vision=7, seed=0):
     torch.manual_seed(seed)
-    return MSEAdapter(96, audio, vision, 12, 5, 4, conditioning=conditioning)
+    adapter = MSEAdapter(96, audio, vision, 12, 5, 4, conditioning=conditioning)
+    if conditioning == "centred":
+        adapter.text_guide_mixer.text_center.normal_()
+    return adapter
 
 
 def inputs(batch=3, text=6, audio=9, vision=5, seed=1):
@@ -104,7 +107,9 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
     outputs = []
     for row in range(len(given["audio"])):
         text = given["text_embeddings"][row][given["text_mask"][row] == 1].mean(axis=0)
-        if conditioning == "unit":
+        if conditioning == "centred":
+            text = text - weights["text_guide_mixer.text_center"]
+        if conditioning != "paper":
             text = text / np.sqrt((text**2).mean())
         guide = linear("text_guide_mixer.text_projection", text)
         mixed = np.zeros_like(guide)
@@ -112,7 +117,7 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
             frames = given[modality][row][: given[f"{modality}_lengths"][row]]
             vector = linear(f"{modality}_encoder.projection", lstm_state(f"{modality}_encoder.lstm", frames))
             mixed = mixed + vector * guide
-        if conditioning == "unit":
+        if conditioning != "paper":
             mixed = (mixed - mixed.mean()) / np.sqrt(mixed.var() + 1e-5)
         scales = [
             linear(f"multi_scale_fusion.mlps.{i}.2", gelu(linear(f"multi_scale_fusion.mlps.{i}.0", mixed)))
@@ -126,7 +131,7 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
     return np.stack(outputs)
 
 
-@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+@pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_equals_the_equations_in_numpy(conditioning):
     adapter, given = small(conditioning), inputs()
     weights = {name: tensor.double().numpy() for name, tensor in adapter.state_dict().items()}
@@ -134,7 +139,7 @@ def test_equals_the_equations_in_numpy(conditioning):
     assert np.abs(adapter(**given).detach().numpy() - expected).max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+@pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_padding_changes_nothing(conditioning):
     adapter, given = small(conditioning), inputs()
     padded = dict(given)
@@ -159,7 +164,7 @@ def test_sequences_of_length_one():
     assert adapter(**given).shape == (3, 4, 96)
 
 
-@pytest.mark.parametrize("conditioning", ["paper", "unit"])
+@pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_an_absent_modality_drops_out_of_the_mix(conditioning):
     adapter, given = small(conditioning), inputs()
     given["audio_lengths"] = torch.zeros(3, dtype=torch.long)
@@ -179,7 +184,7 @@ def test_no_modality_at_all_is_finite_and_trains():
 
 
 def test_an_empty_text_is_finite():
-    for conditioning in ("paper", "unit"):
+    for conditioning in ("paper", "unit", "centred"):
         adapter, given = small(conditioning), inputs()
         given["text_mask"] = torch.zeros(3, 6, dtype=torch.long)
         assert adapter(**given).isfinite().all()
@@ -212,3 +217,10 @@ def test_unit_conditioning_makes_the_pseudo_tokens_hear_the_audio():
         tokens = adapter(**given)
         spread[conditioning] = (tokens - tokens.mean(dim=0)).square().mean().sqrt().item()
     assert spread["unit"] > 20 * spread["paper"]
+
+
+def test_the_text_center_is_saved_but_never_trained():
+    adapter = small("centred")
+    assert "text_guide_mixer.text_center" in adapter.state_dict()
+    assert not any(name.endswith("text_center") for name, _ in adapter.named_parameters())
+    assert "text_guide_mixer.text_center" not in small("unit").state_dict()
