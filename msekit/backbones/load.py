@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msekit.backbones.catalogue import BACKBONES
@@ -210,7 +211,7 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
         raise MsekitError(f"the checkpoint cannot be loaded: {str(error).splitlines()[0]}", where=folder) from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if info.get(kind):

@@ -30,7 +30,7 @@ from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_st
 from msekit.training.distributed import accelerator_for, on_main
 from msekit.training.optim import learning_rate, optimizer_for
 from msekit.training.outcome import finish, save_best
-from msekit.training.run_folder import REPORT, prepare_run_folder
+from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -48,6 +48,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         MsekitError: Bad input; raised before anything is trained.
         UnfinishedRunError: The loss became non-finite.
     """
+    missing = not_there_yet(config.output)
     accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if on_main(accelerator, lambda: prepare_run_folder(config.output, resume)):
         return json.loads((config.output / REPORT).read_text(encoding="utf-8"))
@@ -64,12 +65,8 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
     except OSError as error:
         raise MsekitError(f"the run folder cannot be written: {error.strerror}", where=config.output) from error
     finally:
-        _leave_no_empty_folder(config)
-
-
-def _leave_no_empty_folder(config: RunConfig) -> None:
-    if config.output.is_dir() and not any(config.output.iterdir()):
-        config.output.rmdir()
+        if accelerator.is_main_process:
+            remove_empty(missing)  # a run that could not start leaves nothing behind
 
 
 class Run:

@@ -38,7 +38,7 @@ def prepare_run_folder(folder: Path, resume: bool) -> bool:
             where=folder,
             fix="Continue it with --resume, or choose another --output.",
         )
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    missing = not_there_yet(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as probe:
@@ -47,12 +47,12 @@ def prepare_run_folder(folder: Path, resume: bool) -> bool:
             os.fsync(probe.fileno())
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise MsekitError(
             f"the output folder cannot be written: {error.strerror}", where=folder, fix="Choose another --output."
         ) from error
     if free < _NEEDED_BYTES:
-        _remove_empty(missing)
+        remove_empty(missing)
         raise MsekitError(
             f"only {free >> 20} MB are free for the output, {_NEEDED_BYTES >> 20} MB are needed",
             where=folder,
@@ -61,8 +61,14 @@ def prepare_run_folder(folder: Path, resume: bool) -> bool:
     return False
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:  # deepest first
+def not_there_yet(folder: Path) -> list[Path]:
+    """The folder and those of its parents that do not exist, deepest first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove those of the folders, deepest first, that are empty."""
+    for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

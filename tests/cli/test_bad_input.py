@@ -129,7 +129,7 @@ def test_a_pickle_with_code_in_it(tmp_path: Path):
     [
         ({"test": []}, "test"),
         ({"train": [row("joy"), row("rage")]}, "rage"),
-        ({"train": [row("joy"), row("anger", width=5)]}, "width"),
+        ({"train": [row("joy"), row("anger", width=5)]}, "5 features per frame, earlier rows have 4"),
     ],
     ids=["an empty split", "an unknown label", "two widths"],
 )
@@ -181,7 +181,9 @@ def test_a_full_output_disk(small_disk: Path):
     message = refused(*TRAIN, "--dataset", "synthetic-erc", "--output", small_disk / "run")
     assert "MB are free" in message
     assert not list(small_disk.iterdir())
-    (small_disk / "filler").write_bytes(b"\0" * ((4 << 20) - 8192))
+    with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
     assert "cannot be written" in refused(*TRAIN, "--dataset", "synthetic-erc", "--output", small_disk / "run")
 
 
