@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from msekit.evaluation.report import RunReport, aggregate
 from msekit.training.checkpoint import write_text
 
 
-def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over seeds; null where a metric is undefined or one seed alone ran."""
-    means: dict[str, Any] = {}
-    for metric, value in reports[0]["metrics"].items() if reports else ():
-        if isinstance(value, dict):
-            continue
-        values = [report["metrics"][metric] for report in reports]
-        defined = [value for value in values if value is not None]
-        means[metric] = {
-            "mean": statistics.fmean(defined) if len(defined) == len(values) else None,
-            "std": statistics.stdev(defined) if len(defined) == len(values) > 1 else None,
-        }
-    return {"seeds": [report["seed"] for report in reports], "metrics": means}
+def summarise(folder: Path, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation over the seeds of one `train` command."""
+    group = aggregate([RunReport(folder / f"seed-{report['seed']}", report) for report in reports])[0]
+    metrics = {name: {"mean": summary.mean, "std": summary.std} for name, summary in group.metrics.items()}
+    return {"seeds": group.seeds, "metrics": metrics}
 
 
 def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
     """Write `summary.json` beside the seeds' folders."""
     if reports:
-        write_text(folder / "summary.json", json.dumps(summarise(reports), indent=1) + "\n")
+        write_text(folder / "summary.json", json.dumps(summarise(folder, reports), indent=1) + "\n")
 
 
 def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) -> None:
@@ -42,7 +34,7 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) 
     for report in reports:
         table.add_column(f"seed {report['seed']}")
     table.add_column("mean ± std")
-    summary = summarise(reports)["metrics"]
+    summary = summarise(folder, reports)["metrics"]
     for metric, spread in summary.items():
         cells = [_cell(report["metrics"][metric], report["confidence"].get(metric)) for report in reports]
         std = f" ± {spread['std']:.4f}" if spread["std"] is not None else ""

@@ -181,9 +181,8 @@ def test_a_full_output_disk(small_disk: Path):
     message = refused(*TRAIN, "--dataset", "synthetic-erc", "--output", small_disk / "run")
     assert "MB are free" in message
     assert not list(small_disk.iterdir())
-    with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(b"\0" * 4096)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(b"\0" * (8 << 20))
     assert "cannot be written" in refused(*TRAIN, "--dataset", "synthetic-erc", "--output", small_disk / "run")
 
 
