@@ -3,8 +3,9 @@
     python benchmarks/real_runs.py --data ../shared/data --output runs/real [--only ravdess meld6-kit] [--workers 2]
 
 Runs in order, `workers` at a time with one thread each (on two cores 1.1 times the samples/s of one run with two
-threads). Finished runs are reused, unfinished ones resumed. Every finished run is also tested with audio and vision
-shuffled between samples. At the end (or at once, with --report) prints the Markdown tables.
+threads). Every finished run is also tested with audio and vision shuffled between samples. Its reports are kept in
+benchmarks/results/ and not made again (--results elsewhere starts anew); unfinished runs are resumed. At the end, or at
+once with --report, prints the Markdown tables.
 """
 
 from __future__ import annotations
@@ -45,68 +46,73 @@ EXPERIMENTS = (
 )
 
 
-def run_one(experiment: Experiment, seed: int, data: Path, output: Path) -> None:
-    """Train (or resume, or reuse) one seed, then test it shuffled."""
-    folder = output / f"{experiment.dataset}-{experiment.name}"
-    yaml = data / experiment.dataset / f"{experiment.dataset}.yaml"
-    log = folder / f"seed-{seed}.log"
+def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results: Path) -> None:
+    """Train (or resume) one seed, test it shuffled, keep its reports; nothing to do where they are kept already."""
+    kept = results / f"{experiment.dataset}-{experiment.name}" / f"seed-{seed}.json"
+    if kept.is_file():
+        return
+    folder = output / kept.parent.name
     folder.mkdir(parents=True, exist_ok=True)
+    yaml = data / experiment.dataset / f"{experiment.dataset}.yaml"
     msekit = [sys.executable, "-m", "msekit"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     train = [*msekit, "train", "--backbone", "smollm2-135m", "--dataset", str(yaml), "--output", str(folder)]
-    with log.open("a") as stream:
-        subprocess.run(
-            [*train, "--seeds", str(seed), "--resume", *experiment.options],
-            stderr=stream,
-            check=True,
-            env=environment,
-        )
-        shuffled = folder / f"seed-{seed}-shuffled.json"
-        if "withheld" not in experiment.name and "without" not in experiment.name and not shuffled.exists():
-            evaluate = [*msekit, "evaluate", str(folder / f"seed-{seed}"), "--shuffle", "--format", "json"]
-            done = subprocess.run(evaluate, stdout=subprocess.PIPE, stderr=stream, check=True, env=environment)
-            shuffled.write_bytes(done.stdout)
+    evaluate = [*msekit, "evaluate", str(folder / f"seed-{seed}"), "--shuffle", "--format", "json"]
+    with (folder / f"seed-{seed}.log").open("a") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        arguments = [*train, "--seeds", str(seed), "--resume", *experiment.options]
+        subprocess.run(arguments, stderr=log, check=True, env=environment)
+        outcome = {"test": json.loads((folder / f"seed-{seed}" / "report.json").read_text())}
+        if outcome["test"]["without"] == []:
+            done = subprocess.run(evaluate, stdout=subprocess.PIPE, stderr=log, check=True, env=environment)
+            outcome["shuffled"] = json.loads(done.stdout)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(outcome, indent=1) + "\n")
     print(f"done: {folder.name} seed {seed}", file=sys.stderr)
 
 
-def reports(folder: Path, shuffled: bool = False) -> list[dict[str, Any]]:
-    """The finished seeds' reports."""
-    names = [f"seed-{seed}-shuffled.json" if shuffled else f"seed-{seed}/report.json" for seed in SEEDS]
-    return [json.loads((folder / name).read_text()) for name in names if (folder / name).is_file()]
-
-
 def line(title: str, found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
-    """A table row: per metric the seeds' values with their intervals, then mean ± standard deviation."""
+    """A table row: per metric mean ± standard deviation, and every seed's value with its 95 % interval."""
     cells = []
     for metric in metrics:
         values = [report["metrics"][metric] for report in found]
-        shown = ", ".join("undefined" if value is None else f"{value:.3f}" for value in values)
-        interval = found[0]["confidence"].get(metric)
-        shown += f" (first: [{interval[0]:.3f}, {interval[1]:.3f}])" if interval else ""
+        shown = ", ".join(
+            cell(value, report["confidence"].get(metric)) for value, report in zip(values, found, strict=True)
+        )
         defined = [value for value in values if value is not None]
         if len(defined) > 1:
             shown = f"**{statistics.fmean(defined):.3f} ± {statistics.stdev(defined):.3f}**: {shown}"
         cells.append(shown)
-    return f"| {title} | {len(found)} | {' | '.join(cells)} |"
+    return f"| {title} | {' | '.join(cells)} |"
 
 
-def tables(output: Path) -> str:
+def cell(value: float | None, interval: list[float] | None) -> str:
+    """A value with its interval."""
+    if value is None:
+        return "undefined"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{value:.3f}"
+
+
+def tables(results: Path) -> str:
     """All finished experiments as Markdown."""
     parts = []
     for dataset, metrics in METRICS.items():
-        rows = [f"| {dataset} | seeds | {' | '.join(metrics)} |", "|---|---|" + "---|" * len(metrics)]
-        for experiment in EXPERIMENTS:
-            folder = output / f"{dataset}-{experiment.name}"
-            if experiment.dataset != dataset or not (found := reports(folder)):
+        rows, notes = [f"| {dataset} | {' | '.join(metrics)} |", "|---|" + "---|" * len(metrics)], []
+        for experiment in (each for each in EXPERIMENTS if each.dataset == dataset):
+            files = sorted((results / f"{dataset}-{experiment.name}").glob("seed-*.json"))
+            outcomes = [json.loads(file.read_text()) for file in files]
+            if not outcomes:
                 continue
-            title = f"{experiment.name} (`{' '.join(experiment.options)}`)"
-            rows.append(line(title, found, metrics))
-            if shuffled := reports(folder, shuffled=True):
+            found = [outcome["test"] for outcome in outcomes]
+            rows.append(line(experiment.name, found, metrics))
+            if shuffled := [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]:
                 rows.append(line(f"{experiment.name}, tested shuffled", shuffled, metrics))
-            seconds = [round(report["train_seconds"]) for report in found]
+            minutes = ", ".join(f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in found)
             memory = max(report["peak_memory_bytes"] for report in found) / 1e9
-            rows.append(f"| {experiment.name}: CPU seconds of training {seconds}, peak {memory:.2f} GB |" + " |" * 4)
-        parts.append("\n".join(rows))
+            notes.append(
+                f"- {experiment.name}: `{' '.join(experiment.options)}`; training {minutes} CPU-minutes a seed; "
+                f"peak {memory:.2f} GB; {found[0]['trainable_parameters']:,} trainable parameters"
+            )
+        parts.append("\n".join([*rows, "", *notes]))
     return "\n\n".join(parts)
 
 
@@ -115,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output", type=Path, default=Path("runs/real"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "real_runs")
     parser.add_argument("--only", nargs="*", default=[], help="data sets or data set-experiment names")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--report", action="store_true", help="only print what is finished")
@@ -126,10 +133,12 @@ def main() -> None:
     ]
     if not options.report:
         with ThreadPoolExecutor(options.workers) as pool:
-            jobs = [pool.submit(run_one, e, s, options.data, options.output) for e in wanted for s in SEEDS]
+            jobs = [
+                pool.submit(run_one, e, s, options.data, options.output, options.results) for e in wanted for s in SEEDS
+            ]
             for job in jobs:
                 job.result()
-    print(tables(options.output))
+    print(tables(options.results))
 
 
 if __name__ == "__main__":

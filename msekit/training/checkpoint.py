@@ -34,7 +34,9 @@ class Progress:
     """Of the current epoch's samples so far."""
     samples: int = 0
     seconds: float = 0.0
-    """Spent in training steps, over all epochs."""
+    """Wall time of training steps, over all epochs."""
+    cpu_seconds: float = 0.0
+    """Processor time of training steps, over all threads and epochs."""
     trained: int = 0
     """Samples trained on, over all epochs."""
     best_epoch: int = 0

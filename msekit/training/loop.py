@@ -124,13 +124,14 @@ class Run:
         batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
-                started = time.perf_counter()
+                started, cpu_started = time.perf_counter(), time.process_time()
                 loss = self.step([int(self.subset[i]) for i in batch])
                 progress.batch, progress.step = progress.batch + 1, progress.step + 1
                 progress.loss_sum += loss * len(batch)
                 progress.samples += len(batch)
                 progress.trained += len(batch)
                 progress.seconds += time.perf_counter() - started
+                progress.cpu_seconds += time.process_time() - cpu_started
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
                 if time.monotonic() - self.last_saved > 60 * self.config.save_minutes:

@@ -120,6 +120,7 @@ def finish(
         "peak_memory_bytes": peak_memory(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
         "train_seconds": progress.seconds,
+        "train_cpu_seconds": progress.cpu_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
     if main_process:
