@@ -4,7 +4,7 @@
 
 The frozen LLM is replaced by a fixed random network (three layers over the RMS-normalised pseudo tokens) that ends in
 one logit per label. Text means are real: SmolLM2-135M's embeddings. Everything else is the kit's own code. For each
-setting: the key figure (accuracy, WF1 or correlation of the mean) on validation and test, mean of the seeds after the
+setting: the key figure (accuracy, WF1 or correlation of the mean) on validation, mean of the seeds after the
 last epoch. It ranks settings; what the LLM makes of them is measured by real_runs.py.
 """
 
@@ -23,7 +23,7 @@ from msekit.backbones.load import Backbone, load_backbone
 from msekit.config import OptimConfig
 from msekit.data.batch import Collator, Noise, global_batches
 from msekit.data.cache import Cache, prepare
-from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
+from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.features import Preprocessor
 from msekit.evaluation.metrics import metrics_of
 from msekit.training.build import encode_texts, text_center
@@ -77,8 +77,8 @@ class Readout(torch.nn.Module):
         return torch.tanh(hidden @ second) @ last
 
 
-def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting, seed: int, epochs: int) -> list[float]:
-    """Train one adapter; its figure on validation and test."""
+def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting, seed: int, epochs: int) -> float:
+    """Train one adapter; its figure on validation."""
     ways = {
         name: Preprocessor.of(info, setting.standardise, setting.trim, setting.max_frames) if info.width else None
         for name, info in (("audio", cache.info.audio), ("vision", cache.info.vision))
@@ -86,7 +86,7 @@ def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting,
     low = 0.0 if spec.range is None else spec.range[0]
     step = 1.0 if spec.range is None else 0.1
     collators = {}
-    for split in SPLITS:
+    for split in ("train", "valid"):
         table = cache.split(split)
         labels = np.rint((table.labels - low) / step).astype(np.int64)
         collators[split] = Collator(table, encode_texts(table, backbone, 65)[0], labels, **ways)
@@ -118,15 +118,11 @@ def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting,
             optimizer.step()
             optimizer.zero_grad()
             done += 1
-    figures = []
-    for split in ("valid", "test"):
-        with torch.no_grad():
-            scores = logits(split, list(range(len(collators[split].split))))[0]
-        values = torch.arange(count) * step + low
-        predicted = scores.argmax(dim=1) if spec.range is None else scores.softmax(dim=1) @ values.float()
-        figure = metrics_of(spec)(collators[split].split.labels, predicted.numpy())[SHOWN.get(spec.name, "acc")]
-        figures.append(0.0 if figure is None else figure)
-    return figures
+    with torch.no_grad():
+        scores = logits("valid", list(range(len(collators["valid"].split))))[0]
+    values = torch.arange(count) * step + low
+    predicted = scores.argmax(dim=1) if spec.range is None else scores.softmax(dim=1) @ values.float()
+    return metrics_of(spec)(collators["valid"].split.labels, predicted.numpy())[SHOWN.get(spec.name, "acc")] or 0.0
 
 
 def main() -> None:
@@ -142,14 +138,13 @@ def main() -> None:
         spec = resolve_dataset(str(path))
         cache = prepare(spec)
         print(
-            f"\n| {spec.name}, {SHOWN.get(spec.name, 'acc')} | valid | test | seeds (test) |\n|---|---|---|---|",
+            f"\n| {spec.name}, {SHOWN.get(spec.name, 'acc')} | valid | seeds |\n|---|---|---|",
             flush=True,
         )
         for name, setting in SETTINGS.items():
             found = [study(spec, cache, backbone, setting, seed, options.epochs) for seed in range(options.seeds)]
-            valid, test = np.mean(found, axis=0)
-            each = ", ".join(f"{figures[1]:.3f}" for figures in found)
-            print(f"| {name} | {valid:.3f} | {test:.3f} | {each} |", flush=True)
+            each = ", ".join(f"{figure:.3f}" for figure in found)
+            print(f"| {name} | {np.mean(found):.3f} | {each} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results
     """Train (or resume) one seed, test it shuffled, keep its reports; nothing to do where they are kept already."""
     kept = results / f"{experiment.dataset}-{experiment.name}" / f"seed-{seed}.json"
     if kept.is_file():
+        options = json.loads(kept.read_text())["options"]
+        assert tuple(options) == experiment.options, f"{kept} was made with {options}: remove it to run again"
         return
     folder = output / kept.parent.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,10 @@ def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         arguments = [*train, "--seeds", str(seed), "--resume", *experiment.options]
         subprocess.run(arguments, stderr=log, check=True, env=environment)
-        outcome = {"test": json.loads((folder / f"seed-{seed}" / "report.json").read_text())}
+        outcome = {
+            "options": experiment.options,
+            "test": json.loads((folder / f"seed-{seed}" / "report.json").read_text()),
+        }
         if outcome["test"]["without"] == []:
             done = subprocess.run(evaluate, stdout=subprocess.PIPE, stderr=log, check=True, env=environment)
             outcome["shuffled"] = json.loads(done.stdout)
@@ -106,7 +111,9 @@ def tables(results: Path) -> str:
             rows.append(line(experiment.name, found, metrics))
             if shuffled := [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]:
                 rows.append(line(f"{experiment.name}, tested shuffled", shuffled, metrics))
-            minutes = ", ".join(f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in found)
+            minutes = ", ".join(
+                f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in found
+            )
             memory = max(report["peak_memory_bytes"] for report in found) / 1e9
             notes.append(
                 f"- {experiment.name}: `{' '.join(experiment.options)}`; training {minutes} CPU-minutes a seed; "

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.paper import PUBLISHED
 
@@ -21,7 +22,7 @@ Modality = Literal["audio", "vision"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class AdapterConfig(_Section):
@@ -81,7 +82,8 @@ class OptimConfig(_Section):
 class BackboneConfig(_Section):
     """How the frozen LLM is held."""
 
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on a GPU that has it, fp32 otherwise."""
     quantization: Literal["none"] = "none"
     checkpointing: bool = False
     """Recompute layers in the backward pass: less memory, about a third more time."""
@@ -132,6 +134,15 @@ KIT_FOR_INTENSITIES: dict[str, Any] = {
 }
 """What recipe `kit` does otherwise for msa: intensities lean on the text more than emotions do (RESULTS.md)."""
 
+OPTIONS_OF_THEIR_OWN = {
+    "backbone": "--backbone",
+    "dataset": "--dataset",
+    "source": "--source",
+    "output": "--output",
+    "seed": "--seeds",
+    "recipe": "--recipe",
+}
+
 
 def published_settings(backbone: str, dataset: str) -> dict[str, Any]:
     """The paper's settings for a pair, as config keys; empty for a pair that the paper does not have."""
@@ -179,8 +190,9 @@ def resolve(
     asked: dict[str, Any] = {}
     for layer in layers:
         _merge(asked, layer)
-    backbone, dataset = str(asked.get("backbone")), str(asked.get("dataset"))
-    recipe = asked.setdefault("recipe", default_recipe(backbone, dataset))
+    backbone, dataset = canonical_name(str(asked.get("backbone"))), str(asked.get("dataset"))
+    asked["backbone"] = backbone
+    recipe = str(asked.setdefault("recipe", default_recipe(backbone, dataset)))
     merged: dict[str, Any] = {}
     _merge(merged, RECIPES.get(recipe, {}))
     if recipe == "kit" and task == "msa":
@@ -238,6 +250,8 @@ def _parse_override(text: str) -> dict[str, Any]:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise MsekitError(f"--set {key}: the value '{value}' cannot be read") from error
+    if key in OPTIONS_OF_THEIR_OWN:
+        raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested

@@ -47,6 +47,11 @@ def test_the_recipe_kit_on_a_pair_of_the_papers_takes_none_of_its_settings():
     assert run("qwen-1.8b", "sims-v2", "msa", recipe="kit").optim.lr == 2e-3
 
 
+def test_a_papers_backbone_by_its_hub_id_is_the_papers_backbone():
+    config = run("meta-llama/Llama-2-7b-hf", "mosei", "msa")
+    assert (config.backbone, config.recipe, config.optim.lr) == ("llama2-7b", "paper", 5e-5)
+
+
 def test_later_layers_win(tmp_path: Path):
     file = tmp_path / "run.yaml"
     file.write_text("optim: {lr: 0.1, epochs: 7}\nseed: 5\n")
@@ -72,6 +77,8 @@ def test_the_resolved_run_reads_back_as_itself():
         ("adaptor.hidden=8", "Did you mean adapter"),
         ("optim.batch_size=0", "optim.batch_size"),
         ("data.without=[smell]", "data.without"),
+        ("optim.lr=.inf", "optim.lr"),
+        ("seed=5", "--seeds"),
     ],
 )
 def test_wrong_settings_name_the_key(override, expected):

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msekit.adapters.sizes import SCALES
+
 Conditioning = Literal["paper", "unit", "centred"]
-SCALES = (8, 16, 32)
 
 
 class ModalityEncoder(nn.Module):
@@ -186,7 +187,7 @@ class MSEAdapter(nn.Module):
             Pseudo tokens, (B, P, d).
         """
         guide_Bh = self.text_guide_mixer.guide(text_embeddings, text_mask)
-        sum_Bh = torch.zeros_like(guide_Bh)
+        sum_Bh = guide_Bh * 0  # keeps W_t in the graph where both modalities are absent: DDP waits for its gradient
         for encoder, frames, lengths in (
             (self.audio_encoder, audio, audio_lengths),
             (self.vision_encoder, vision, vision_lengths),

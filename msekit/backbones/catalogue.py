@@ -29,3 +29,8 @@ BACKBONES: dict[str, BackboneEntry] = {
         BackboneEntry("tiny-llama", 64, "tiny-llama", "Apache-2.0"),
     )
 }
+
+
+def canonical_name(backbone: str) -> str:
+    """The catalogue name of a backbone that is given by its hub id; anything else as it is."""
+    return next((name for name, entry in BACKBONES.items() if entry.hub == backbone), backbone)

@@ -106,8 +106,8 @@ def load_backbone(
 
     Args:
         name_or_path: Catalogue name, folder or hub id.
-        quantization: `none`; 8 and 4 bit are not built yet.
-        dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp16 on other GPUs, fp32 on a CPU.
+        quantization: `none`; 8 and 4 bit are to come.
+        dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp32 otherwise.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
 
@@ -118,10 +118,10 @@ def load_backbone(
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
     if quantization != "none":
-        raise MsekitError(f"quantization '{quantization}' is not available yet", fix="Use --quantization none.")
+        raise MsekitError(f"quantization '{quantization}' is not available yet")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
-        dtype = "fp32" if device.type == "cpu" else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     folder = checkpoint_folder(name_or_path)
     model = _load_model(folder, DTYPES[dtype], device)
     if checkpointing:
@@ -192,7 +192,10 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
     if "auto_map" in raw:
         raise MsekitError(
             f"the checkpoint (model type '{raw.get('model_type')}') comes with its own code, which msekit never runs",
@@ -211,8 +214,14 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
-        raise MsekitError(f"the checkpoint cannot be loaded: {str(error).splitlines()[0]}", where=folder) from error
+    except (ValueError, KeyError, TypeError, ImportError, OSError, RuntimeError, SafetensorError) as error:
+        raise MsekitError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=folder) from error
+    wanted = {"inputs_embeds", "attention_mask", "position_ids"}
+    if lacking := sorted(wanted - set(inspect.signature(model.forward).parameters)):
+        raise MsekitError(
+            f"{type(model).__name__} does not take {', '.join(lacking)}, which pseudo tokens and label scoring need",
+            where=folder,
+        )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if info.get(kind):
             first = sorted(map(str, info[kind]))[0]
@@ -225,8 +234,12 @@ def _load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError) as error:
-        raise MsekitError(f"the tokenizer cannot be loaded: {str(error).splitlines()[0]}", where=folder) from error
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise MsekitError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=folder) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _recompute_layers(model: nn.Module) -> None:

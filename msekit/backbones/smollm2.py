@@ -63,10 +63,7 @@ def _check(path: Path, expected: str) -> None:
         while block := file.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != expected:
-        path.unlink()
-        raise MsekitError(
-            f"wrong sha256 {digest.hexdigest()}; the file was removed", where=path, fix="Run the command again."
-        )
+        raise MsekitError(f"wrong sha256 {digest.hexdigest()}", where=path, fix="Remove it and run the command again.")
 
 
 def _convert(folder: Path, gguf: Path) -> None:

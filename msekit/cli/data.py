@@ -44,6 +44,7 @@ def list_command() -> None:
 
 
 def _show(name: str, source: Path | None) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from msekit.data.cache import prepare
@@ -67,10 +68,10 @@ def _show(name: str, source: Path | None) -> None:
         bad = (f"{found.nonfinite.get(s, 0)} in {found.nonfinite_rows.get(s, 0)} samples" for s in SPLITS)
         table.add_row(f"{modality} non-finite values", *bad)
     for label in sorted({label for split in SPLITS for label in info.splits[split].label_counts}):
-        table.add_row(f"label {label}", *(str(info.splits[s].label_counts.get(label, 0)) for s in SPLITS))
+        table.add_row(escape(f"label {label}"), *(str(info.splits[s].label_counts.get(label, 0)) for s in SPLITS))
     reporter.console.print(table)
     for modality in ("audio", "vision"):
         found = getattr(info, modality)
         if found.width:
             reporter.note(f"{modality}: width {found.width}, longest {found.longest} frames")
-    reporter.console.print(f"fingerprint {info.fingerprint}\ncache {cache.path}", soft_wrap=True)
+    reporter.console.print(escape(f"fingerprint {info.fingerprint}\ncache {cache.path}"), soft_wrap=True)

@@ -54,6 +54,3 @@ def run() -> None:
             raise
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; a training run continues with --resume")
-        sys.exit(130)

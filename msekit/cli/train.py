@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
     from msekit.config import RunConfig
@@ -47,20 +47,27 @@ def train_command(
         return
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
+    from msekit.training.distributed import is_main_process
     from msekit.training.loop import train
+    from msekit.training.run_folder import refuse_occupied
 
-    reporter = Reporter()
+    reporter = Reporter(quiet=not is_main_process())
     first = runs[0]
     reporter.note(f"{first.backbone} on {Path(first.dataset).stem}, recipe {first.recipe}, output {folder}")
+    for run in runs:  # before the first one spends hours
+        refuse_occupied(run.output, resume)
     reports = []
-    for run in runs:
-        try:
+    try:
+        for run in runs:
             reports.append(train(run, resume, reporter))
-        except UnfinishedRunError:
+    except KeyboardInterrupt:
+        reporter.note("stopped; continue with the same command and --resume")
+        raise typer.Exit(130) from None
+    finally:
+        if reports and is_main_process():
             write_summary(folder, reports)
-            raise
-    write_summary(folder, reports)
-    show_summary(folder, reports, reporter.console)
+    if is_main_process():
+        show_summary(folder, reports, reporter.console)
 
 
 def plan_runs(
@@ -85,7 +92,7 @@ def plan_runs(
     if Path(dataset).suffix in (".yaml", ".yml"):
         given["dataset"] = str(Path(dataset).resolve())
     folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
-    folder = Path(folder).resolve()
+    folder = Path(str(folder)).resolve()
     numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(

@@ -39,6 +39,7 @@ from msekit.data.storage import (
     write_split,
 )
 from msekit.errors import MsekitError
+from msekit.paths import cache_root
 
 FORMAT = 1
 """Raised whenever the files' layout or meaning changes; part of the fingerprint."""
@@ -95,11 +96,6 @@ class Cache:
         return self._tables[name]
 
 
-def default_root() -> Path:
-    """Where caches live: MSEKIT_CACHE, or ~/.cache/msekit."""
-    return Path(os.environ.get("MSEKIT_CACHE") or Path.home() / ".cache" / "msekit")
-
-
 def prepare(
     spec: DatasetSpec,
     settings: CacheSettings = CacheSettings(),  # noqa: B008 - immutable
@@ -111,7 +107,7 @@ def prepare(
     Args:
         spec: The data set and where its files lie.
         settings: How features are stored.
-        root: Cache root; None for `default_root()`.
+        root: Cache root; None for the user's.
         progress: Called while rows are written.
 
     Returns:
@@ -120,7 +116,7 @@ def prepare(
     Raises:
         MsekitError: The published files are missing or wrong, or the cache cannot be written.
     """
-    folder = (root if root is not None else default_root()) / "datasets"
+    folder = (root if root is not None else cache_root()) / "datasets"
     published = None if spec.layout == "synthetic" else PublishedSet(spec)
     fingerprint = _fingerprint(spec, settings, published.source_files if published else [], folder)
     path = folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"

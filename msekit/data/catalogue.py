@@ -23,7 +23,8 @@ class DatasetSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    """Letters, digits, `_`, `-` and `.`: it names folders."""
     task: Literal["msa", "erc"]
     """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
     language: Literal["en", "zh"] = "en"
@@ -58,8 +59,8 @@ class DatasetSpec(BaseModel):
             raise ValueError("an msa data set needs `range: [low, high]` and no `labels`")
         if self.labels is not None and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
             raise ValueError("`labels` must be two or more different names")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError("`range` must be [low, high] with low < high")
+        if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
+            raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
         return self
 
     @property
@@ -177,7 +178,8 @@ def read_spec(path: Path) -> DatasetSpec:
         raise MsekitError(f"the data set description cannot be read: {error}", where=path) from error
     if not isinstance(raw, dict):
         raise MsekitError("the data set description is not a mapping of keys", where=path)
-    unknown = [str(key) for key in raw if key not in DatasetSpec.model_fields]
+    raw = {str(key): value for key, value in raw.items()}
+    unknown = [key for key in raw if key not in DatasetSpec.model_fields]
     if unknown:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
     try:

@@ -14,8 +14,8 @@ from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import load_adapter, read_tensors
 from msekit.training.distributed import accelerator_for
-from msekit.training.outcome import describe, width_of
-from msekit.training.run_folder import find_run
+from msekit.training.outcome import describe, peak_memory, width_of
+from msekit.training.run_folder import REPORT, find_run
 
 _SHUFFLE_SEED = 0
 
@@ -48,29 +48,69 @@ def evaluate(
         MsekitError: No run there, a damaged adapter, features of another width, another backbone or prompt.
     """
     folder = find_run(run)
-    changes = {"source": source and source.resolve(), "dataset": dataset}
-    settings = read_run_file(folder / "config.yaml") | {key: value for key, value in changes.items() if value}
+    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    description = read_description(folder)
+    if dataset or source:  # another data set brings its own source, unless one is given
+        config = config.model_copy(
+            update={"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
+        )
     if estimate:
-        settings["evaluation"] = settings.get("evaluation", {}) | {"estimate": estimate}
-    config = validated(settings, where=folder / "config.yaml")
+        evaluation = config.evaluation.model_copy(update={"estimate": estimate})
+        config = config.model_copy(update={"evaluation": evaluation})
+    data = config.data.model_copy(update={"text_limit": description["text_limit"]})
     reporter = reporter or Reporter()
-    parts = build(config, reporter, splits=(split,))
-    restore(parts, folder)
+    parts = build(config.model_copy(update={"data": data}), reporter, splits=(split,))
+    restore(parts, folder, description)
     collator = parts.collators[split]
     if shuffle:
         collator.shuffle_modalities(_SHUFFLE_SEED)
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, collator, config.evaluation.batch_size, accelerator, reporter, split)
-    return describe(config, parts, scores, split) | {"shuffled": shuffle}
+    trained = read_report(folder)
+    return (
+        describe(config, parts, scores, split)
+        | {key: trained.get(key) for key in ("best_epoch", "train_samples_per_s")}
+        | {"peak_memory_bytes": peak_memory(parts.backbone.device), "shuffled": shuffle}
+    )
 
 
-def restore(parts: Parts, folder: Path) -> None:
+def read_description(folder: Path) -> dict[str, Any]:
+    """A run's `adapter.json`, with every key that is needed here.
+
+    Raises:
+        MsekitError: It is damaged.
+    """
+    where = folder / "adapter.json"
+    try:
+        description = json.loads(where.read_text(encoding="utf-8"))
+        ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
+        needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
+        return {key: description[key] for key in needed} | {"features": ways}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """A run's `report.json`; empty where training has not finished yet."""
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
     """Put a run's best adapter and its feature statistics into freshly built parts.
 
     Raises:
-        MsekitError: The adapter does not fit the features, the backbone or the prompt.
+        MsekitError: The adapter does not fit the features, the labels, the backbone or the prompt.
     """
-    description = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    spec = parts.spec.model_dump(mode="json")
+    for key in ("task", "labels", "range"):
+        if description["dataset"].get(key) != spec[key]:
+            raise MsekitError(
+                f"the run was trained for {key} {description['dataset'].get(key)}, this data set has {spec[key]}",
+                where=folder,
+            )
     for modality, trained in description["widths"].items():
         found = width_of(parts, modality)
         if found != trained:
@@ -88,4 +128,4 @@ def restore(parts: Parts, folder: Path) -> None:
     for modality, way in description["features"].items():
         if way is not None:  # the train split's statistics, also where another data set is evaluated
             for collator in parts.collators.values():
-                setattr(collator, modality, Preprocessor(**way))
+                setattr(collator, modality, way)

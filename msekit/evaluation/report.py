@@ -19,11 +19,11 @@ import yaml
 
 from msekit.errors import MsekitError
 from msekit.paper import paper_row
+from msekit.training.run_folder import REPORT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-REPORT_FILE = "report.json"
 REQUIRED_KEYS = ("dataset", "backbone", "adapter", "recipe", "estimate", "split", "seed", "metrics")
 GROUP_KEYS = (
     *("dataset", "backbone", "adapter", "recipe", "estimate", "split"),
@@ -109,10 +109,10 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     """
     if not path.is_dir():
         raise MsekitError("no such run folder", where=path)
-    if (path / REPORT_FILE).is_file():
+    if (path / REPORT).is_file():
         return [path], []
     folders = sorted(folder for folder in path.glob("seed-*") if folder.is_dir())
-    finished = [folder for folder in folders if (folder / REPORT_FILE).is_file()]
+    finished = [folder for folder in folders if (folder / REPORT).is_file()]
     if not finished:
         state = f"{len(folders)} seed folder(s), none finished" if folders else "no report.json and no seed-* folders"
         raise MsekitError(
@@ -136,7 +136,7 @@ def collect(runs: Sequence[Path]) -> list[RunReport]:
 
 def _read(folder: Path) -> RunReport:
     """One folder's report, checked for the keys that are needed here."""
-    file = folder / REPORT_FILE
+    file = folder / REPORT
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -48,9 +48,9 @@ class Scores:
         return bootstrap(self.truths, predictions, metrics_of(spec), repeats=config.bootstrap)
 
     def collapsed(self, estimate: str) -> str | None:
-        """The name of the one label that every prediction equals, if so."""
-        label = collapsed_to(self.predictions(estimate).tolist())
-        return None if label is None else self.labels.names[int(self.labels.indices(np.array([label]))[0])]
+        """The name of the one label that every prediction equals (or is nearest to), if so."""
+        position = collapsed_to(self.labels.indices(self.predictions(estimate)).tolist())
+        return None if position is None else self.labels.names[position]
 
 
 def score_split(

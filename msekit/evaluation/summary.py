@@ -7,34 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from msekit.evaluation.report import RunReport, aggregate
+from msekit.evaluation.report import RunReport, aggregate, collect
 from msekit.training.checkpoint import write_text
 
 
-def summarise(folder: Path, reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation over the seeds of one `train` command."""
-    group = aggregate([RunReport(folder / f"seed-{report['seed']}", report) for report in reports])[0]
+def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """Mean and sample standard deviation over all finished seeds in the folder that are comparable to this one."""
+    key = RunReport(folder, report).key
+    group = aggregate([found for found in collect([folder]) if found.key == key])[0]
     metrics = {name: {"mean": summary.mean, "std": summary.std} for name, summary in group.metrics.items()}
     return {"seeds": group.seeds, "metrics": metrics}
 
 
 def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
     """Write `summary.json` beside the seeds' folders."""
-    if reports:
-        write_text(folder / "summary.json", json.dumps(summarise(folder, reports), indent=1) + "\n")
+    write_text(folder / "summary.json", json.dumps(summarise(folder, reports[0]), indent=1) + "\n")
 
 
 def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) -> None:
     """Print the result."""
     first = reports[0]
-    table = Table(title=f"{first['backbone']} on {first['dataset']}: test, {first['samples']} samples")
+    table = Table(title=escape(f"{first['backbone']} on {first['dataset']}: test, {first['samples']} samples"))
     table.add_column("metric")
     for report in reports:
         table.add_column(f"seed {report['seed']}")
     table.add_column("mean ± std")
-    summary = summarise(folder, reports)["metrics"]
+    summary = summarise(folder, first)["metrics"]
     for metric, spread in summary.items():
         cells = [_cell(report["metrics"][metric], report["confidence"].get(metric)) for report in reports]
         std = f" ± {spread['std']:.4f}" if spread["std"] is not None else ""
@@ -49,25 +50,25 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) 
         highlight=False,
     )
     for report in reports:
-        console.print(f"run folder: {folder / ('seed-' + str(report['seed']))}", highlight=False, soft_wrap=True)
+        console.print(escape(f"run folder: {folder / ('seed-' + str(report['seed']))}"), soft_wrap=True)
 
 
 def _cell(value: float | None, interval: list[float] | None) -> str:
     if value is None:
         return "undefined"
-    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return escape(f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
 
 
 def show_metrics(report: dict[str, Any], console: Console) -> None:
     """Print one evaluation."""
     shuffled = ", audio and vision shuffled" if report.get("shuffled") else ""
-    table = Table(title=f"{report['backbone']} on {report['dataset']}: {report['split']}{shuffled}")
+    table = Table(title=escape(f"{report['backbone']} on {report['dataset']}: {report['split']}{shuffled}"))
     table.add_column("metric")
     table.add_column("value [95 % bootstrap]")
     for metric, value in report["metrics"].items():
         if isinstance(value, dict):
             for label, part in value.items():
-                table.add_row(f"{metric} {label}", _cell(part, None))
+                table.add_row(escape(f"{metric} {label}"), _cell(part, None))
         else:
             table.add_row(metric, _cell(value, report["confidence"].get(metric)))
     console.print(table)

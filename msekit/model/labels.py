@@ -83,7 +83,8 @@ class LabelSpace:
             self.low = round(spec.range[0] * 10)
             tenths = range(self.low, round(spec.range[1] * 10) + 1)
             self.values = np.array([tenth / 10 for tenth in tenths])
-            signed = len({len(encode(f"{tenth / 10:.1f}")) for tenth in tenths if tenth}) > 1
+            mirrored = [tenth for tenth in tenths if tenth > 0 and -tenth in tenths]
+            signed = any(len(encode(f"{tenth / 10:.1f}")) != len(encode(f"{-tenth / 10:.1f}")) for tenth in mirrored)
             self.texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in self.values]
             self.names = self.texts
         else:

@@ -33,6 +33,8 @@ class Parts:
     """Of `audio` and `vision`; None where the modality is absent or withheld."""
     collators: dict[str, Collator]
     """One per split."""
+    text_limit: int
+    """Longest text in tokens."""
     truncated: int
     """Texts cut to the limit, over all splits."""
 
@@ -109,7 +111,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         center.copy_(text_center(backbone, collators["train"]))
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
-    return Parts(spec, cache, model, preprocessors, collators, truncated)
+    return Parts(spec, cache, model, preprocessors, collators, limit, truncated)
 
 
 def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:

@@ -13,6 +13,11 @@ from msekit.errors import MsekitError
 T = TypeVar("T")
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks for the run; known before anything distributed is set up."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def accelerator_for(device: torch.device) -> Any:
     """The Accelerator of this process.
 
@@ -20,6 +25,7 @@ def accelerator_for(device: torch.device) -> Any:
     """
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, if installed, warns on stdout when looked for
+    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)  # accelerate would divide our loss by it once more
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 

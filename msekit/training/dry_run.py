@@ -26,7 +26,7 @@ def show_run(config: RunConfig) -> None:
     console.print(sequence_table(parts))
     console.print(label_tree(parts.labels, parts.backbone.tokenizer))
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
-    console.print(f"{trainable:,} trainable parameters; nothing was trained or written", highlight=False)
+    console.print(f"{trainable:,} trainable parameters; nothing was trained, no run folder written", highlight=False)
 
 
 def sequence_table(parts: Parts) -> Table:

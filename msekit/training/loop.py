@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.config import RunConfig, dump
+from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.data.batch import Noise, global_batches, micro_batches
 from msekit.data.cache import Cache
 from msekit.errors import MsekitError, UnfinishedRunError
@@ -48,10 +49,11 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         MsekitError: Bad input; raised before anything is trained.
         UnfinishedRunError: The loss became non-finite.
     """
+    if resume and (config.output / REPORT).is_file():
+        return finished_report(config, reporter)
     missing = not_there_yet(config.output)
     accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if on_main(accelerator, lambda: prepare_run_folder(config.output, resume)):
-        return json.loads((config.output / REPORT).read_text(encoding="utf-8"))
+    on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
     reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
     try:
         parts = build(config, reporter)
@@ -62,11 +64,31 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             write_text(config.output / "config.yaml", dump(config))
         run.fit()
         return run.test()
-    except OSError as error:
-        raise MsekitError(f"the run folder cannot be written: {error.strerror}", where=config.output) from error
     finally:
         if accelerator.is_main_process:
             remove_empty(missing)  # a run that could not start leaves nothing behind
+
+
+def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:
+    """The report of a finished run, which is reused.
+
+    Raises:
+        MsekitError: The run was made with other settings, or its files are damaged.
+    """
+    where = config.output / "config.yaml"
+    finished = validated(read_run_file(where), where)
+    if settings_of(finished) != settings_of(config):
+        raise MsekitError(
+            "the output folder holds a finished run with other settings",
+            where=config.output,
+            fix="Choose another --output.",
+        )
+    if reporter:
+        reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
+    try:
+        return json.loads((config.output / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the report is damaged: {error}", where=config.output / REPORT) from error
 
 
 class Run:
@@ -125,7 +147,7 @@ class Run:
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
                 started, cpu_started = time.perf_counter(), time.process_time()
-                loss = self.step([int(self.subset[i]) for i in batch])
+                loss, save_now = self.step([int(self.subset[i]) for i in batch])
                 progress.batch, progress.step = progress.batch + 1, progress.step + 1
                 progress.loss_sum += loss * len(batch)
                 progress.samples += len(batch)
@@ -134,14 +156,15 @@ class Run:
                 progress.cpu_seconds += time.process_time() - cpu_started
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
-                if time.monotonic() - self.last_saved > 60 * self.config.save_minutes:
+                if save_now:
                     self.save()
 
-    def step(self, batch: list[int]) -> float:
+    def step(self, batch: list[int]) -> tuple[float, bool]:
         """One optimiser step on a global batch.
 
         Returns:
-            The batch's loss: the mean over its samples, over all processes.
+            The batch's loss (the mean over its samples, over all processes), and whether it is time to save the
+            state: the processes agree on both.
         """
         world, parts = self.accelerator.num_processes, self.config.optim.accumulation
         rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
@@ -155,21 +178,22 @@ class Run:
                 loss = self.model(collated) / len(batch) * world
                 self.accelerator.backward(loss)
             total += loss.detach()
-        mean = float(self.accelerator.reduce(total, "mean"))
-        if not np.isfinite(mean):
-            self.stop_on(mean)
-        if self.config.optim.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm)
+        due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
+        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm or float("inf"))
+        shared = torch.stack([total, norm, torch.full_like(total, due)])
+        mean, norm_mean, any_due = self.accelerator.reduce(shared, "mean").tolist()
+        if not np.isfinite(mean + norm_mean):
+            self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return mean
+        return mean, any_due > 0
 
-    def stop_on(self, loss: float) -> None:
-        """End a run whose loss is not finite; the last saved state stays good."""
+    def stop_on(self, what: str) -> None:
+        """End a run whose numbers are not finite; the last saved state stays good."""
         raise UnfinishedRunError(
-            f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
+            f"the {what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}",
             where=self.config.output,
             fix="Lower optim.lr or use another model.dtype; `msekit data info` shows unusual features.",
         )
@@ -178,6 +202,8 @@ class Run:
         """Score the validation split, keep the adapter if it is the best so far, log the epoch."""
         progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
         scores = self.score("valid", f"epoch {progress.epoch + 1} validation")
+        if np.isnan(scores.edges).any():
+            self.stop_on("label scores became nan")
         metrics = scores.metrics(spec, estimate)
         value = metrics[spec.key_metric]
         sign = 1 if higher_is_better(spec.key_metric) else -1
@@ -236,8 +262,14 @@ def training_subset(cache: Cache, config: RunConfig) -> np.ndarray:
     return np.arange(size) if limit is None else np.sort(np.random.default_rng(0).permutation(size)[:limit])
 
 
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide a run's numbers: not where its files lie, nor how often its state is saved."""
+    return config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
+
+
 def run_key(config: RunConfig, parts: Parts) -> str:
     """What two processes must share for one to continue the other's run: settings, data, weights, prompt."""
-    settings = config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
-    identity = [settings, parts.cache.info.fingerprint, parts.backbone.fingerprint, parts.model.layout.sha256]
+    settings = settings_of(config) | {"text_limit": parts.text_limit, "dtype": str(parts.backbone.model.dtype)}
+    fingerprints = [parts.cache.info.fingerprint, parts.backbone.fingerprint, parts.model.layout.sha256]
+    identity = [__version__, settings, *fingerprints]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -36,7 +36,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "features": {
             name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
-        "text_limit": config.data.text_limit or parts.spec.text_limit,
+        "text_limit": parts.text_limit,
         "estimate": config.evaluation.estimate,
         "prompt": parts.spec.task_prompt,
         "prompt_sha256": parts.model.layout.sha256,

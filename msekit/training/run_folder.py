@@ -13,31 +13,34 @@ REPORT = "report.json"
 _NEEDED_BYTES = 256 << 20  # adapter, state and predictions of the largest published setting, with room to spare
 
 
-def prepare_run_folder(folder: Path, resume: bool) -> bool:
-    """Make a run folder, after checking everything that would otherwise fail at the end.
-
-    Args:
-        folder: The seed's folder.
-        resume: Go on with the run it holds.
-
-    Returns:
-        True when the folder holds a finished run, which is reused.
+def refuse_occupied(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds something already, unless it is to be continued.
 
     Raises:
-        MsekitError: It holds a run (or something else) and `resume` was not asked for; it cannot be written; the
-            disk is full.
+        MsekitError: It holds a run or other files, or is no folder.
     """
-    if (folder / REPORT).is_file() and resume:
-        return True
     if folder.exists() and not folder.is_dir():
         raise MsekitError("the output is a file, not a folder", where=folder, fix="Choose another --output.")
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
+    if not resume and folder.is_dir() and any(folder.iterdir()):
         kind = "a finished run" if (folder / REPORT).is_file() else "an unfinished run or other files"
         raise MsekitError(
             f"the output folder already holds {kind}",
             where=folder,
             fix="Continue it with --resume, or choose another --output.",
         )
+
+
+def prepare_run_folder(folder: Path, resume: bool) -> None:
+    """Make a run folder, after checking everything that would otherwise fail at the end.
+
+    Args:
+        folder: The seed's folder.
+        resume: Go on with the run it may hold.
+
+    Raises:
+        MsekitError: It holds something and `resume` was not asked for; it cannot be written; the disk is full.
+    """
+    refuse_occupied(folder, resume)
     missing = not_there_yet(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +61,6 @@ def prepare_run_folder(folder: Path, resume: bool) -> bool:
             where=folder,
             fix="Free some space, or choose another --output.",
         )
-    return False
 
 
 def not_there_yet(folder: Path) -> list[Path]:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msekit.data.cache import Cache, CacheSettings, default_root, open_cache, prepare
+from msekit.data.cache import Cache, CacheSettings, open_cache, prepare
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
 from msekit.data.published import read_split
 from msekit.data.storage import Moments
 from msekit.data.synthetic import synthetic_rows
 from msekit.errors import MsekitError
+from msekit.paths import cache_root
 
 SPLITS = ("train", "valid", "test")
 REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -120,7 +121,7 @@ class TestContent:
         monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path / "here"))
         assert prepare(toy(tmp_path)).path.parent == tmp_path / "here" / "datasets"
         monkeypatch.delenv("MSEKIT_CACHE")
-        assert default_root() == Path.home() / ".cache" / "msekit"
+        assert cache_root() == Path.home() / ".cache" / "msekit"
 
 
 class TestStatistics:

@@ -35,6 +35,10 @@ def test_the_plus_is_written_where_the_signs_would_differ_in_length():
     assert LabelSpace(msa(), signs_apart, END).texts == ["-0.2", "-0.1", "0.0", "0.1", "0.2"]
 
 
+def test_a_range_without_negative_labels_needs_no_plus():
+    assert LabelSpace(msa(8.0, 11.0), characters, END).texts[-1] == "11.0"
+
+
 def test_the_grid_of_the_paper_has_61_labels_and_18_inner_nodes():
     labels = LabelSpace(DATASETS["mosei"], characters, END)
     assert len(labels) == 61

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.tiny import tiny_llama_folder
+from msekit.errors import MsekitError
+from msekit.evaluation.evaluate import evaluate
 
 BASE = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc"]
 SHORT = [*BASE, "--limit-train", "64", "--epochs", "3", "--set", "evaluation.bootstrap=20"]
@@ -132,6 +134,32 @@ def test_a_finished_run_is_reused_and_never_overwritten(finished: Path):
 
 
 @pytest.mark.slow
+def test_a_finished_run_with_other_settings_is_not_passed_off_as_this_one(finished: Path):
+    done = msekit(*SHORT, "--output", finished.parent, "--resume", "--set", "optim.lr=1e-4")
+    assert done.returncode == 2
+    assert "finished run with other settings" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_during_training(tmp_path: Path):
+    """A limit on the size of any file stands in for the full disk; what is left can be resumed."""
+    program = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+    program += "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv[0] = 'msekit';"
+    program += "from msekit.cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *SHORT, "--output", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "run").rglob("*partial*"))
+    succeed(*SHORT, "--output", tmp_path / "run", "--resume")
+
+
+@pytest.mark.slow
 def test_resuming_with_other_settings_is_refused(finished: Path, tmp_path: Path):
     import shutil
 
@@ -149,6 +177,21 @@ def test_evaluate_repeats_the_reported_test(finished: Path):
     again = json.loads(done.stdout)
     assert again["metrics"] == report["metrics"]
     assert again["samples"] == 320
+    own = {"epochs", "trainable_parameters", "train_seconds", "train_cpu_seconds", "machine"}
+    assert set(report) - own <= set(again)
+    with_other_labels = msekit("evaluate", finished, "--dataset", "synthetic-msa")
+    assert with_other_labels.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["{", "{}", '{"features": 3}'])
+def test_a_damaged_description_is_refused(finished: Path, tmp_path: Path, content: str):
+    import shutil
+
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "adapter.json").write_text(content)
+    with pytest.raises(MsekitError, match=r"damaged.*adapter\.json"):
+        evaluate(run)
 
 
 @pytest.mark.slow
@@ -182,7 +225,7 @@ def test_intensities_train_and_answer_on_the_grid(tmp_path: Path):
 def test_a_non_finite_loss_stops_with_a_message(tmp_path: Path):
     done = msekit(*SHORT, "--output", tmp_path / "run", "--set", "optim.lr=1e30", "--set", "optim.clip_norm=null")
     assert done.returncode == 2
-    assert "the loss became" in done.stderr
+    assert "became" in done.stderr
     assert "optim.lr" in done.stderr
     assert not (tmp_path / "run" / "seed-1111" / "report.json").exists()
 
@@ -191,14 +234,18 @@ def test_a_non_finite_loss_stops_with_a_message(tmp_path: Path):
 @pytest.mark.multiprocess
 def test_two_processes_give_the_same_adapter_as_one(tmp_path: Path):
     """The global batch decides, not how it is spread: 1 x 16, 2 x 8, 1 x 8 accumulated twice."""
-    settings = ["--limit-train", "80", "--epochs", "4", "--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0"]
+    settings = ["--limit-train", "75", "--epochs", "4", "--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0"]
     succeed(*BASE, *settings, "--output", tmp_path / "one")
     succeed(*BASE, *settings, "--output", tmp_path / "parts", "--set", "optim.accumulation=2")
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "launch/cpu2.yaml", "-m", "msekit"]
     done = subprocess.run(
-        [*launcher, *BASE, *settings, "--output", str(tmp_path / "two")], capture_output=True, text=True, check=False
+        [*launcher, *BASE, *settings, "--output", str(tmp_path / "two"), "--set", "save_minutes=0.002"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("run folder:") == 1, "one process speaks"
     one = load_file(tmp_path / "one" / "seed-1111" / "adapter.safetensors")
     reports = {}
     for name in ("one", "parts", "two"):
@@ -207,6 +254,18 @@ def test_two_processes_give_the_same_adapter_as_one(tmp_path: Path):
         reports[name] = json.loads((tmp_path / name / "seed-1111" / "report.json").read_text())
         assert reports[name]["samples"] == 320
         assert reports[name]["metrics"]["acc"] == reports["one"]["metrics"]["acc"]
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_two_processes_train_without_any_modality(tmp_path: Path):
+    """Nothing reaches W_t then, and DDP must not wait for its gradient."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "launch/cpu2.yaml", "-m", "msekit"]
+    settings = ["--limit-train", "64", "--epochs", "2", "--set", "data.without=[audio,vision]"]
+    done = subprocess.run(
+        [*launcher, *BASE, *settings, "--output", str(tmp_path / "two")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
