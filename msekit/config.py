@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
+from msekit.mapping import read_mapping
 from msekit.paper import PUBLISHED
 
 Recipe = Literal["paper", "kit"]
@@ -228,13 +229,7 @@ def read_run_file(path: Path) -> dict[str, Any]:
     Raises:
         MsekitError: The file is unreadable or not a mapping.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MsekitError(f"the run file cannot be read: {error}", where=path) from error
-    if not isinstance(raw, dict):
-        raise MsekitError("the run file is not a mapping of settings", where=path)
-    return raw
+    return read_mapping(path, "run file")
 
 
 def dump(config: RunConfig) -> str:

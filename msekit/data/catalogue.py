@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msekit.errors import MsekitError, nearest
+from msekit.mapping import read_mapping
 
 SPLITS = ("train", "valid", "test")
 Layout = Literal["msa-pickle", "erc-pickle", "synthetic"]
@@ -172,13 +172,7 @@ def read_spec(path: Path) -> DatasetSpec:
     Raises:
         MsekitError: The file is unreadable, not a mapping, or a key is unknown, missing or wrong.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MsekitError(f"the data set description cannot be read: {error}", where=path) from error
-    if not isinstance(raw, dict):
-        raise MsekitError("the data set description is not a mapping of keys", where=path)
-    raw = {str(key): value for key, value in raw.items()}
+    raw = read_mapping(path, "data set description")
     unknown = [key for key in raw if key not in DatasetSpec.model_fields]
     if unknown:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
