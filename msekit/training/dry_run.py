@@ -51,7 +51,9 @@ def sequence_table(parts: Parts) -> Table:
     rows += [("", "")] * (sequence.embeddings.shape[1] - len(rows))
     first_target = sequence.embeddings.shape[1] - sequence.answers
     table = Table("column", "part", "token", "mask", "position", "loss target", title="the first training sample")
-    for column, (part, token) in enumerate(rows):
+    if padding:
+        table.add_row(f"0 – {padding - 1}", f"padding × {padding}", "", "0", "0", "")
+    for column, (part, token) in enumerate(rows[padding:], start=padding):
         offset = column - first_target
         target = str(decode(answer[offset])) if 0 <= offset < len(answer) else ""
         figures = (str(int(values[0, column])) for values in (sequence.mask, sequence.positions))

@@ -103,7 +103,7 @@ class Run:
 
     def __init__(self, config: RunConfig, parts: Parts, accelerator: Any, reporter: Reporter) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
-        torch.set_flush_denormal(True)  # gradients through hundreds of LSTM steps underflow: 5x slower on a CPU else
+        torch.set_flush_denormal(True)  # gradients through hundreds of LSTM steps underflow, which CPUs are slow at
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
