@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-LONGEST_FILE = 360
-LONGEST_FUNCTION = 70
+LONGEST_FILE = 350
+LONGEST_FUNCTION = 60
 
 
 def test_files_and_functions_stay_short():

@@ -15,7 +15,7 @@ from msekit.training.build import Parts, build
 from msekit.training.checkpoint import load_adapter, read_tensors
 from msekit.training.distributed import accelerator_for
 from msekit.training.outcome import describe, peak_memory, width_of
-from msekit.training.run_folder import REPORT, find_run
+from msekit.training.run_folder import find_run, read_report
 
 _SHUFFLE_SEED = 0
 
@@ -88,14 +88,6 @@ def read_description(folder: Path) -> dict[str, Any]:
         return {key: description[key] for key in needed} | {"features": ways}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """A run's `report.json`; empty where training has not finished yet."""
-    try:
-        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:

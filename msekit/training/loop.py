@@ -31,7 +31,7 @@ from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_st
 from msekit.training.distributed import accelerator_for, on_main
 from msekit.training.optim import learning_rate, optimizer_for
 from msekit.training.outcome import finish, save_best
-from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, read_report, remove_empty
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -85,10 +85,7 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
         )
     if reporter:
         reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
-    try:
-        return json.loads((config.output / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the report is damaged: {error}", where=config.output / REPORT) from error
+    return read_report(config.output)
 
 
 class Run:

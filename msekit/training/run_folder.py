@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from msekit.errors import MsekitError
 
@@ -73,6 +75,20 @@ def remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """A run's `report.json`; empty where training has not finished yet.
+
+    Raises:
+        MsekitError: It is damaged.
+    """
+    if not (folder / REPORT).is_file():
+        return {}
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the report is damaged: {error}", where=folder / REPORT) from error
 
 
 def find_run(path: Path) -> Path:

@@ -134,6 +134,17 @@ def test_a_finished_run_is_reused_and_never_overwritten(finished: Path):
 
 
 @pytest.mark.slow
+def test_a_damaged_report_is_not_taken_for_an_unfinished_run(finished: Path, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "run" / "seed-1111")
+    (tmp_path / "run" / "seed-1111" / "report.json").write_text("{")
+    done = msekit(*SHORT, "--output", tmp_path / "run", "--resume")
+    assert done.returncode == 2
+    assert "the report is damaged" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_finished_run_with_other_settings_is_not_passed_off_as_this_one(finished: Path):
     done = msekit(*SHORT, "--output", finished.parent, "--resume", "--set", "optim.lr=1e-4")
     assert done.returncode == 2
