@@ -38,10 +38,10 @@ WITHHELD = ("--set", "data.without=[audio,vision]")
 EXPERIMENTS = (
     Experiment("ravdess", "kit", ("--epochs", "5")),
     Experiment("mosi_utt", "kit", ("--epochs", "6")),
-    Experiment("mosi_utt", "without-audio", ("--epochs", "6", *WITHHELD)),
     Experiment("meld6", "kit", ("--epochs", "3")),
-    Experiment("ravdess", "paper", ("--epochs", "5", "--recipe", "paper")),
-    Experiment("ravdess", "withheld", ("--epochs", "5", *WITHHELD)),
+    Experiment("mosi_utt", "without-audio", ("--epochs", "6", *WITHHELD)),
+    Experiment("ravdess", "paper", ("--epochs", "3", "--recipe", "paper")),
+    Experiment("ravdess", "withheld", ("--epochs", "2", *WITHHELD)),
     Experiment("meld6", "withheld", ("--epochs", "3", *WITHHELD)),
 )
 
