@@ -1,4 +1,4 @@
-"""`msekit data`: prepare the Arrow cache, look at it, list what is known."""
+"""`msekit data`: fetch features from the hub, prepare the Arrow cache, look at it, list what is known."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Data sets: prepare, info, list.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Data sets: fetch, prepare, info, list.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, or a YAML describing your own.")]
 Source = Annotated[Path | None, typer.Option(help="Folder or file of the published features.")]
+
+
+@app.command("fetch")
+def fetch_command(name: Name) -> None:
+    """Download the published features from the hub, or check and complete what is here."""
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.hub import fetch
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    reporter.note(f"complete: {fetch(resolve_dataset(name), reporter)}")
 
 
 @app.command("prepare")
@@ -49,11 +60,13 @@ def _show(name: str, source: Path | None) -> None:
 
     from msekit.data.cache import prepare
     from msekit.data.catalogue import SPLITS, resolve_dataset
+    from msekit.data.hub import with_features
     from msekit.reporter import Reporter
 
     reporter = Reporter()
+    spec = with_features(resolve_dataset(name, source), reporter)
     with reporter.status(f"preparing {name}"):
-        cache = prepare(resolve_dataset(name, source))
+        cache = prepare(spec)
     info = cache.info
     for warning in info.warnings:
         reporter.warn(warning)

@@ -50,6 +50,8 @@ class DatasetSpec(BaseModel):
     """Expected samples in train, valid and test."""
     hub: str | None = None
     """Hub data set repository with the processed features."""
+    hub_revision: str | None = None
+    """Commit, tag or branch of it; None for the newest."""
 
     @model_validator(mode="after")
     def _labels_or_range(self) -> DatasetSpec:
@@ -182,6 +184,8 @@ def read_spec(path: Path) -> DatasetSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
         raise MsekitError(f"{key}: {first['msg']}", where=path) from error
+    if spec.source is None and spec.hub is not None:
+        return spec
     source = spec.source if spec.source is not None else Path(".")
     return spec.model_copy(update={"source": (path.parent / source).resolve()})
 

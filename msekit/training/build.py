@@ -15,6 +15,7 @@ from msekit.data.batch import Collator
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.features import Preprocessor
+from msekit.data.hub import with_features
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
@@ -59,7 +60,7 @@ def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache
     Raises:
         MsekitError: Unknown data set, unusable files, an estimate that does not fit its task.
     """
-    spec = resolve_dataset(config.dataset, config.source)
+    spec = with_features(resolve_dataset(config.dataset, config.source), reporter)
     check_estimate(spec.task, config.evaluation.estimate)
     with reporter.status(f"preparing {spec.name}"):
         cache = prepare(spec, CacheSettings(dtype=config.data.dtype))

@@ -22,13 +22,17 @@ from msekit.training.checkpoint import Progress, write_tensors, write_text
 from msekit.training.run_folder import REPORT
 
 
+WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes"}
+"""What a data set's description says of its files, for which inference has no use."""
+
+
 def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     """Write `adapter.json` and `adapter.safetensors`: all that inference needs beside the backbone."""
     description = {
         "format": 1,
         "msekit": __version__,
         "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint},
-        "dataset": parts.spec.model_dump(mode="json", exclude={"source", "files", "hub", "split_sizes"}),
+        "dataset": parts.spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
         "data_fingerprint": parts.cache.info.fingerprint,
         "adapter": config.adapter.model_dump(mode="json"),
         "text_dim": parts.backbone.text_dim,
