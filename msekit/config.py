@@ -56,6 +56,13 @@ class DataConfig(_Section):
     """Train on this many samples, drawn by a fixed seed; None for all."""
     without: tuple[Modality, ...] = ()
     """Modalities withheld from training and testing alike."""
+    on_missing: Literal["zero", "learned", "drop", "error"] = "zero"
+    """What becomes of samples that lack a modality: see `data/missing.py`."""
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance that a modality is withheld from a sample in training, for each by itself; treated as `on_missing` says
+    (under `drop` and `error` as by `zero`)."""
+    context: int = Field(0, ge=0)
+    """Previous utterances of the dialogue put before the text, as far as the text limit allows."""
     dtype: Literal["float32", "float16"] = "float32"
     """Precision of the features in the cache."""
 

@@ -24,6 +24,12 @@ def train_command(
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
+    on_missing: Annotated[
+        str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
@@ -37,7 +43,7 @@ def train_command(
         "recipe": recipe,
         "output": output,
         "optim": {"epochs": epochs},
-        "data": {"limit_train": limit_train},
+        "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
     runs, folder = plan_runs(given, config, seeds, overrides or [])
     if dry_run:

@@ -20,8 +20,8 @@ from torch import Tensor
 from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
-from msekit.data.batch import Noise, global_batches, micro_batches
-from msekit.data.cache import Cache
+from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
+from msekit.data.missing import training_positions
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores, score_split
@@ -107,7 +107,7 @@ class Run:
         self.adapter = parts.model.adapter
         self.optimizer = optimizer_for(self.adapter, config.optim)
         self.model = accelerator.prepare(parts.model)
-        self.subset = training_subset(parts.cache, config)
+        self.subset = training_subset(config, parts, reporter)
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
@@ -140,6 +140,9 @@ class Run:
         if self.config.data.noise:
             noise = Noise(self.config.data.noise, self.config.seed, progress.epoch)
             self.parts.collators["train"].noise = noise
+        if self.config.data.modality_dropout:
+            dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
+            self.parts.collators["train"].dropout = dropout
         batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
@@ -252,11 +255,12 @@ class Run:
         return finish(self.config, self.parts, scores, self.progress, self.reporter, self.accelerator.is_main_process)
 
 
-def training_subset(cache: Cache, config: RunConfig) -> np.ndarray:
-    """Positions of the samples to train on: all, or `data.limit_train` of them, the same for every seed."""
-    size = len(cache.split("train"))
-    limit = config.data.limit_train
-    return np.arange(size) if limit is None else np.sort(np.random.default_rng(0).permutation(size)[:limit])
+def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
+    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
+    drop = config.data.on_missing == "drop"
+    if drop and (dropped := parts.incomplete("train")):
+        reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
+    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

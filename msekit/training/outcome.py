@@ -21,7 +21,6 @@ from msekit.training.build import Parts
 from msekit.training.checkpoint import Progress, write_tensors, write_text
 from msekit.training.run_folder import REPORT
 
-
 WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes"}
 """What a data set's description says of its files, for which inference has no use."""
 
@@ -41,6 +40,8 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
             name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
         "text_limit": parts.text_limit,
+        "context": config.data.context,
+        "on_missing": config.data.on_missing,
         "estimate": config.evaluation.estimate,
         "prompt": parts.spec.task_prompt,
         "prompt_sha256": parts.model.layout.sha256,
@@ -99,6 +100,10 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "collapsed_to": scores.collapsed(estimate),
         "without": list(config.data.without),
         "limit_train": config.data.limit_train,
+        "on_missing": config.data.on_missing,
+        "modality_dropout": config.data.modality_dropout,
+        "incomplete_samples": parts.incomplete(split),
+        "context": config.data.context,
         "truncated_texts": parts.truncated,
         "data_fingerprint": parts.cache.info.fingerprint,
         "backbone_fingerprint": parts.backbone.fingerprint,
@@ -120,6 +125,7 @@ def finish(
     report = describe(config, parts, scores, "test") | {
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
+        "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
         "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
         "peak_memory_bytes": peak_memory(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
