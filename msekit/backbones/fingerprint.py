@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msekit.errors import MsekitError
+from msekit.backbones.shards import tensors_of, weight_files
 
 _CHUNK = 1 << 22  # words summed at a time: 32 MB
 
@@ -54,23 +54,6 @@ def fingerprint_checkpoint(folder: Path) -> str:
     """Fingerprint of a checkpoint's tensors as they lie on disk, before any cast or quantisation.
 
     Raises:
-        MsekitError: The folder holds no weights.
+        MsekitError: A weight file is missing or damaged.
     """
-    return fingerprint_tensors(_checkpoint_tensors(folder))
-
-
-def _checkpoint_tensors(folder: Path) -> Iterable[tuple[str, Tensor]]:
-    from safetensors import safe_open
-
-    shards = sorted(folder.glob("*.safetensors"))
-    for shard in shards:
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safe_open handle cannot be iterated
-                yield name, file.get_tensor(name)
-    if shards:
-        return
-    binaries = sorted(folder.glob("pytorch_model*.bin"))
-    if not binaries:
-        raise MsekitError("no weights (*.safetensors or pytorch_model*.bin)", where=folder)
-    for binary in binaries:
-        yield from torch.load(binary, map_location="cpu", weights_only=True, mmap=True).items()
+    return fingerprint_tensors(pair for file in weight_files(folder) for pair in tensors_of(file))

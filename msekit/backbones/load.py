@@ -7,7 +7,6 @@ refused.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ from torch import Tensor, nn
 
 from msekit.backbones.catalogue import BACKBONES
 from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.formats import format_of
+from msekit.backbones.hub import hub_folder
+from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError, nearest
 from msekit.model.prompt import Sequence
 
@@ -145,12 +147,8 @@ def checkpoint_folder(name_or_path: str) -> Path:
             from msekit.backbones.tiny import tiny_llama_folder
 
             return tiny_llama_folder()
-        if entry.loader != "transformers" or entry.hub is None:
-            raise MsekitError(
-                f"training on {entry.name} is not available yet",
-                fix="count-params knows it; its loader is being built.",
-            )
-        return _hub_folder(entry.hub)
+        assert entry.hub is not None
+        return hub_folder(entry.hub, entry.revision)
     folder = Path(name_or_path)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -161,51 +159,17 @@ def checkpoint_folder(name_or_path: str) -> Path:
             f"unknown backbone '{name_or_path}'",
             fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
         )
-    return _hub_folder(name_or_path)
-
-
-def _hub_folder(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    small = ["*.json", "*.model", "*.txt", "*.tiktoken"]
-    try:
-        folder = Path(snapshot_download(repo, allow_patterns=[*small, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(repo, allow_patterns=[*small, "pytorch_model*.bin"]))
-    except GatedRepoError as error:
-        raise MsekitError(
-            "the model is gated", where=repo, fix=f"Accept its licence on its hub page, then `hf auth login`. {error}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise MsekitError("no such model on the hub", where=repo, fix=nearest(repo, BACKBONES)) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise MsekitError(
-            "the model is neither in the local cache nor reachable on the hub",
-            where=repo,
-            fix="Check the network, or give the folder of a downloaded checkpoint.",
-        ) from error
-    return folder
+    return hub_folder(name_or_path)
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
-    if "auto_map" in raw:
-        raise MsekitError(
-            f"the checkpoint (model type '{raw.get('model_type')}') comes with its own code, which msekit never runs",
-            where=folder,
-            fix="Use a conversion of it to an architecture that transformers has.",
-        )
+    model_class, extra = architecture_of(folder)
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class.from_pretrained(
             folder,
             dtype=dtype,
             # on a CPU the plain products are quicker forward and backward than sdpa, whose backward is slow there
@@ -213,6 +177,8 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name and shapes
+            **extra,
         )
     except (ValueError, KeyError, TypeError, ImportError, OSError, RuntimeError, SafetensorError) as error:
         raise MsekitError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=folder) from error
@@ -229,11 +195,40 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     return model.to(device)
 
 
+def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a checkpoint, and what it must be given besides the folder.
+
+    Raises:
+        MsekitError: A damaged or incomplete checkpoint, or one that only its own code could load.
+    """
+    import transformers
+
+    raw = read_config(folder)
+    if published := format_of(raw):
+        return published.model_class, {"config": published.checked_config(folder, raw)}
+    kind = raw.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        own_code = " and only its own code could load it, which msekit never runs" if "auto_map" in raw else ""
+        raise MsekitError(
+            f"transformers {transformers.__version__} does not know the checkpoint's model type '{kind}'{own_code}",
+            where=folder,
+            fix="Use a conversion of it to an architecture that transformers has.",
+        )
+    for file in weight_files(folder):
+        for _ in tensors_of(file):  # a truncated file is noticed at its header
+            break
+    return transformers.AutoModelForCausalLM, {}
+
+
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        if published := format_of(read_config(folder)):
+            return published.tokenizer(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except MsekitError:
+        raise
     except Exception as error:  # the tokenizers library raises plain Exception
         raise MsekitError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=folder) from error
 
