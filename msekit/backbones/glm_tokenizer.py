@@ -6,6 +6,7 @@ special tokens. The file (a protocol buffer) is read here; sentencepiece itself 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -93,11 +94,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     Raises:
         MsekitError: No tokenizer.model, or not one of ChatGLM's kind.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import BPE
 
     model = SentencePiece.read(folder / MODEL_FILE)
-    vocabulary = {text: number for number, (text, _, _) in enumerate(model.pieces)}
+    # the original looks a piece up among the special tokens first: one of the same text (sop) bears their number
+    vocabulary = {text if text not in SPECIAL else f"[{text}]": n for n, (text, _, _) in enumerate(model.pieces)}
+    vocabulary |= {token: number for number, token in enumerate(SPECIAL, start=len(model.pieces))}
     unknown = next(text for text, _, kind in model.pieces if kind == _UNKNOWN)
     tokenizer = Tokenizer(
         BPE(
@@ -106,6 +109,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=model.byte_fallback,
+            ignore_merges=any(kind == _DEFINED for _, _, kind in model.pieces),
         )
     )
     steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
@@ -121,11 +125,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    defined = [text for text, _, kind in model.pieces if kind == _DEFINED]
-    tokenizer.add_tokens([AddedToken(text, normalized=True) for text in defined])
+    defined = sorted((text for text, _, kind in model.pieces if kind == _DEFINED), key=len, reverse=True)
+    if defined:  # pieces that are cut out of a text before any merging, the longest first
+        alternatives = Regex("|".join(map(re.escape, defined)))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(alternatives, behavior="isolated")
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    first = len(model.pieces)
-    assert [tokenizer.token_to_id(token) for token in SPECIAL] == list(range(first, first + len(SPECIAL)))
     specials = [(token, tokenizer.token_to_id(token)) for token in ("[gMASK]", "sop", "</s>")]
     if specials[-1][1] is None:
         raise MsekitError("the sentencepiece file has no </s>", where=folder / MODEL_FILE)

@@ -1,7 +1,7 @@
 """Checkpoints from the hub: what is cached is used without touching the network, the rest is downloaded.
 
-Only configuration, tokenizer and weight files are fetched, never code. An interrupted download goes on where it
-stopped.
+Only configuration, tokenizer and weight files are fetched, never code. A broken connection is taken up again in the
+middle of a file; a download that was stopped goes on with the files that are not complete.
 """
 
 from __future__ import annotations

