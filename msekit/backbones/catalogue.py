@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from msekit.errors import MsekitError
 
 Loader = Literal["transformers", "smollm2-wheel", "tiny-llama", "qwen1", "chatglm3"]
 
@@ -80,6 +82,16 @@ def _qwen1(hidden: int, layers: int, heads: int, intermediate: int, vocabulary: 
     return Architecture(hidden, layers, heads, heads, 128, intermediate, vocabulary, length, qkv_bias=True)
 
 
+_CONFIG_KEYS = {
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "tied": "tie_word_embeddings",
+}
 _TONGYI = "Tongyi Qianwen"
 BACKBONES: dict[str, BackboneEntry] = {
     entry.name: entry
@@ -125,3 +137,22 @@ BACKBONES: dict[str, BackboneEntry] = {
 def canonical_name(backbone: str) -> str:
     """The catalogue name of a backbone that is given by its hub id; anything else as it is."""
     return next((name for name, entry in BACKBONES.items() if entry.hub == backbone), backbone)
+
+
+def check_architecture(backbone: str, config: Any) -> None:
+    """Compare a loaded checkpoint with its catalogue entry, if it has one.
+
+    Args:
+        backbone: Catalogue name or hub id; anything else is not compared.
+        config: The model's transformers config.
+
+    Raises:
+        MsekitError: Naming the figure that differs.
+    """
+    entry = BACKBONES.get(canonical_name(backbone))
+    if entry is None:
+        return
+    for figure, key in _CONFIG_KEYS.items():
+        found, published = getattr(config, key, None), getattr(entry.architecture, figure)
+        if found is not None and found != published:
+            raise MsekitError(f"the checkpoint of {entry.name} has {key} {found}; published is {published}")

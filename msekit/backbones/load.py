@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.formats import format_of
 from msekit.backbones.locate import checkpoint_folder
@@ -43,6 +44,7 @@ class Backbone:
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        check_architecture(self.name, self.model.config)
 
     @property
     def text_dim(self) -> int:

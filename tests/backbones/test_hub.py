@@ -22,7 +22,7 @@ from msekit.cli.main import app
 from msekit.errors import MsekitError
 
 COMMIT = "c0ffee" + "0" * 34
-REPO = "Qwen/Qwen-1_8B"
+REPO = "someone/qwen-tiny"
 WIDE = {"hidden_size": 1024, "kv_channels": 256, "intermediate_size": 256, "num_hidden_layers": 1}
 """Has one file of 12 MB: the client writes whole blocks of 10 MB."""
 
@@ -128,12 +128,6 @@ def reachable(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-def entry() -> dict:
-    """qwen-1.8b as `backbone list` has it."""
-    done = CliRunner().invoke(app, ["backbone", "list", "--format", "json"])
-    return next(found for found in json.loads(done.stdout) if found["hub"] == REPO)
-
-
 def fetched_files(hub: Hub) -> set[str]:
     return {path.rsplit("/", 1)[1] for method, path, _ in hub.asked if method == "GET" and "/resolve/" in path}
 
@@ -145,11 +139,11 @@ def test_a_stopped_download_goes_on(hub: Hub, reachable: None, tmp_path: Path):
     hub.stalls = big = max(hub.files, key=lambda name: len(hub.files[name]))
     own = {"HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
     fetching = subprocess.Popen(
-        [sys.executable, "-m", "msekit", "backbone", "fetch", "qwen-1.8b"],
+        [sys.executable, "-m", "msekit", "backbone", "fetch", REPO],
         env=os.environ | own,
         stderr=subprocess.DEVNULL,
     )
-    blobs = tmp_path / "hub" / "models--Qwen--Qwen-1_8B" / "blobs"
+    blobs = tmp_path / "hub" / "models--someone--qwen-tiny" / "blobs"
     deadline = time.monotonic() + 100
     done = 0
     while not (hub.stalled.is_set() and done == len(hub.files) - 2):  # all but the code and the big file
@@ -159,22 +153,22 @@ def test_a_stopped_download_goes_on(hub: Hub, reachable: None, tmp_path: Path):
     fetching.kill()
     fetching.wait()
     hub.released.set()
-    assert entry()["folder"] is None, "not complete"
+    assert cached_folder(REPO) is None, "not complete"
 
     hub.asked.clear()
     hub.released.clear()
     hub.breaks, hub.stalls = big, None  # now the connection breaks once
-    done = CliRunner().invoke(app, ["backbone", "fetch", "qwen-1.8b"])
+    done = CliRunner().invoke(app, ["backbone", "fetch", REPO])
     assert done.exit_code == 0, done.exception
     assert fetched_files(hub) == {big}, "what was complete is not fetched again, and code never"
     assert any(span and int(re.findall(r"\d+", span)[0]) > 0 for _, _, span in hub.asked), "taken up in the middle"
-    assert entry()["folder"] is not None
+    assert cached_folder(REPO) is not None
 
 
 @pytest.mark.slow
 def test_what_is_cached_needs_no_network(hub: Hub, reachable: None, tmp_path: Path):
     folder = hub_folder(REPO)
-    assert entry()["folder"] == str(folder)
+    assert cached_folder(REPO) == folder
     assert not (folder / "modeling_qwen.py").exists()
     hub.asked.clear()
     train = ["train", "--backbone", REPO, "--dataset", "synthetic-erc", "--limit-train", "16", "--epochs", "1"]
