@@ -92,7 +92,8 @@ class Hub:
             if self.stalls:
                 self.stalled.set()
                 self.released.wait(60)
-            self.breaks = None
+            else:
+                self.breaks = None
             request.close_connection = True
         else:
             self.send(request, content, 200, headers)
