@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from msekit.backbones.shards import tensors_of, weight_files
+from msekit.backbones.quantise import quantization_state
+from msekit.errors import MsekitError
 
 _CHUNK = 1 << 22  # words summed at a time: 32 MB
 
@@ -46,8 +48,8 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """Fingerprint of a loaded model's parameters, to show that training left them alone."""
-    return fingerprint_tensors(model.named_parameters())
+    """Fingerprint of a loaded model's parameters, scales of quantised ones included: training must leave them alone."""
+    return fingerprint_tensors([*model.named_parameters(), *quantization_state(model)])
 
 
 def fingerprint_checkpoint(folder: Path) -> str:

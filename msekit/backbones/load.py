@@ -21,6 +21,7 @@ from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.formats import format_of
 from msekit.backbones.locate import checkpoint_folder
 from msekit.backbones.shards import read_config, tensors_of, weight_files
+from msekit.backbones.quantise import check_quantised, quantization_config, settle
 from msekit.errors import MsekitError
 from msekit.model.prompt import Sequence
 
@@ -41,6 +42,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(False).eval()
+        settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
@@ -105,15 +107,17 @@ def load_backbone(
     dtype: str | None = None,
     device: torch.device | str | None = None,
     checkpointing: bool = False,
+    double_quantization: bool = False,
 ) -> Backbone:
     """Load and freeze an LLM.
 
     Args:
         name_or_path: Catalogue name, folder or hub id.
-        quantization: `none`; 8 and 4 bit are to come.
+        quantization: `none`, `int8` or `nf4`; the latter two need bitsandbytes.
         dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp32 otherwise.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+        double_quantization: Quantise the scales of nf4 too.
 
     Returns:
         The frozen backbone.
@@ -121,19 +125,19 @@ def load_backbone(
     Raises:
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
-    if quantization != "none":
-        raise MsekitError(f"quantization '{quantization}' is not available yet")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
         dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
-    model = _load_model(folder, DTYPES[dtype], device)
+    model = _load_model(folder, DTYPES[dtype], device, quantised)
+    check_quantised(model, quantization)
     if checkpointing:
         _recompute_layers(model)
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
 
 
-def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:
     from transformers.utils import logging as transformers_logging
 
     model_class, extra = architecture_of(folder)
@@ -143,6 +147,9 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         model, info = model_class.from_pretrained(
             folder,
             dtype=dtype,
+            quantization_config=quantised,
+            # a quantised model cannot be moved: it is loaded to where it stays
+            device_map={"": device} if quantised else None,
             # on a CPU the plain products are quicker forward and backward than sdpa, whose backward is slow there
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             trust_remote_code=False,
@@ -163,7 +170,7 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         if info.get(kind):
             first = sorted(map(str, info[kind]))[0]
             raise MsekitError(f"the checkpoint has {len(info[kind])} {kind.replace('_', ' ')}: {first}", where=folder)
-    return model.to(device)
+    return model if quantised else model.to(device)
 
 
 def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:

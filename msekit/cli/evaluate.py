@@ -17,6 +17,9 @@ def evaluate_command(
     estimate: Annotated[
         Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
     ] = None,
+    quantization: Annotated[
+        Literal["none", "int8", "nf4"] | None, typer.Option(help="Hold the backbone otherwise than in training.")
+    ] = None,
     shuffle: Annotated[
         bool, typer.Option(help="Give every sample another one's audio and vision: what the run really hears.")
     ] = False,
@@ -37,6 +40,7 @@ def evaluate_command(
         source=source,
         dataset=dataset,
         estimate=estimate,
+        quantization=quantization,
         shuffle=shuffle,
         without=tuple(part.strip() for part in without.split(",")) if without else (),
         reporter=reporter,

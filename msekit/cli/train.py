@@ -21,6 +21,8 @@ def train_command(
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
+    profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
@@ -41,6 +43,8 @@ def train_command(
         "dataset": dataset,
         "source": source and source.resolve(),
         "recipe": recipe,
+        "profile": profile,
+        "model": {"quantization": quantization},
         "output": output,
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
@@ -123,7 +127,7 @@ def find_run_file(name: str) -> Path:
 
     if Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in shipped("configs").rglob("*.yaml")}
+    known = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
     if name in known:
         return known[name]
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))

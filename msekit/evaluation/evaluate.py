@@ -27,6 +27,7 @@ def evaluate(
     source: Path | None = None,
     dataset: str | None = None,
     estimate: str | None = None,
+    quantization: str | None = None,
     shuffle: bool = False,
     without: tuple[str, ...] = (),
     reporter: Reporter | None = None,
@@ -39,6 +40,7 @@ def evaluate(
         source: Where the features lie now.
         dataset: Another data set than the run's own.
         estimate: Another point estimate than the run's own.
+        quantization: `none`, `int8` or `nf4`, where the backbone is to be held otherwise than in training.
         shuffle: Give every sample another one's audio and vision.
         without: Modalities to withhold from every sample: how well the run does when they are missing.
         reporter: Where progress goes; None for the terminal.
@@ -53,9 +55,15 @@ def evaluate(
     folder = find_run(run)
     description = read_description(folder)
     config = config_of(folder, description, source, dataset, estimate)
+    # scoring keeps nothing for a backward pass, so there is nothing to recompute
+    held = {"quantization": quantization or config.model.quantization, "checkpointing": "off"}
+    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
     reporter = reporter or Reporter()
     parts = build(config, reporter, splits=(split,))
     restore(parts, folder, description)
+    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
+    if trained_with != held_as:
+        reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
     collator = parts.collators[split]
     if shuffle:
         collator.shuffle_modalities(_SHUFFLE_SEED)

@@ -18,9 +18,7 @@ import torch
 from torch import Tensor
 
 from msekit.model.labels import Encode, Trie
-
-OPENING_TAG = "<av>"  # tags are read at every step of every sample: short ones save a tenth of the tokens
-CLOSING_TAG = "</av>"
+from msekit.model.tags import CLOSING_TAG, OPENING_TAG
 
 
 @dataclass

@@ -22,6 +22,8 @@ from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
+from msekit.planning.plan import plan_run
+from msekit.profiles import GIB
 from msekit.reporter import Reporter
 
 
@@ -101,7 +103,11 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     with reporter.status(f"loading {config.backbone}"):
         dtype = None if config.model.dtype == "auto" else config.model.dtype
         backbone = load_backbone(
-            config.backbone, config.model.quantization, dtype, checkpointing=config.model.checkpointing
+            config.backbone,
+            config.model.quantization,
+            dtype,
+            checkpointing=recompute_layers(config, reporter),
+            double_quantization=config.model.double_quantization,
         )
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
@@ -138,6 +144,18 @@ def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocesso
         else Preprocessor.of(info, settings.standardise, settings.trim, settings.max_frames)
         for name, info in (("audio", cache.info.audio), ("vision", cache.info.vision))
     }
+
+
+def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
+    """Whether to use gradient checkpointing: as the settings say, or where the plan needs it."""
+    if config.model.checkpointing != "auto":
+        return config.model.checkpointing == "on"
+    plan = plan_run(config)
+    if plan.checkpointing:
+        reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
+    if not plan.fits:
+        reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
+    return plan.checkpointing
 
 
 def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:

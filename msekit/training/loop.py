@@ -252,7 +252,9 @@ class Run:
         scores = self.score("test", "test")
         weights_after = fingerprint_model(self.parts.backbone.model)
         assert weights_after == self.weights_before, "the frozen backbone changed"
-        return finish(self.config, self.parts, scores, self.progress, self.reporter, self.accelerator.is_main_process)
+        weights = {"before": self.weights_before, "after": weights_after}
+        main_process = self.accelerator.is_main_process
+        return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
 
 
 def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
@@ -264,8 +266,9 @@ def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.n
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, nor how often its state is saved."""
-    return config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
+    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits."""
+    unimportant = {name: True for name in ("output", "source", "dataset", "save_minutes", "profile")}
+    return config.model_dump(mode="json", exclude=unimportant | {"model": {"checkpointing"}})
 
 
 def run_key(config: RunConfig, parts: Parts) -> str:

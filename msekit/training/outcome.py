@@ -30,7 +30,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     description = {
         "format": 1,
         "msekit": __version__,
-        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint},
+        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint} | precision(config, parts),
         "dataset": parts.spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
         "data_fingerprint": parts.cache.info.fingerprint,
         "adapter": config.adapter.model_dump(mode="json"),
@@ -88,6 +88,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
     return {
         "dataset": parts.spec.name,
         "backbone": config.backbone,
+        **precision(config, parts),
         "adapter": config.adapter.name,
         "recipe": config.recipe,
         "seed": config.seed,
@@ -112,6 +113,14 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
     }
 
 
+def precision(config: RunConfig, parts: Parts) -> dict[str, str]:
+    """How the backbone was held."""
+    return {
+        "quantization": config.model.quantization,
+        "dtype": str(parts.backbone.model.dtype).removeprefix("torch."),
+    }
+
+
 def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
     """How often each label is predicted (intensities by the nearest grid value), labels never predicted left out."""
     counts = np.bincount(scores.labels.indices(scores.predictions(estimate)), minlength=len(scores.labels))
@@ -119,11 +128,21 @@ def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
 
 
 def finish(
-    config: RunConfig, parts: Parts, scores: Scores, progress: Progress, reporter: Reporter, main_process: bool
+    config: RunConfig,
+    parts: Parts,
+    scores: Scores,
+    progress: Progress,
+    weights: dict[str, str],
+    reporter: Reporter,
+    main_process: bool,
 ) -> dict[str, Any]:
-    """Write the predictions and, last, the report: a folder with a report is a finished run."""
+    """Write the predictions and, last, the report: a folder with a report is a finished run.
+
+    `weights` are the loaded backbone's fingerprints, before and after training.
+    """
     report = describe(config, parts, scores, "test") | {
         "best_epoch": progress.best_epoch,
+        "backbone_weights": weights,
         "epochs": progress.epoch,
         "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
         "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
@@ -154,7 +173,7 @@ def peak_memory(device: torch.device) -> int:
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
     found = {"msekit": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "accelerate", "datasets", "numpy"):
+    for package in ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
