@@ -1,7 +1,7 @@
 """RunConfig: every setting of a run, checked. Unknown keys are errors that name the nearest key.
 
-A run is resolved in layers, each overriding the one before: defaults, the machine's profile, the recipe, the published settings of the
-(backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
+A run is resolved in layers, each overriding the one before: defaults, the machine's profile, the recipe, the
+published settings of the (backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,11 +115,11 @@ _NEEDLESS = {
 
 
 def _import_bitsandbytes() -> None:
-    """Import it without the code that it would fetch from the hub, and run, where the package `kernels` is installed."""
+    """Import it without what it would fetch from the hub, and run, where the package `kernels` is installed."""
     for name, text in _NEEDLESS.items():
         logger = logging.getLogger(name)
         if not logger.filters:
-            logger.addFilter(lambda record, text=text: text not in record.msg)
+            logger.addFilter(partial(_says_otherwise, text))
     if "bitsandbytes" in sys.modules:
         return
     fetcher = sys.modules.get("kernels")
@@ -129,3 +130,7 @@ def _import_bitsandbytes() -> None:
         del sys.modules["kernels"]
         if fetcher is not None:
             sys.modules["kernels"] = fetcher
+
+
+def _says_otherwise(text: str, record: logging.LogRecord) -> bool:
+    return text not in record.msg

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from msekit import __version__
-from msekit.cli import backbone, count_params, data, evaluate, plan, report, train
+from msekit.cli import backbone, count_params, data, evaluate, plan, report, train, verify_backbone
 from msekit.errors import MsekitError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("report")(report.report)
+app.command("verify-backbone")(verify_backbone.verify_backbone_command)
 app.command("plan")(plan.plan_command)
 app.command("count-params")(count_params.count_params)
 app.add_typer(data.app, name="data")

@@ -160,9 +160,9 @@ def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode)
     fixed = 2 + len(encode(OPENING_TAG)) + len(encode(f"{CLOSING_TAG} {spec.task_prompt}"))  # 2: bos, or gMASK and sop
     text = config.data.text_limit or spec.text_limit
     audio, vision = PADDED_FRAMES.get(spec.name, (ASSUMED_FRAMES, ASSUMED_FRAMES))
-    widths = synthetic.AUDIO_WIDTH, synthetic.VISION_WIDTH
+    widths: list[int] = [synthetic.AUDIO_WIDTH, synthetic.VISION_WIDTH]
     if spec.layout != "synthetic":
-        widths = tuple(ASSUMED_WIDTH if size is None else size for size in (spec.audio_width, spec.vision_width))
+        widths = [ASSUMED_WIDTH if size is None else size for size in (spec.audio_width, spec.vision_width)]
     notes = []
     if spec.name not in PADDED_FRAMES:
         notes.append(f"sequences of {ASSUMED_FRAMES} frames are assumed; the files are not opened")
@@ -176,7 +176,8 @@ def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode)
     )
     trainable = mse_parameter_count(
         shape.architecture.hidden_size,
-        *(width for _, width, _ in encoders),
+        encoders[0][1],
+        encoders[1][1],
         config.adapter.audio_hidden,
         config.adapter.vision_hidden,
         config.adapter.pseudo_tokens,

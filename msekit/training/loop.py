@@ -267,7 +267,7 @@ def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.n
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits."""
-    unimportant = {name: True for name in ("output", "source", "dataset", "save_minutes", "profile")}
+    unimportant = dict.fromkeys(("output", "source", "dataset", "save_minutes", "profile"), True)
     return config.model_dump(mode="json", exclude=unimportant | {"model": {"checkpointing"}})
 
 
