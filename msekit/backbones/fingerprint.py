@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msekit.backbones.shards import tensors_of, weight_files
 from msekit.backbones.quantise import quantization_state
-from msekit.errors import MsekitError
+from msekit.backbones.shards import tensors_of, weight_files
 
 _CHUNK = 1 << 22  # words summed at a time: 32 MB
 

@@ -30,10 +30,8 @@ def verify_backbone_command(
         else:
             reporter.note(f"weights before and after training: {same[training['before'] == training['after']]}")
         reporter.note(f"weights before and after using the plug-in: {same[now['before'] == now['after']]}")
-        identical = sum(line["identical"] for line in evidence["prompts"])
-        reporter.note(
-            f"plain prompts with identical logits, plug-in attached: {identical} of {len(evidence['prompts'])}"
-        )
+        identical = [line["identical"] for line in evidence["prompts"]]
+        reporter.note(f"plain prompts answered alike with the plug-in attached: {sum(identical)} of {len(identical)}")
         reporter.note("The LLM is intact." if evidence["intact"] else "The LLM is NOT what it was.")
     if not evidence["intact"]:
         raise typer.Exit(1)

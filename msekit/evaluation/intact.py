@@ -125,7 +125,7 @@ def use(model: MSEModel, description: dict[str, Any]) -> float:
         text_lengths=torch.full((_SAMPLES,), ids.shape[1]),
         label=torch.arange(_SAMPLES),
         weight=torch.ones(_SAMPLES),
-        **features,  # type: ignore[arg-type]
+        **features,
     ).to(model.backbone.device)
     model.train()
     model(batch).backward()
