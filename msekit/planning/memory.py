@@ -20,6 +20,10 @@ CUDA_RESERVE = 800 << 20
 """CUDA's own context, kernels and what the allocator cannot use: an assumption, to be measured on a GPU."""
 
 
+CPU_RESERVE = 400 << 20
+"""Interpreter, torch and the other libraries: what a run on `tiny-llama` takes."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """What one micro-batch puts through the model."""
@@ -104,7 +108,7 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
         optimizer=16 * work.trainable,
         lstm=sum(work.samples * frames * 4 * (2 * width + 12 * size) for frames, width, size in work.encoders),
         scoring=_logit_bytes(work.scored_samples * work.scored_answers, shape, value) + 12 * scored,
-        reserve=CUDA_RESERVE if held.cuda else 0,
+        reserve=CUDA_RESERVE if held.cuda else CPU_RESERVE,
     )
 
 

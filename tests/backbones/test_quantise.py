@@ -88,9 +88,7 @@ def name_of(kind: str, request: pytest.FixtureRequest) -> str:
 
 def load(name: str, held: str, checkpointing: bool = False, dtype: str = "fp32") -> Backbone:
     kind, _, double = held.partition("-")
-    return load_backbone(
-        name, kind, dtype, device="cpu", checkpointing=checkpointing, double_quantization=bool(double)
-    )
+    return load_backbone(name, kind, dtype, device="cpu", checkpointing=checkpointing, double_quantization=bool(double))
 
 
 @pytest.fixture(scope="module")

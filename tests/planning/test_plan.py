@@ -78,7 +78,9 @@ SMALL = {
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])
 @pytest.mark.parametrize(("kind", "kv_heads"), [("Llama", 4), ("Llama", 2), ("Qwen2", 4), ("Glm", 2)])
 def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precision: str, attention: str):
-    config = getattr(transformers, f"{kind}Config")(**SMALL, num_key_value_heads=kv_heads, attn_implementation=attention)
+    config = getattr(transformers, f"{kind}Config")(
+        **SMALL, num_key_value_heads=kv_heads, attn_implementation=attention
+    )
     model = getattr(transformers, f"{kind}ForCausalLM")(config).to(dtype).eval().requires_grad_(False)
     samples, tokens = 4, 70
     embeddings = torch.randn(samples, tokens, 256, dtype=dtype, requires_grad=True)
@@ -171,9 +173,10 @@ def msekit(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_answers_in_json_without_torch():
-    program = "import sys; sys.argv = ['msekit', 'plan', '--backbone', 'qwen-1.8b', '--dataset', 'mosei', '--profile', "
-    program += "'rtx4090', '--quantization', 'nf4', '--batch', '8', '--format', 'json']\nfrom msekit.cli.main import app\n"
-    program += "try: app()\nexcept SystemExit: pass\nassert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    options = "plan --backbone qwen-1.8b --dataset mosei --profile rtx4090 --quantization nf4 --batch 8 --format json"
+    program = f"import sys; sys.argv = ['msekit', *{options!r}.split()]\nfrom msekit.cli.main import app\n"
+    program += "try: app()\nexcept SystemExit: pass\n"
+    program += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
