@@ -149,7 +149,8 @@ def check(model: MSEModel, micro: Batch) -> None:
     assert math.isfinite(float(loss)), float(loss)
     loss.backward()
     for name, parameter in model.adapter.named_parameters():
-        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
         assert parameter.grad.abs().sum() > 0 or "lstm.bias" in name, name
     model.zero_grad(set_to_none=True)
 

@@ -109,7 +109,6 @@ def compare(step: Step, reference: Step, least_cosine: float, furthest_score: fl
     assert torch.equal(step.scores_before, step.scores), "a training step changed what is scored"
     cosine = float(torch.nn.functional.cosine_similarity(step.gradient, reference.gradient, dim=0))
     distance = float((step.scores - reference.scores).abs().max())
-    print(f"cosine {cosine:.4f}, scores off by {distance:.4f}")
     assert cosine >= least_cosine
     assert distance <= furthest_score
 

@@ -1,4 +1,4 @@
-"""The GPU suite in its dry mode: small shapes on a CPU, so that its code paths are exercised before a GPU is at hand."""
+"""The GPU suite in its dry mode: small shapes on a CPU, so that its code paths are exercised without a GPU."""
 
 from __future__ import annotations
 
@@ -54,7 +54,6 @@ def check(result: dict) -> None:
 def test_what_does_not_fit_is_halved_with_the_batch_kept(monkeypatch: pytest.MonkeyPatch, machine):
     """The card runs out until a part holds at most four samples."""
     import torch
-
     from gpu import cells
 
     whole = cells.random_batch
