@@ -120,7 +120,7 @@ def _import_bitsandbytes() -> None:
         logger = logging.getLogger(name)
         if not logger.filters:
             logger.addFilter(partial(_says_otherwise, text))
-    if "bitsandbytes" in sys.modules:
+    if sys.modules.get("bitsandbytes") is not None:
         return
     fetcher = sys.modules.get("kernels")
     sys.modules["kernels"] = None  # type: ignore[assignment]

@@ -54,7 +54,12 @@ def train_command(
         from msekit.training.dry_run import show_run
 
         show_run(runs[0])
-        return
+    else:
+        train_seeds(runs, folder, resume)
+
+
+def train_seeds(runs: list[RunConfig], folder: Path, resume: bool) -> None:
+    """Train one run after the other, and summarise what was finished."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
