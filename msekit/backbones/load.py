@@ -20,8 +20,8 @@ from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.formats import format_of
 from msekit.backbones.locate import checkpoint_folder
-from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
+from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
 from msekit.model.prompt import Sequence
 
