@@ -242,7 +242,7 @@ class TestReuse:
     def test_an_existing_cache_is_not_touched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = toy(tmp_path)
         before = prepare(spec, root=tmp_path).path.stat().st_mtime_ns
-        monkeypatch.setattr("msekit.data.published.safe_load", None)  # reading the source would fail
+        monkeypatch.setattr("msekit.data.published.map_pickle", None)  # reading the source would fail
         assert prepare(spec, root=tmp_path).path.stat().st_mtime_ns == before
 
     def test_what_decides_the_rows_decides_the_fingerprint(self, tmp_path: Path) -> None:
