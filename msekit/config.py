@@ -67,6 +67,17 @@ class DataConfig(_Section):
     """Precision of the features in the cache."""
 
 
+class DescriptionConfig(_Section):
+    """What a data set of one's own is, or what is otherwise than its catalogue entry or YAML says; None: as there."""
+
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers (erc)."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest intensity (msa)."""
+    language: Literal["en", "zh"] | None = None
+    prompt: str | None = None
+
+
 class OptimConfig(_Section):
     """AdamW on the adapter; warm-up, then cosine to zero."""
 
@@ -114,6 +125,7 @@ class RunConfig(_Section):
     """Catalogue name, or the path of a YAML that describes one's own."""
     source: Path | None = None
     """Folder or file of the published features."""
+    description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
     seed: int = Field(1111, ge=0)
     output: Path

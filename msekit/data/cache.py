@@ -26,7 +26,8 @@ from pydantic import BaseModel, ValidationError
 
 from msekit.data import synthetic
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.published import PublishedSet, Row
+from msekit.data.published import Row
+from msekit.data.sources import open_source
 from msekit.data.storage import (
     CacheSettings,
     ModalityInfo,
@@ -117,19 +118,18 @@ def prepare(
         MsekitError: The published files are missing or wrong, or the cache cannot be written.
     """
     folder = (root if root is not None else cache_root()) / "datasets"
-    published = None if spec.layout == "synthetic" else PublishedSet(spec)
-    fingerprint = _fingerprint(spec, settings, published.source_files if published else [], folder)
+    source = open_source(spec)
+    fingerprint = _fingerprint(spec, settings, source.source_files, folder)
     path = folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
     info = _checked(path, fingerprint)
     if info is None:
-        rows = published.rows if published else lambda split: synthetic.synthetic_rows(spec.name, split)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{path.name}.lock"):
                 info = _checked(path, fingerprint)  # another process may have built it meanwhile
                 if info is None:
                     _remove_leftovers(folder, path.name)
-                    info = _build(spec, settings, fingerprint, rows, path, progress)
+                    info = _build(spec, settings, fingerprint, source.rows, path, progress)
         except OSError as error:
             raise MsekitError(
                 f"the cache cannot be written: {error}",
@@ -191,6 +191,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], 
         "sources": _hashes(files, folder / "hashes.json"),
         "generator": [spec.name, synthetic.VERSION] if spec.layout == "synthetic" else None,
     }
+    if spec.layout == "folder":  # a feature file belongs to a sample by its name
+        decides["names"] = [path.relative_to(files[0].parent).as_posix() for path in files]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

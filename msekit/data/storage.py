@@ -171,6 +171,11 @@ def _features(settings: CacheSettings) -> Features:
     )
 
 
+def label_name(spec: DatasetSpec, label: float) -> str:
+    """What a label is counted as: the class's name, or the intensity to one decimal."""
+    return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
+
+
 def write_split(
     spec: DatasetSpec,
     rows: Iterator[Row],
@@ -194,7 +199,7 @@ def write_split(
             stored = [modality.store(row, split, number) for modality in modalities]
             held.append((row, stored))
             held_bytes += sum(frames.nbytes for frames in stored)
-            counts[spec.labels[int(row.label)] if spec.labels else f"{round(row.label, 1) + 0.0:.1f}"] += 1
+            counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
             if held_bytes >= _CHUNK_BYTES:
                 writer.write_table(_table(held, features))

@@ -96,11 +96,12 @@ class _Unpickler(_Base):
         """The object that the file describes."""
         self.read, self.readline = self.source.read, self.source.readline
         self.stack: list[Any] = []
-        self.append, self.metastack, self.proto = self.stack.append, [], 0
+        self.append, self.proto = self.stack.append, 0
+        self.metastack: list[list[Any]] = []
         try:
             while True:
                 self.dispatch[self.read(1)[0]](self)
-        except pickle._Stop as stop:
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
             return stop.value
 
     def charge(self, copied: int) -> None:

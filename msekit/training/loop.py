@@ -264,8 +264,11 @@ def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.n
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, nor how often its state is saved."""
-    return config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
+    """The settings that decide a run's numbers: not where its files lie, nor how often its state is saved.
+
+    What describes the data set is in its cache's fingerprint and in the prompt's hash.
+    """
+    return config.model_dump(mode="json", exclude={"output", "source", "dataset", "description", "save_minutes"})
 
 
 def run_key(config: RunConfig, parts: Parts) -> str:
