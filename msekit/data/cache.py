@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from msekit.data import synthetic
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.published import Row
+from msekit.data.rows import Contents, Row, Source
 from msekit.data.sources import open_source
 from msekit.data.storage import (
     CacheSettings,
@@ -117,11 +117,8 @@ def prepare(
     Raises:
         MsekitError: The published files are missing or wrong, or the cache cannot be written.
     """
-    folder = (root if root is not None else cache_root()) / "datasets"
-    source = open_source(spec)
-    fingerprint = _fingerprint(spec, settings, source.source_files, folder)
-    path = folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
-    info = _checked(path, fingerprint)
+    source, fingerprint, path = _place(spec, settings, root)
+    folder, info = path.parent, _checked(path, fingerprint)
     if info is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -139,6 +136,24 @@ def prepare(
     _check_widths(spec, info)
     warnings = list(dict.fromkeys([*info.warnings, *_size_warnings(spec, info)]))
     return Cache(path, info.model_copy(update={"warnings": warnings}))
+
+
+def is_prepared(spec: DatasetSpec, settings: CacheSettings, root: Path | None = None) -> bool:
+    """Whether the cache of a data set is there and undamaged.
+
+    Raises:
+        MsekitError: The published files are missing.
+    """
+    _, fingerprint, path = _place(spec, settings, root)
+    return _checked(path, fingerprint) is not None
+
+
+def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tuple[Source, str, Path]:
+    """The rows of a data set, its fingerprint and its cache's folder."""
+    folder = (root if root is not None else cache_root()) / "datasets"
+    source = open_source(spec)
+    fingerprint = _fingerprint(spec, settings, source.source_files, folder)
+    return source, fingerprint, folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
 
 
 def open_cache(path: Path) -> Cache:
@@ -254,9 +269,11 @@ def _build(
     building.mkdir()
     try:
         modalities = (ModalityWriter("audio", settings.dtype), ModalityWriter("vision", settings.dtype))
-        warnings: list[str] = []
+        contents, warnings = Contents(), list[str]()
         splits = {
-            split: write_split(spec, rows(split), split, building / f"{split}.arrow", modalities, warnings, progress)
+            split: write_split(
+                spec, rows(split), split, building / f"{split}.arrow", modalities, contents, warnings, progress
+            )
             for split in SPLITS
         }
         for modality in modalities:

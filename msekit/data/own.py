@@ -19,7 +19,7 @@ import numpy as np
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.feature_files import SUFFIXES, read_features
-from msekit.data.rows import ReadRow, Row, frames_of, identity_of, label_of, name_of, names_of, text_of
+from msekit.data.rows import Budget, ReadRow, Row, frames_of, identity_of, label_of, name_of, names_of, text_of
 from msekit.errors import MsekitError, nearest
 
 SAMPLES = ("samples.jsonl", "samples.parquet", "samples.arrow")
@@ -48,6 +48,7 @@ class OwnSet:
             raise MsekitError(f"data set '{spec.name}' needs its files", fix="Say where they lie with --source PATH")
         self.folder = Path(spec.source) if Path(spec.source).is_dir() else Path(spec.source).parent
         self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source))
+        self._budget = Budget(self.source_files)
 
     @property
     def source_files(self) -> list[Path]:
@@ -83,7 +84,7 @@ class OwnSet:
                 if split == SPLITS[0]:  # said once
                     yield partial(_raise, found)
             elif found == split:
-                yield partial(self._row, split, number, sample, where)
+                yield partial(self._budget.read, partial(self._row, split, number, sample, where))
                 number += 1
 
     def _row(self, split: str, number: int, sample: Mapping[str, Any], where: str) -> Row:

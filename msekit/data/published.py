@@ -17,6 +17,7 @@ import numpy as np
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.rows import (
+    Budget,
     ReadRow,
     Row,
     frames_of,
@@ -62,6 +63,7 @@ class PublishedSet:
             raise MsekitError(f"the source cannot be read: {error}", where=spec.source) from error
         self._columns: Mapping[str, Any] | None = None
         self._pages: mmap.mmap | None = None
+        self._budget = Budget(self.source_files)
 
     @property
     def source_files(self) -> list[Path]:
@@ -105,7 +107,7 @@ class PublishedSet:
 
     def _each(self, count: int, read: Callable[[int], Row]) -> Iterator[ReadRow]:
         for number in range(count):
-            yield partial(read, number)
+            yield partial(self._budget.read, partial(read, number))
             if number % _HELD_ROWS == 0 and self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
                 self._pages.madvise(mmap.MADV_DONTNEED)  # what was read stays in the system's cache, not in ours
 

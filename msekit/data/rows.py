@@ -6,6 +6,7 @@ wrong number without any error.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from msekit.errors import MsekitError
 
 _RANGE_TOLERANCE = 1e-6
 _LONGEST_TEXT = 1_000_000  # characters
+_MOST_FOLD, _LEAST_BUDGET = 64, 2 << 30  # what rows may come to, as a multiple of their files and in bytes
 MOST_VALUES = 1 << 26
 """Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
 
@@ -57,6 +59,51 @@ class Source(Protocol):
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of one split."""
+
+
+class Budget:
+    """Refuses rows that come to far more than their files: the same features repeated without end, or packed zeros.
+
+    Args:
+        files: What the rows come from.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self.left = _LEAST_BUDGET + _MOST_FOLD * sum(file.stat().st_size for file in files)
+
+    def read(self, read: ReadRow) -> Row:
+        """Read a row and count it.
+
+        Raises:
+            MsekitError: The row is unusable, or one too many.
+        """
+        row = read()
+        self.left -= sum(frames_LD.nbytes for frames_LD in (row.audio, row.vision) if frames_LD is not None)
+        if self.left < 0:
+            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {_MOST_FOLD} times the size of their files")
+        return row
+
+
+class Contents:
+    """Which samples are the same, by content: text and features."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, tuple[str, str]] = {}
+
+    def seen_before(self, split: str, number: int, row: Row) -> tuple[str, str] | None:
+        """Split and name of the first sample of the same content; None for a new one."""
+        digest = hashlib.blake2b(row.text.encode(), digest_size=16)
+        for frames_LD in (row.audio, row.vision):
+            digest.update(b"\0" if frames_LD is None else repr(frames_LD.shape).encode())
+            if frames_LD is not None:
+                digest.update(np.ascontiguousarray(frames_LD).data)
+        first = self._first.setdefault(digest.digest(), (split, named(number, row)))
+        return None if first == (split, named(number, row)) else first
+
+
+def named(number: int, row: Row) -> str:
+    """How a row is named to the user."""
+    return f"{number} ({row.id})"
 
 
 def names_of(mapping: Mapping[Any, Any]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.published import Row
+from msekit.data.rows import Contents, Row
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def write_split(
     split: str,
     path: Path,
     modalities: tuple[ModalityWriter, ModalityWriter],
+    contents: Contents,
     warnings: list[str],
     progress: Progress | None,
 ) -> SplitInfo:
@@ -191,6 +192,7 @@ def write_split(
     features = _features(CacheSettings(dtype=modalities[0].dtype.name))
     counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
     ids: Counter[str] = Counter()
+    leaked: Counter[str] = Counter()
     held: list[tuple[Row, list[np.ndarray]]] = []
     held_bytes = 0
     with path.open("wb") as stream:
@@ -201,6 +203,9 @@ def write_split(
             held_bytes += sum(frames.nbytes for frames in stored)
             counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
+            first = contents.seen_before(split, number, row)
+            if first is not None and first[0] != split:
+                leaked[first[0]] += 1
             if held_bytes >= _CHUNK_BYTES:
                 writer.write_table(_table(held, features))
                 held, held_bytes = [], 0
@@ -214,6 +219,7 @@ def write_split(
     repeated = sum(count - 1 for count in ids.values())
     if repeated:
         warnings.append(f"{repeated} samples of {split} repeat an id of the same split")
+    warnings += [f"{count} samples of {split} are in {other}, too, by content" for other, count in leaked.items()]
     unseen = [label for label in spec.labels or () if split == "train" and not counts[label]]
     if unseen:
         warnings.append(f"no sample of train is labelled {', '.join(unseen)}")

@@ -5,7 +5,6 @@ An `error` makes the set unusable, a `warning` is for the user to judge. Both na
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from typing import Any, Literal
 
@@ -13,13 +12,14 @@ import numpy as np
 from pydantic import BaseModel
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.rows import Row
+from msekit.data.rows import Contents, Row, named
 from msekit.data.sources import open_source
 from msekit.data.storage import Progress, label_name
 from msekit.errors import MsekitError
 
 MODALITIES = ("audio", "vision")
 _ROWS_NAMED = 5
+_ABSENT = "is absent"
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
@@ -123,28 +123,6 @@ def verify(spec: DatasetSpec, progress: Progress | None = None) -> Verification:
     return inspection.outcome()
 
 
-class Contents:
-    """Which samples are the same, by content: text and features."""
-
-    def __init__(self) -> None:
-        self._first: dict[bytes, tuple[str, str]] = {}
-
-    def seen_before(self, split: str, number: int, row: Row) -> tuple[str, str] | None:
-        """Split and name of the first sample of the same content; None for a new one."""
-        digest = hashlib.blake2b(row.text.encode(), digest_size=16)
-        for frames_LD in (row.audio, row.vision):
-            digest.update(b"\0" if frames_LD is None else repr(frames_LD.shape).encode())
-            if frames_LD is not None:
-                digest.update(np.ascontiguousarray(frames_LD).data)
-        first = self._first.setdefault(digest.digest(), (split, named(number, row)))
-        return None if first == (split, named(number, row)) else first
-
-
-def named(number: int, row: Row) -> str:
-    """How a row is named to the user."""
-    return f"{number} ({row.id})"
-
-
 class Inspection:
     """A pass over the rows of a set.
 
@@ -233,11 +211,8 @@ class Inspection:
                     what = f"{key}: {len(found_here.constant)} of {found_here.width} features are constant"
                     self.note("warning", split, f"{what} ({numbers}{more})")
         for key in MODALITIES:
-            expected_width = getattr(self.spec, f"{key}_width")
-            if expected_width and key not in self.widths and any(check.samples for check in self.splits.values()):
-                self.note(
-                    "error", None, f"{key} is missing; '{self.spec.name}' has {expected_width} features per frame"
-                )
+            if key not in self.widths and any(check.samples for check in self.splits.values()):
+                self._missing(key)
         findings = sorted(self.findings.values(), key=lambda finding: finding.severity == "warning")
         worst = findings[0].severity if findings else None
         verdicts: dict[Any, Any] = {"error": "unusable", "warning": "usable with warnings", None: "usable"}
@@ -249,6 +224,16 @@ class Inspection:
             splits=self.splits,
             findings=findings,
         )
+
+    def _missing(self, key: str) -> None:
+        """Say once that the whole set lacks a modality."""
+        for split in SPLITS:
+            self.findings.pop(("warning", split, f"{key} {_ABSENT}"), None)
+        expected = getattr(self.spec, f"{key}_width")
+        if expected:
+            self.note("error", None, f"no sample has {key}; '{self.spec.name}' has a width of {expected}")
+        elif expected is None:
+            self.note("warning", None, f"no sample has {key}")
 
 
 class ModalityScan:
@@ -265,7 +250,7 @@ class ModalityScan:
         check = self.check
         if frames_LD is None:
             check.absent += 1
-            return []
+            return [_ABSENT]
         check.present += 1
         check.width = frames_LD.shape[1]
         self.lengths.append(len(frames_LD))
