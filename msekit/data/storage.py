@@ -90,9 +90,14 @@ class Moments:
         """Take in frames; NaN is left out."""
         x_LD = x_LD.astype(np.float64)
         real_LD = ~np.isnan(x_LD)
-        count = real_LD.sum(axis=0)
-        mean = np.where(real_LD, x_LD, 0.0).sum(axis=0) / np.maximum(count, 1)
-        squares = np.where(real_LD, (x_LD - mean) ** 2, 0.0).sum(axis=0)
+        if real_LD.all():
+            count = np.full(x_LD.shape[1], float(len(x_LD)))
+            mean = x_LD.sum(axis=0) / np.maximum(count, 1)
+            squares = np.square(np.subtract(x_LD, mean, out=x_LD), out=x_LD).sum(axis=0)
+        else:
+            count = real_LD.sum(axis=0)
+            mean = np.where(real_LD, x_LD, 0.0).sum(axis=0) / np.maximum(count, 1)
+            squares = np.where(real_LD, (x_LD - mean) ** 2, 0.0).sum(axis=0)
         total = np.maximum(self.count + count, 1)
         delta = mean - self.mean
         self.squares += squares + delta**2 * self.count * count / total
@@ -127,24 +132,25 @@ class ModalityWriter:
                 where=f"{split} row {number}, id '{row.id}'",
             )
         self.longest = max(self.longest, len(frames_LD))
-        finite_LD = np.isfinite(frames_LD)
-        limit = float(np.finfo(self.dtype).max)
-        if not np.can_cast(frames_LD.dtype, self.dtype):
-            frames_LD = frames_LD.astype(np.float64)
-            clipped_LD = finite_LD & (np.abs(frames_LD) > limit)
-            self.clipped += int(clipped_LD.sum())
-            frames_LD = np.where(clipped_LD, np.sign(frames_LD) * limit, frames_LD)
         with np.errstate(over="ignore", invalid="ignore"):
             stored_LD = frames_LD.astype(self.dtype)
-        bad = int((~finite_LD).sum())
-        if bad:
-            self.nonfinite[split] += bad
-            self.nonfinite_rows[split] += 1
-            stored_LD[~finite_LD] = np.nan
+        if not np.isfinite(stored_LD).all():
+            self._clean(frames_LD, stored_LD, split)
         if split == "train":
             self.moments = self.moments or Moments(self.width)
             self.moments.add(stored_LD)
         return stored_LD
+
+    def _clean(self, frames_LD: np.ndarray, stored_LD: np.ndarray, split: str) -> None:
+        """Cut what the dtype cannot hold to its range, and mark what was never finite, in place."""
+        finite_LD = np.isfinite(frames_LD)
+        beyond_LD = finite_LD & ~np.isfinite(stored_LD)
+        self.clipped += int(beyond_LD.sum())
+        stored_LD[beyond_LD] = np.sign(frames_LD[beyond_LD]) * np.finfo(self.dtype).max
+        if not finite_LD.all():
+            self.nonfinite[split] += int((~finite_LD).sum())
+            self.nonfinite_rows[split] += 1
+            stored_LD[~finite_LD] = np.nan
 
     def info(self) -> ModalityInfo:
         """What was found."""
