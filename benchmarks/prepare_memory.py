@@ -145,9 +145,8 @@ def main() -> None:
         samples = write_mosei(path, options.gigabytes)
         size = path.stat().st_size
         print(f"file: {size / 1e9:.2f} GB, {samples} samples\n")
-        print(
-            "| what | anonymous memory at the peak | of the file | resident | seconds | MB/s |\n|---|---|---|---|---|---|"
-        )
+        print("| what | anonymous memory at the peak | of the file | resident | seconds | MB/s |")
+        print("|---|---|---|---|---|---|")
         for name, work, dtype in (
             ("plain restricted load", PLAIN, ""),
             ("verify", VERIFY, ""),

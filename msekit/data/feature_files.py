@@ -47,7 +47,7 @@ def _check(shape: Iterable[int], kind: str, key: str) -> None:
     shape = tuple(shape)
     if kind not in "fiub":
         raise MsekitError(f"'{key}' holds no numbers (dtype kind '{kind}')")
-    if len(shape) > 2 or math.prod(shape) > MOST_VALUES:
+    if len(shape) > 2 or math.prod(shape) > MOST_VALUES or min(shape, default=0) < 0:
         raise MsekitError(f"'{key}' has shape {shape}, not (frames, features) of a sample")
 
 

@@ -79,17 +79,15 @@ class OwnSet:
         one_table = len(set(self._tables.values())) == 1
         number = 0
         for where, sample in _samples(path):
-            found = _split_of(sample, where) if one_table else split
+            found = _split_of(sample, where, None if one_table else split)
             if isinstance(found, MsekitError):
-                if split == SPLITS[0]:  # said once
+                if split == SPLITS[0] or not one_table:  # said once
                     yield partial(_raise, found)
             elif found == split:
                 yield partial(self._budget.read, partial(self._row, split, number, sample, where))
                 number += 1
 
     def _row(self, split: str, number: int, sample: Mapping[str, Any], where: str) -> Row:
-        if None in sample:  # what the csv module calls cells beyond the first line's
-            raise MsekitError("the line has more cells than the first", where=where, fix='Quote texts: "well, yes"')
         for key in ("text", "label"):
             if sample.get(key) is None:
                 raise MsekitError(f"'{key}' is missing", where=where, fix=f"The row holds: {names_of(sample)}")
@@ -148,8 +146,10 @@ def _raise(error: MsekitError) -> Row:
     raise error
 
 
-def _split_of(sample: Mapping[str, Any], where: str) -> str | MsekitError:
-    value = sample.get("split")
+def _split_of(sample: Mapping[str, Any], where: str, of_file: str | None) -> str | MsekitError:
+    if None in sample:  # what the csv module calls cells beyond the first line's
+        return MsekitError("the line has more cells than the first", where=where, fix='Quote texts: "well, yes"')
+    value = sample.get("split") if of_file is None else of_file
     known = _SPLIT_NAMES.get(value) if isinstance(value, str) else None
     if known is None:
         what = "'split' is missing" if value is None else f"unknown split {value!r:.60}"

@@ -165,34 +165,25 @@ def pairs(items: Iterable[Any]) -> list[tuple[Any, Any]]:
     return [(hashable(key), value) for key, value in items]
 
 
-Items = list[Any] | tuple[Any, ...]
+def _elements(items: object = ()) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(items, (list, tuple)):
+        raise RefusedError(f"it takes a {type(items).__name__} apart")
+    return items
 
 
-def _dict(items: Items = ()) -> dict[Any, Any]:
-    return dict(pairs(items))
-
-
-def _ordered(items: Items = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict(pairs(items))
-
-
-def _set(items: Items = ()) -> set[Any]:
-    return set(map(hashable, items))
-
-
-def _frozen(items: Items = ()) -> frozenset[Any]:
-    return frozenset(map(hashable, items))
+def _collected(kind: Callable[..., object]) -> Callable[..., object]:
+    return lambda *items: kind(_elements(*items))
 
 
 _BUILTINS: dict[str, Callable[..., object]] = {
     "bytearray": _bytearray,
     "bytes": _bytes,
     "complex": complex,
-    "dict": _dict,
-    "frozenset": _frozen,
-    "list": list,
-    "set": _set,
-    "tuple": tuple,
+    "dict": _collected(lambda items: dict(pairs(items))),
+    "frozenset": _collected(lambda items: frozenset(map(hashable, items))),
+    "list": _collected(list),
+    "set": _collected(lambda items: set(map(hashable, items))),
+    "tuple": _collected(tuple),
 }
 
 NDARRAY = Allowed(PendingArray)  # only ever an argument of `_reconstruct`; calling it is refused there
@@ -204,7 +195,7 @@ NAMES: dict[tuple[str, str], Allowed] = {
     **{(f"numpy.{core}.multiarray", "scalar"): Allowed(_scalar) for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): Allowed(_frombuffer) for core in ("core", "_core")},
     ("_codecs", "encode"): Allowed(_encode),
-    ("collections", "OrderedDict"): Allowed(_ordered),
+    ("collections", "OrderedDict"): Allowed(_collected(lambda items: OrderedDict(pairs(items)))),
     **{(module, name): Allowed(kind) for module in ("builtins", "__builtin__") for name, kind in _BUILTINS.items()},
 }
 """All that a pickle can name."""
