@@ -247,6 +247,8 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
 
 def _remove_leftovers(folder: Path, own: str) -> None:
     """Delete what killed builds left: those of `own`, whose lock is held, and any other whose lock is free."""
+    for memo in folder.glob(".hashes.json.*"):
+        memo.unlink(missing_ok=True)  # whoever is writing it now only loses a saving of time
     for leftover in folder.glob(".*.build-*"):
         name = leftover.name[1:].rpartition(".build-")[0]
         if name == own:
