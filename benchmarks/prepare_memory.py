@@ -159,7 +159,8 @@ def main() -> None:
                 f"{size / 1e6 / seconds:.0f} |",
                 flush=True,
             )
-        print("\n| recipe | batches of 16 per s of one core | samples per s | of what a smollm2 step needs |\n|---|---|---|---|")
+        print("\n| recipe | batches of 16 per s of one core | samples per s | of what a smollm2 step needs |")
+        print("|---|---|---|---|")
         loading(root, path)
 
 
