@@ -2,8 +2,9 @@
 
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
 there are any id, speaker, dialogue_id. The features of a sample are in its columns `audio` and `vision` (frames of
-numbers, or the path of a feature file), or else in `audio/<id>` and `vision/<id>` with the ending .npy, .npz or
-.safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv and test.csv.
+numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in `audio/<id>` and `vision/<id>` with
+the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
+and test.csv.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from msekit.data.rows import Budget, ReadRow, Row, frames_of, identity_of, label
 from msekit.errors import MsekitError, nearest
 
 SAMPLES = ("samples.jsonl", "samples.parquet", "samples.arrow")
+FOLDERS = ("audio", "vision", "features")
+"""Where feature files lie; nothing else in a data set's folder counts as a part of it."""
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
 _LONGEST_LINE = 16 << 20  # bytes of a JSON line
@@ -55,7 +58,8 @@ class OwnSet:
         """The samples' files, then the feature files by name."""
         files = list(dict.fromkeys(self._tables.values()))
         if self.spec.layout == "folder":
-            files += sorted(path for path in self.folder.rglob("*") if path.suffix in SUFFIXES)
+            found = (path for name in FOLDERS for path in (self.folder / name).rglob("*"))
+            files += sorted(path for path in found if path.suffix in SUFFIXES)
         return files
 
     def rows(self, split: str) -> Iterator[Row]:
@@ -158,10 +162,13 @@ def _split_of(sample: Mapping[str, Any], where: str, of_file: str | None) -> str
 
 
 def _inside(name: str, where: str, key: str) -> PurePosixPath:
-    """A relative path that does not lead out of the folder."""
+    """A path that leads into a folder of features and not out of it."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise MsekitError(f"'{key}' lies outside the data set's folder: {name!r:.80}", where=where)
+    if path.parts[:1] not in [(folder,) for folder in FOLDERS] or ".." in path.parts or "\0" in name:
+        known = ", ".join(f"{folder}/" for folder in FOLDERS)
+        raise MsekitError(
+            f"'{key}' lies outside the folders of features: {name!r:.80}", where=where, fix=f"They are {known}"
+        )
     return path
 
 

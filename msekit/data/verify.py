@@ -154,8 +154,8 @@ class Inspection:
     def refuse(self, split: str, number: int, error: MsekitError) -> None:
         """A row that cannot be read."""
         self.splits[split].unusable += 1
-        place = f" ({error.where})" if error.where is not None and str(self.spec.source) not in str(error.where) else ""
-        self.note("error", split, f"{error.what}{place}", str(number))
+        place = str(error.where).removeprefix(str(self.spec.source)).lstrip("/, ")
+        self.note("error", split, error.what, f"{number} ({place})" if error.where is not None else str(number))
 
     def see(self, split: str, number: int, row: Row) -> None:
         """Take in a row.

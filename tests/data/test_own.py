@@ -72,7 +72,7 @@ class TestFolder:
     def test_feature_files(self, tmp_path: Path, suffix: str, named: bool) -> None:
         from safetensors.numpy import save_file
 
-        path = tmp_path / ("all/of it" if named else "audio/s0")
+        path = tmp_path / ("features/of it" if named else "audio/s0")
         path = path.with_name(path.name + suffix)
         path.parent.mkdir(parents=True)
         if suffix == ".npy":
@@ -81,7 +81,7 @@ class TestFolder:
             np.savez_compressed(path, audio=np.asfortranarray(FRAMES), vision=FRAMES[0])
         else:
             save_file({"audio": FRAMES, "vision": FRAMES[0]}, path)
-        rows = samples(audio=f"all/of it{suffix}", vision=f"all/of it{suffix}") if named else samples()
+        rows = samples(audio=f"features/of it{suffix}", vision=f"features/of it{suffix}") if named else samples()
         row = first(folder_set(tmp_path, rows))
         np.testing.assert_array_equal(row.audio, FRAMES)
         if named:
@@ -138,22 +138,23 @@ class TestFolder:
             ({"label": "rage"}, "unknown label 'rage'"),
             ({"split": "training"}, "unknown split 'training'"),
             ({"split": ...}, "'split' is missing"),
-            ({"audio": "../secret.npy"}, "outside the data set's folder"),
-            ({"audio": "/etc/passwd"}, "outside the data set's folder"),
-            ({"audio": "gone.npy"}, "no such feature file"),
-            ({"audio": "odd.txt"}, "Known endings"),
-            ({"audio": "two.npz"}, "Name one array 'audio'"),
-            ({"audio": "bad.npy"}, "cannot be read"),
+            ({"audio": "../secret.npy"}, "outside the folders of features"),
+            ({"audio": "/etc/passwd"}, "outside the folders of features"),
+            ({"audio": "audio/gone.npy"}, "no such feature file"),
+            ({"audio": "features/odd.txt"}, "Known endings"),
+            ({"audio": "features/two.npz"}, "Name one array 'audio'"),
+            ({"audio": "features/bad.npy"}, "cannot be read"),
             ({"audio": [[1.0], [1.0, 2.0]]}, "unlike frame 0"),
             ({"audio": [["a"]]}, "not an array of numbers"),
             ({"audio": {"x": 1}}, "is a dict"),
-            ({"id": "../s0"}, "outside the data set's folder"),
+            ({"id": "../s0"}, "outside the folders of features"),
         ],
     )
     def test_mistakes_are_named_with_their_line(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-        np.savez(tmp_path / "two.npz", a=FRAMES, b=FRAMES)
-        (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\x00")
-        (tmp_path / "odd.txt").write_text("")
+        (tmp_path / "features").mkdir()
+        np.savez(tmp_path / "features/two.npz", a=FRAMES, b=FRAMES)
+        (tmp_path / "features/bad.npy").write_bytes(b"\x93NUMPY\x01\x00")
+        (tmp_path / "features/odd.txt").write_text("")
         spec = folder_set(tmp_path, [*samples(), *samples(**changes)])
         with pytest.raises(MsekitError, match=re.escape(message)) as caught:
             list(open_source(spec).rows("train"))
@@ -161,6 +162,8 @@ class TestFolder:
         outcome = verify(spec)
         assert outcome.verdict == "unusable"
         assert outcome.splits["train"].samples == 1, "the good row still counts"
+        errors = [finding for finding in outcome.findings if finding.severity == "error"]
+        assert errors[0].rows[0].startswith("1 (samples.jsonl, line 4")
 
     def test_what_is_no_samples_file(self, tmp_path: Path) -> None:
         spec = folder_set(tmp_path, samples())
