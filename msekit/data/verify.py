@@ -6,6 +6,7 @@ An `error` makes the set unusable, a `warning` is for the user to judge. Both na
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +91,9 @@ class Verification(BaseModel):
         errors = [finding for finding in self.findings if finding.severity == "error"]
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            raise MsekitError(f"data set '{self.name}' is unusable: {errors[0].what}{more}")
+            first = errors[0]
+            where = " ".join([f"{first.split} row", *first.rows[:1]]) if first.rows else first.split
+            raise MsekitError(f"data set '{self.name}' is unusable: {first.what}{more}", where=where)
 
 
 def verify(spec: DatasetSpec, progress: Progress | None = None) -> Verification:
@@ -154,7 +157,7 @@ class Inspection:
     def refuse(self, split: str, number: int, error: MsekitError) -> None:
         """A row that cannot be read."""
         self.splits[split].unusable += 1
-        place = str(error.where).removeprefix(str(self.spec.source)).lstrip("/, ")
+        place = str(error.where).removeprefix(str(self.spec.source)).lstrip("/, ") or Path(str(error.where)).name
         self.note("error", split, error.what, f"{number} ({place})" if error.where is not None else str(number))
 
     def see(self, split: str, number: int, row: Row) -> None:
