@@ -57,6 +57,11 @@ def train_command(
 
         show_run(runs[0])
         return
+    train_all(runs, folder, resume)
+
+
+def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
+    """Train one run after the other and show their summary."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
