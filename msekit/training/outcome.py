@@ -30,7 +30,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     description = {
         "format": 1,
         "msekit": __version__,
-        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint},
+        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint} | precision(config, parts),
         "dataset": parts.spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
         "data_fingerprint": parts.cache.info.fingerprint,
         "adapter": config.adapter.model_dump(mode="json"),
@@ -39,6 +39,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "features": {
             name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
+        "feature_dtype": config.data.dtype,
         "text_limit": parts.text_limit,
         "context": config.data.context,
         "on_missing": config.data.on_missing,
@@ -109,6 +110,14 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "backbone_fingerprint": parts.backbone.fingerprint,
         "prompt_sha256": parts.model.layout.sha256,
         "versions": versions(),
+    }
+
+
+def precision(config: RunConfig, parts: Parts) -> dict[str, str]:
+    """How the backbone was held."""
+    return {
+        "quantization": config.model.quantization,
+        "dtype": str(parts.backbone.model.dtype).removeprefix("torch."),
     }
 
 
