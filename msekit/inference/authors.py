@@ -21,7 +21,7 @@ from msekit import __version__
 from msekit.adapters.sizes import SCALES
 from msekit.backbones.catalogue import canonical_name
 from msekit.backbones.fingerprint import fingerprint_checkpoint
-from msekit.backbones.load import checkpoint_folder
+from msekit.backbones.locate import checkpoint_folder
 from msekit.cli.count_params import text_width
 from msekit.config import RunConfig, dump, validated
 from msekit.data.catalogue import DatasetSpec, resolve_dataset

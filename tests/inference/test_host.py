@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import msekit
-from msekit.backbones.load import Backbone, checkpoint_folder, load_backbone
+from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.locate import checkpoint_folder
 from msekit.errors import MsekitError
 from msekit.inference.plugin import quantization_of
 
