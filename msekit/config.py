@@ -68,6 +68,17 @@ class DataConfig(_Section):
     """Precision of the features in the cache."""
 
 
+class DescriptionConfig(_Section):
+    """What a data set of one's own is, or what is otherwise than its catalogue entry or YAML says; None: as there."""
+
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers (erc)."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest intensity (msa)."""
+    language: Literal["en", "zh"] | None = None
+    prompt: str | None = None
+
+
 class OptimConfig(_Section):
     """AdamW on the adapter; warm-up, then cosine to zero."""
 
@@ -122,6 +133,7 @@ class RunConfig(_Section):
     """Catalogue name, or the path of a YAML that describes one's own."""
     source: Path | None = None
     """Folder or file of the published features."""
+    description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
     profile: str | None = None
     """Name of the machine's profile, or the path of one: `msekit.profiles`."""

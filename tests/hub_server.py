@@ -33,6 +33,7 @@ class Repo:
 
     files: dict[str, bytes] = field(default_factory=dict)
     gated: bool = False
+    private: bool = False
 
     @property
     def commit(self) -> str:
@@ -68,6 +69,8 @@ class HubServer:
         self.drop: dict[str, int] = {}
         self.damaged: set[str] = set()
         self.seconds_per_block: dict[str, float] = {}
+        self.tokens: set[str] = set()
+        """Those that came with an upload."""
         self.uploads: dict[str, bytes] = {}
         """LFS objects by sha256, as they were put."""
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -197,7 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "tree":
             return self._json(entries)
         siblings = [{"rfilename": entry["path"], "blobId": entry["oid"], **entry} for entry in entries]
-        info = {"id": name, "sha": repo.commit, "private": False, "gated": False, "siblings": siblings, "tags": []}
+        info = {
+            "id": name,
+            "sha": repo.commit,
+            "private": repo.private,
+            "gated": False,
+            "siblings": siblings,
+            "tags": [],
+        }
         return self._json(info | {"_id": "0", "downloads": 0, "likes": 0, "disabled": False})
 
     def do_PUT(self) -> None:
@@ -208,6 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         address, body = unquote(urlsplit(self.path).path), self._body()
         self.hub.requests.append(Request("POST", address, None))
+        if authorization := self.headers.get("Authorization"):
+            self.hub.tokens.add(authorization.removeprefix("Bearer "))
         if address == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         if address == "/api/repos/create":
@@ -216,7 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
             key = asked.get("type") or "model", name
             if key in self.hub.repos:
                 return self._json({"error": "You already created this repo", "url": f"{self.hub.url}/{name}"}, 409)
-            self.hub.repos[key] = Repo()
+            private = bool(asked.get("private")) or asked.get("visibility") == "private"
+            self.hub.repos[key] = Repo(private=private)
             return self._json({"url": f"{self.hub.url}/{'datasets/' if key[0] == 'dataset' else ''}{name}", "id": name})
         if address.endswith(".git/info/lfs/objects/batch"):
             objects = json.loads(body)["objects"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     """Of the source tensors, before any cast or quantisation."""
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Held by whoever computes with it, where several threads share it."""
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(False).eval()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msekit.cli import options
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ def train_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder or hub id of a causal LM.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
@@ -42,6 +47,7 @@ def train_command(
         "backbone": backbone,
         "dataset": dataset,
         "source": source and source.resolve(),
+        "description": options.description(labels, span, language, prompt),
         "recipe": recipe,
         "profile": profile,
         "model": {"quantization": quantization},
@@ -54,12 +60,12 @@ def train_command(
         from msekit.training.dry_run import show_run
 
         show_run(runs[0])
-    else:
-        train_seeds(runs, folder, resume)
+        return
+    train_all(runs, folder, resume)
 
 
-def train_seeds(runs: list[RunConfig], folder: Path, resume: bool) -> None:
-    """Train one run after the other, and summarise what was finished."""
+def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
+    """Train one run after the other and show their summary."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
@@ -102,7 +108,9 @@ def plan_runs(
         if not (given[key] or in_file.get(key)):
             raise MsekitError(f"no {key} given", fix=f"Name one with {option}.")
     dataset = str(given["dataset"] or in_file["dataset"])
-    spec = resolve_dataset(dataset, given["source"])
+    asked = {key: value for key, value in (given.get("description") or {}).items() if value is not None}
+    described = (in_file.get("description") or {}) | asked
+    spec = resolve_dataset(dataset, given["source"] or in_file.get("source"), described)
     backbone = str(given["backbone"] or in_file["backbone"])
     if Path(dataset).suffix in (".yaml", ".yml"):
         given["dataset"] = str(Path(dataset).resolve())

@@ -73,7 +73,8 @@ def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache
     Raises:
         MsekitError: Unknown data set, unusable files, an estimate that does not fit its task.
     """
-    spec = with_features(resolve_dataset(config.dataset, config.source), reporter)
+    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    spec = with_features(spec, reporter)
     check_estimate(spec.task, config.evaluation.estimate)
     with reporter.status(f"preparing {spec.name}"):
         cache = prepare(spec, CacheSettings(dtype=config.data.dtype))

@@ -266,9 +266,12 @@ def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.n
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits."""
-    unimportant = dict.fromkeys(("output", "source", "dataset", "save_minutes", "profile"), True)
-    return config.model_dump(mode="json", exclude=unimportant | {"model": {"checkpointing"}})
+    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits.
+
+    What describes the data set is in its cache's fingerprint and in the prompt's hash.
+    """
+    files = ("output", "source", "dataset", "description", "save_minutes", "profile")
+    return config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
 
 
 def run_key(config: RunConfig, parts: Parts) -> str:

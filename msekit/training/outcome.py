@@ -39,6 +39,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "features": {
             name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
+        "feature_dtype": config.data.dtype,
         "text_limit": parts.text_limit,
         "context": config.data.context,
         "on_missing": config.data.on_missing,
