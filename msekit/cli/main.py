@@ -18,6 +18,7 @@ from msekit.cli import (
     plan,
     predict,
     report,
+    serve,
     share,
     train,
     verify_backbone,
@@ -36,6 +37,7 @@ app.command("report")(report.report)
 app.command("verify-backbone")(verify_backbone.verify_backbone_command)
 app.command("plan")(plan.plan_command)
 app.command("predict")(predict.predict_command)
+app.command("serve")(serve.serve_command)
 app.command("export")(share.export_command)
 app.command("push")(share.push_command)
 app.command("import-adapter")(share.import_command)

@@ -1,0 +1,76 @@
+"""`msekit serve`: a local page and a JSON endpoint for trained plug-ins on one backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from msekit.errors import MsekitError
+
+
+def serve_command(
+    runs: Annotated[list[str], typer.Argument(help="Runs, exported folders or hub repositories, on one backbone.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let other machines in.")] = (
+        "127.0.0.1"
+    ),
+    dataset: Annotated[str | None, typer.Option(help="Data set to pick samples from [the run's own].")] = None,
+    source: Annotated[Path | None, typer.Option(help="Where its files lie.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the runs' backbone.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [as in training].")] = None,
+    force: Annotated[bool, typer.Option(help="Use a backbone whose fingerprint differs from a run's.")] = False,
+) -> None:
+    """Serve a page on this machine: type, add features, see the answer with and without each modality."""
+    try:
+        import uvicorn
+
+        from msekit.serving.app import create_app
+    except ImportError as error:
+        raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
+    from msekit.inference.host import PlugInHost
+    from msekit.inference.load import load_run, run_folder
+    from msekit.reporter import Reporter
+    from msekit.serving.engine import Engine
+    from msekit.serving.shelf import shelf_of
+
+    reporter = Reporter()
+    names = _names(runs)
+    folders = [run_folder(run) for run in runs]
+    with reporter.status(f"loading {runs[0]}"):
+        first = load_run(folders[0], backbone, quantization=quantization, force=force)
+    plug_ins = PlugInHost(first.backbone)
+    shelves = {}
+    for name, folder in zip(names, folders, strict=True):
+        plug_ins.add(name, folder, force=force)
+        with reporter.status(f"samples for {name}"):
+            shelf = shelf_of(folder, dataset, source)
+        if shelf is not None:
+            shelves[name] = shelf
+        else:
+            reporter.note(f"{name}: no samples to pick from; name a data set with --dataset")
+    engine = Engine(plug_ins)
+    loopback = host in ("127.0.0.1", "localhost", "::1")
+    if not loopback:
+        reporter.warn(f"listening on {host}: whoever reaches this machine can use the page; there is no log-in")
+    app = create_app(engine, shelves, None if loopback else ["*"])
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
+    socket = server.config.bind_socket()
+    reporter.note(f"http://{host}:{socket.getsockname()[1]}  (Ctrl-C ends it)")
+    try:
+        server.run([socket])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        engine.close()
+
+
+def _names(runs: list[str]) -> list[str]:
+    """What the page calls the runs: the last telling part of their paths, made different where equal."""
+    names: list[str] = []
+    for run in runs:
+        path = Path(run)
+        name = path.name if not path.name.startswith("seed-") else f"{path.parent.name} {path.name}"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names

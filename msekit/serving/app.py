@@ -1,0 +1,266 @@
+"""The local page and the JSON endpoint.
+
+    GET  /              the page: a plug-in, a text, files or a sample of a data set
+    POST /              the same page with the answer, and the answer with each modality withheld
+    GET  /api/plug-ins  what can be asked
+    POST /api/predict   {"text", "plug_in"?, "audio"?, "vision"?} as JSON (features as nested lists), or the page's form
+
+Uploads are read into a folder that is removed with the request, under names of our own; nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+
+from msekit.errors import MsekitError, nearest
+from msekit.inference.features import MODALITIES
+from msekit.inference.plugin import Prediction
+from msekit.inference.samples import Prepared, prepare
+from msekit.serving.engine import BusyError, Engine
+from msekit.serving.limits import LARGEST_BODY, Limits
+from msekit.serving.shelf import Shelf
+from msekit.serving.uploads import features_of_upload
+
+_MOST_ROWS = 13
+_AT_ONCE = 4  # uploads that are turned into features at the same time
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction and the same sample's predictions with modalities withheld."""
+
+    plug_in: str
+    full: Prediction
+    without: dict[str, Prediction]
+    """`audio`, `vision` or `audio and vision` → prediction; only for modalities that the sample has."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        withheld = {name: _record(prediction) for name, prediction in self.without.items()}
+        seconds = {"preparation": self.full.timing.preparation, "model": self.full.timing.model}
+        return {"plug_in": self.plug_in, **_record(self.full), "without": withheld, "seconds": seconds}
+
+
+def _record(prediction: Prediction) -> dict[str, Any]:
+    return {key: value for key, value in prediction.record().items() if key != "id"} | {"notes": prediction.notes}
+
+
+class Site:
+    """What the page and the endpoint answer with.
+
+    Args:
+        engine: The queue in front of the plug-ins.
+        shelves: Plug-in → samples to pick from.
+    """
+
+    def __init__(self, engine: Engine, shelves: Mapping[str, Shelf]) -> None:
+        self.engine, self.shelves = engine, shelves
+        self.page = Jinja2Templates(Path(__file__).parent)
+        self.gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def show(self, request: Request) -> Response:
+        """The empty page."""
+        chosen = request.query_params.get("plug_in", "")
+        return self._page(request, chosen if chosen in self.engine.host.names else self.engine.host.names[0])
+
+    async def ask(self, request: Request) -> Response:
+        """The page with an answer, or with what is wrong with the question."""
+        names = self.engine.host.names
+        form: dict[str, Any] = {}
+        try:
+            form = await self._form(request)
+            answer = await self.answer(form)
+        except MsekitError as error:
+            chosen = form.get("plug_in") if form.get("plug_in") in names else names[0]
+            return self._page(request, str(chosen), form, error=str(error), status=_status(error))
+        return self._page(request, answer.plug_in, form, answer=answer)
+
+    async def predict(self, request: Request) -> Response:
+        """The JSON endpoint."""
+        try:
+            if request.headers.get("content-type", "").startswith("application/json"):
+                try:
+                    fields = await request.json()
+                except (ValueError, RecursionError) as error:
+                    raise MsekitError(f"the body is not JSON: {error}") from error
+                if not isinstance(fields, dict):
+                    raise MsekitError("the body is not a JSON object")
+                if stray := sorted(set(map(str, fields)) - {"text", "plug_in", "sample", *MODALITIES}):
+                    raise MsekitError(f"unknown key '{stray[0]}'")
+                if any(isinstance(fields.get(name), str) for name in MODALITIES):
+                    raise MsekitError("features are nested lists here", fix="Upload files by a multipart form.")
+            else:
+                fields = await self._form(request)
+            return JSONResponse((await self.answer(fields)).record())
+        except MsekitError as error:
+            return JSONResponse({"error": str(error)}, status_code=_status(error))
+
+    async def plug_ins(self, _: Request) -> Response:
+        """What can be asked."""
+        return JSONResponse([self._described(name) for name in self.engine.host.names])
+
+    def _described(self, name: str) -> dict[str, Any]:
+        described = self.engine.host.plug_in(name).description
+        shelf = self.shelves.get(name)
+        return {
+            "name": name,
+            "task": described.dataset.task,
+            "labels": described.labels,
+            "language": described.dataset.language,
+            "widths": dict(described.widths),
+            "estimate": described.estimate,
+            "samples": len(shelf) if shelf else 0,
+        }
+
+    async def _form(self, request: Request) -> dict[str, Any]:
+        try:
+            form = await request.form(max_files=3, max_fields=8, max_part_size=1 << 20)
+        except HTTPException as error:
+            raise MsekitError(f"the form cannot be read: {error.detail}") from error
+        return {key: value for key, value in form.items() if not isinstance(value, UploadFile) or value.filename}
+
+    async def answer(self, fields: Mapping[str, Any]) -> Answer:
+        """Predict what a form or a JSON object asks.
+
+        Raises:
+            MsekitError: It cannot be used.
+            BusyError: Too many wait.
+        """
+        names = self.engine.host.names
+        name = str(fields.get("plug_in") or names[0])
+        if name not in names:
+            raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, names))
+        async with self.gate:
+            variants = await run_in_threadpool(self._variants, name, fields)
+        predictions = await asyncio.wrap_future(self.engine.submit(name, list(variants.values())))
+        full, *withheld = predictions
+        return Answer(name, full, dict(zip(list(variants)[1:], withheld, strict=True)))
+
+    def _variants(self, name: str, fields: Mapping[str, Any]) -> dict[str, Prepared]:
+        """The sample as given, under "", then with each modality withheld."""
+        description = self.engine.host.plug_in(name).description
+        text, given = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
+        if fields.get("sample"):
+            text, given = self._from_shelf(name, str(fields["sample"]))
+        with tempfile.TemporaryDirectory(prefix="msekit-") as folder:
+            uploads = {key: value for key, value in fields.items() if isinstance(value, UploadFile)}
+            for key, upload in uploads.items():
+                given.pop(key, None)
+                given |= {
+                    modality: value
+                    for modality, value in features_of_upload(key, upload, description, Path(folder)).items()
+                    if modality not in uploads or modality == key
+                }
+            if not str(text).strip() and all(given.get(key) is None for key in MODALITIES):
+                raise MsekitError("there is nothing to read: type a text, or add a file")
+            full = prepare(description, "full", text, given)
+        present = [key for key in MODALITIES if len(getattr(full, key))]
+        hidden = [(key,) for key in present] + ([tuple(present)] if len(present) > 1 else [])
+        variants = {"": full}
+        for keys in hidden:
+            kept = {key: getattr(full, key) for key in present if key not in keys}
+            variants[" and ".join(keys)] = prepare(description, "without", text, kept)
+        return variants
+
+    def _from_shelf(self, name: str, number: str) -> tuple[str, dict[str, Any]]:
+        shelf = self.shelves.get(name)
+        if shelf is None or not number.isascii() or not number.isdigit() or int(number) >= len(shelf):
+            raise MsekitError(f"no sample '{number[:20]}' to pick")
+        return shelf.table.texts[int(number)], shelf.given(int(number))
+
+    def _page(
+        self,
+        request: Request,
+        chosen: str,
+        form: Mapping[str, Any] | None = None,
+        answer: Answer | None = None,
+        error: str | None = None,
+        status: int = 200,
+    ) -> HTMLResponse:
+        shelf = self.shelves.get(chosen)
+        sample = str((form or {}).get("sample") or "")
+        context = {
+            "plug_ins": [self._described(name) for name in self.engine.host.names],
+            "chosen": chosen,
+            "described": self._described(chosen),
+            "shelf": [shelf.title(index) for index in range(len(shelf))] if shelf else [],
+            "sample": sample,
+            "truth": shelf.truth(int(sample)) if shelf and answer and sample else None,
+            "text": (form or {}).get("text") or "",
+            "answer": answer,
+            "columns": _columns(answer),
+            "rows": _rows(answer),
+            "error": error,
+            "limit": LARGEST_BODY >> 20,
+        }
+        return self.page.TemplateResponse(request, "page.html", context, status_code=status)
+
+
+def _status(error: MsekitError) -> int:
+    return 503 if isinstance(error, BusyError) else 400
+
+
+def _columns(answer: Answer | None) -> list[tuple[str, str]]:
+    """Heading and prediction of each column."""
+    if answer is None:
+        return []
+    shown = {"all that was given": answer.full} | {f"without {name}": one for name, one in answer.without.items()}
+    return [
+        (title, f"{one.prediction:+.2f}" if isinstance(one.prediction, float) else one.prediction)
+        for title, one in shown.items()
+    ]
+
+
+def _rows(answer: Answer | None) -> list[tuple[str, list[float]]]:
+    """Label → its probability in every column; a fine grid of intensities is summed into a dozen ranges."""
+    if answer is None:
+        return []
+    scores = [one.scores for one in (answer.full, *answer.without.values())]
+    labels = list(scores[0])
+    size = math.ceil(len(labels) / _MOST_ROWS)
+    groups = [labels[start : start + size] for start in range(0, len(labels), size)]
+    return [
+        (
+            group[0] if len(group) == 1 else f"{group[0]} … {group[-1]}",
+            [sum(one[key] for key in group) for one in scores],
+        )
+        for group in groups
+    ]
+
+
+def create_app(engine: Engine, shelves: Mapping[str, Shelf], hosts: list[str] | None = None) -> Starlette:
+    """The site as an ASGI application.
+
+    Args:
+        engine: The queue in front of the plug-ins.
+        shelves: Plug-in → samples to pick from.
+        hosts: Names under which browsers may reach it; None for loopback's.
+    """
+    site = Site(engine, shelves)
+    loopback = ["localhost", "127.0.0.1", "[::1]"]
+    return Starlette(
+        routes=[
+            Route("/", site.show, methods=["GET"]),
+            Route("/", site.ask, methods=["POST"]),
+            Route("/api/plug-ins", site.plug_ins, methods=["GET"]),
+            Route("/api/predict", site.predict, methods=["POST"]),
+        ],
+        middleware=[Middleware(Limits), Middleware(TrustedHostMiddleware, allowed_hosts=hosts or loopback)],
+    )

@@ -1,0 +1,104 @@
+"""Requests from many clients → batches on one backbone, through a bounded queue.
+
+One thread computes. It joins requests for the same plug-in that wait at the same time, so fifty clients cost little
+more than one; who comes when the queue is full is told so at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from msekit.errors import MsekitError
+from msekit.inference.host import PlugInHost
+from msekit.inference.plugin import Prediction
+from msekit.inference.samples import Prepared
+
+
+class BusyError(MsekitError):
+    """The queue is full; the same request may work in a moment."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    plug_in: str
+    samples: Sequence[Prepared]
+    answer: Future[list[Prediction]]
+
+
+class Engine:
+    """The queue in front of a host.
+
+    Args:
+        host: The plug-ins.
+        batch_size: Most samples computed together.
+        longest: Most samples that may wait.
+    """
+
+    def __init__(self, host: PlugInHost, batch_size: int = 16, longest: int = 512) -> None:
+        self.host, self.batch_size, self.longest = host, batch_size, longest
+        self._waiting: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._open = True
+        self._thread = threading.Thread(target=self._work, name="msekit-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Samples in the queue."""
+        return sum(len(job.samples) for job in list(self._waiting))
+
+    def submit(self, plug_in: str, samples: Sequence[Prepared]) -> Future[list[Prediction]]:
+        """Queue samples for a plug-in.
+
+        Raises:
+            BusyError: Too many wait already.
+        """
+        job = _Job(plug_in, samples, Future())
+        with self._changed:
+            if not self._open or self.waiting + len(samples) > self.longest:
+                raise BusyError("the server is busy", fix="Try again in a moment.")
+            self._waiting.append(job)
+            self._changed.notify()
+        return job.answer
+
+    def close(self) -> None:
+        """Finish what waits, then stop."""
+        with self._changed:
+            self._open = False
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while jobs := self._next():
+            try:
+                plug_in = self.host.plug_in(jobs[0].plug_in)
+                samples = [sample for job in jobs for sample in job.samples]
+                predictions = plug_in.predict_prepared(samples, batch_size=self.batch_size)
+            except Exception as error:  # whatever it is, the clients who wait must hear of it and the thread must live
+                for job in jobs:
+                    job.answer.set_exception(error)
+                continue
+            start = 0
+            for job in jobs:
+                job.answer.set_result(predictions[start : start + len(job.samples)])
+                start += len(job.samples)
+
+    def _next(self) -> list[_Job]:
+        """The oldest job and others for its plug-in that fit into its batch; none when closed and empty."""
+        with self._changed:
+            while self._open and not self._waiting:
+                self._changed.wait()
+            if not self._waiting:
+                return []
+            taken = [self._waiting.popleft()]
+            room = self.batch_size - len(taken[0].samples)
+            for job in list(self._waiting):
+                if job.plug_in == taken[0].plug_in and len(job.samples) <= room:
+                    self._waiting.remove(job)
+                    taken.append(job)
+                    room -= len(job.samples)
+            return taken
