@@ -40,10 +40,7 @@ def audio_features(samples_S: np.ndarray, name: str) -> np.ndarray:
     """
     if len(samples_S) < _SHORTEST:
         raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")
-    if name == "egemaps":
-        frames_LD = _smile().process_signal(samples_S, SAMPLE_RATE).to_numpy()
-    else:
-        frames_LD = _log_mel(samples_S)
+    frames_LD = _egemaps(samples_S) if name == "egemaps" else _log_mel(samples_S)
     return np.ascontiguousarray(frames_LD, dtype=np.float32)
 
 
@@ -61,6 +58,11 @@ def _smile() -> Any:
     return opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.LowLevelDescriptors
     )
+
+
+def _egemaps(samples_S: np.ndarray) -> np.ndarray:
+    frames_LD: np.ndarray = _smile().process_signal(samples_S, SAMPLE_RATE).to_numpy()
+    return frames_LD
 
 
 def _log_mel(samples_S: np.ndarray) -> np.ndarray:

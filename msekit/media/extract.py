@@ -133,7 +133,8 @@ def _stamp(path: Path) -> list[int]:
 def _all(clips: Sequence[Clip], plan: Plan, output: Path, workers: int) -> Iterator[Outcome]:
     """Outcomes as they come. A clip that ends its process is found by doing the lost ones one at a time."""
     context = multiprocessing.get_context("spawn")
-    waiting, lost = list(reversed(clips)), []
+    waiting = list(reversed(clips))
+    lost: list[Clip] = []
     running: dict[Future[Outcome], Clip] = {}
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         while running or (waiting and not lost):

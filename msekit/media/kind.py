@@ -25,7 +25,7 @@ class Extractor(BaseModel):
 
 
 def check_kind(modality: str, trained: Extractor | None, given: Extractor | None, where: object = None) -> None:
-    """Refuse features of another kind than a plug-in was trained on; where either is not on record, there is no telling.
+    """Refuse features of another kind than a plug-in was trained on; what is not on record cannot be compared.
 
     Raises:
         MsekitError: Both are known and differ.

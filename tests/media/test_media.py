@@ -208,5 +208,5 @@ def test_kinds_are_compared() -> None:
     one, other = Extractor(name="egemaps", version="2.6.0"), Extractor(name="egemaps", version="2.5.0")
     check_kind("audio", one, one)
     check_kind("audio", one, None)
-    with pytest.raises(MsekitError, match="these are of egemaps 2.5.0"):
+    with pytest.raises(MsekitError, match=r"these are of egemaps 2\.5\.0"):
         check_kind("audio", one, other)
