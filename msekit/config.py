@@ -1,22 +1,23 @@
 """RunConfig: every setting of a run, checked. Unknown keys are errors that name the nearest key.
 
-A run is resolved in layers, each overriding the one before: defaults, the recipe, the published settings of the
-(backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
+A run is resolved in layers, each overriding the one before: defaults, the machine's profile, the recipe, the
+published settings of the (backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
 from msekit.paper import PUBLISHED
+from msekit.profiles import default_profile, read_profile
 
 Recipe = Literal["paper", "kit"]
 Modality = Literal["audio", "vision"]
@@ -56,8 +57,26 @@ class DataConfig(_Section):
     """Train on this many samples, drawn by a fixed seed; None for all."""
     without: tuple[Modality, ...] = ()
     """Modalities withheld from training and testing alike."""
+    on_missing: Literal["zero", "learned", "drop", "error"] = "zero"
+    """What becomes of samples that lack a modality: see `data/missing.py`."""
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance that a modality is withheld from a sample in training, for each by itself; treated as `on_missing` says
+    (under `drop` and `error` as by `zero`)."""
+    context: int = Field(0, ge=0)
+    """Previous utterances of the dialogue put before the text, as far as the text limit allows."""
     dtype: Literal["float32", "float16"] = "float32"
     """Precision of the features in the cache."""
+
+
+class DescriptionConfig(_Section):
+    """What a data set of one's own is, or what is otherwise than its catalogue entry or YAML says; None: as there."""
+
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers (erc)."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest intensity (msa)."""
+    language: Literal["en", "zh"] | None = None
+    prompt: str | None = None
 
 
 class OptimConfig(_Section):
@@ -80,14 +99,21 @@ class OptimConfig(_Section):
     """Largest gradient norm; None leaves gradients as they are."""
 
 
+def _yaml_switch(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class BackboneConfig(_Section):
     """How the frozen LLM is held."""
 
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that has it, fp32 otherwise."""
-    quantization: Literal["none"] = "none"
-    checkpointing: bool = False
-    """Recompute layers in the backward pass: less memory, about a third more time."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    double_quantization: bool = False
+    """Quantise the scales of nf4 too: 0.4 bit per weight less."""
+    checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
+    """Recompute layers in the backward pass: less memory, about a third more time. `auto`: where the plan needs it."""
 
 
 class EvaluationConfig(_Section):
@@ -107,7 +133,10 @@ class RunConfig(_Section):
     """Catalogue name, or the path of a YAML that describes one's own."""
     source: Path | None = None
     """Folder or file of the published features."""
+    description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
+    profile: str | None = None
+    """Name of the machine's profile, or the path of one: `msekit.profiles`."""
     seed: int = Field(1111, ge=0)
     output: Path
     adapter: AdapterConfig = AdapterConfig()
@@ -142,6 +171,7 @@ OPTIONS_OF_THEIR_OWN = {
     "output": "--output",
     "seed": "--seeds",
     "recipe": "--recipe",
+    "profile": "--profile",
 }
 
 
@@ -194,7 +224,9 @@ def resolve(
     backbone, dataset = canonical_name(str(asked.get("backbone"))), str(asked.get("dataset"))
     asked["backbone"] = backbone
     recipe = str(asked.setdefault("recipe", default_recipe(backbone, dataset)))
+    asked["profile"] = str(asked.get("profile") or default_profile())
     merged: dict[str, Any] = {}
+    _merge(merged, read_profile(asked["profile"]).settings)
     _merge(merged, RECIPES.get(recipe, {}))
     if recipe == "kit" and task == "msa":
         _merge(merged, KIT_FOR_INTENSITIES)

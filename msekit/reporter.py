@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,17 @@ class Reporter:
         """Say that something takes a while."""
         with self.console.status(escape(text)):
             yield
+
+    @contextmanager
+    def rows(self, text: str) -> Iterator[Callable[[str, int], None]]:
+        """Say that rows pass; call what it yields with the split and the number of its rows so far."""
+        with self.console.status(escape(text)) as status:
+
+            def passed(split: str, rows: int) -> None:
+                if rows % 64 == 0:
+                    status.update(escape(f"{text}: {split}, {rows} rows"))
+
+            yield passed
 
     @contextmanager
     def bar(self, text: str, total: int, start: int = 0) -> Iterator[Any]:

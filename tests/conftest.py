@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 # before any of our imports: nothing may reach out, and two test processes must not fight over the cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,3 +40,23 @@ def tiny(own_cache: Path):
     from msekit.backbones.load import load_backbone
 
     return load_backbone("tiny-llama", device="cpu")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A local hub; this process's huggingface_hub client, and that of its children, talks to it alone."""
+    from huggingface_hub import constants
+
+    with HubServer() as server:
+        environment = server.environment(tmp_path / "hf-home")
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        # the client reads its environment when it is imported, which may have happened
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf-home" / "hub"))
+        monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "hf-home"))
+        yield server

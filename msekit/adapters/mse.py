@@ -143,6 +143,8 @@ class MSEAdapter(nn.Module):
         pseudo_tokens: P.
         hidden: h, width of the mixture.
         conditioning: `paper`, `unit` or `centred`; see the module's docstring.
+        learned_absent: Train a vector per modality that takes the projected vector's place where the modality is
+            absent from a sample or has no encoder; zero at first, as without it.
     """
 
     def __init__(
@@ -155,9 +157,12 @@ class MSEAdapter(nn.Module):
         pseudo_tokens: int,
         hidden: int = 256,
         conditioning: Conditioning = "paper",
+        learned_absent: bool = False,
     ) -> None:
         super().__init__()
         self.conditioning = conditioning
+        stand_ins = {name: nn.Parameter(torch.zeros(hidden)) for name in ("audio", "vision")}
+        self.absent = nn.ParameterDict(stand_ins) if learned_absent else None
         self.audio_encoder = ModalityEncoder(audio_dim, audio_hidden, hidden) if audio_dim else None
         self.vision_encoder = ModalityEncoder(vision_dim, vision_hidden, hidden) if vision_dim else None
         self.text_guide_mixer = TextGuideMixer(text_dim, hidden, conditioning)
@@ -188,12 +193,20 @@ class MSEAdapter(nn.Module):
         """
         guide_Bh = self.text_guide_mixer.guide(text_embeddings, text_mask)
         sum_Bh = guide_Bh * 0  # keeps W_t in the graph where both modalities are absent: DDP waits for its gradient
-        for encoder, frames, lengths in (
-            (self.audio_encoder, audio, audio_lengths),
-            (self.vision_encoder, vision, vision_lengths),
+        for name, encoder, frames, lengths in (
+            ("audio", self.audio_encoder, audio, audio_lengths),
+            ("vision", self.vision_encoder, vision, vision_lengths),
         ):
             if encoder is not None and frames is not None and lengths is not None:
-                sum_Bh = sum_Bh + self.text_guide_mixer(encoder(frames, lengths), guide_Bh)
+                vector_Bh = encoder(frames, lengths)
+                if self.absent is not None:  # in the graph even where no sample lacks it: DDP waits for its gradient
+                    present_B1 = (lengths > 0)[:, None].to(vector_Bh.device)
+                    vector_Bh = torch.where(present_B1, vector_Bh, self.absent[name])
+            elif self.absent is not None:
+                vector_Bh = self.absent[name].expand_as(guide_Bh)
+            else:
+                continue
+            sum_Bh = sum_Bh + self.text_guide_mixer(vector_Bh, guide_Bh)
         if self.conditioning != "paper":
             sum_Bh = F.layer_norm(sum_Bh, sum_Bh.shape[-1:])
         return self.projector(self.multi_scale_fusion(sum_Bh))

@@ -29,6 +29,7 @@ def mse_parameter_count(
     vision_hidden: int,
     pseudo_tokens: int,
     hidden: int = 256,
+    learned_absent: bool = False,
 ) -> int:
     """Trainable parameters of the MSE-Adapter (the paper's Figure 2).
 
@@ -40,9 +41,10 @@ def mse_parameter_count(
         vision_hidden: Hidden size of the vision LSTM.
         pseudo_tokens: Pseudo tokens put before the text, n.
         hidden: Width that every modality is projected to before the mix, h.
+        learned_absent: Count a trained stand-in of width h for each of the two modalities.
 
     Returns:
-        The exact number; learned stand-ins for absent modalities (opt-in) are not counted.
+        The exact number.
     """
     encoders = modality_encoder(audio_width, audio_hidden, hidden)
     encoders += modality_encoder(vision_width, vision_hidden, hidden)
@@ -50,4 +52,4 @@ def mse_parameter_count(
     mlps = sum(linear(hidden, text_dim // k) + linear(text_dim // k, hidden) for k in SCALES)
     mix = linear(len(SCALES), 1)  # the 1×1 convolution over the stacked scales
     projector = linear(hidden, text_dim) + linear(1, pseudo_tokens)  # W_3 and W_4
-    return encoders + text_guide_mixer + mlps + mix + projector
+    return encoders + text_guide_mixer + mlps + mix + projector + (2 * hidden if learned_absent else 0)

@@ -3,30 +3,133 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from msekit.errors import MsekitError
+
+Loader = Literal["transformers", "smollm2-wheel", "tiny-llama", "qwen1", "chatglm3"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Published figures of a decoder with gated MLPs and RMS norms, for commands that load nothing.
+
+    They are compared with the checkpoint whenever it is loaded.
+    """
+
+    hidden_size: int
+    """Width of the embeddings, d."""
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    """Width inside the MLP, f: its three matrices are (f, d), (f, d) and (d, f)."""
+    vocab_size: int
+    """Rows of the embedding matrix, padding rows included."""
+    trained_length: int
+    """Tokens of the longest sequence that it was trained for."""
+    tied: bool = False
+    """The LM head is the embedding matrix."""
+    qkv_bias: bool = False
+
+    @property
+    def attention_parameters(self) -> int:
+        """Of one layer: the query, key and value projections and the output projection."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        biases = queries + 2 * keys if self.qkv_bias else 0
+        return self.hidden_size * (2 * queries + 2 * keys) + biases
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer: attention, MLP and two norms."""
+        return self.attention_parameters + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model; tied matrices count once."""
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+        return embeddings + self.layers * self.layer_parameters + self.hidden_size
 
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """Where an LLM comes from and the published figures of its architecture."""
+    """Where an LLM comes from, and the published figures of its architecture."""
 
     name: str
-    hidden_size: int
-    """Width of its embeddings, for commands that load nothing; checked against the checkpoint when it is loaded."""
-    loader: Literal["transformers", "smollm2-wheel", "tiny-llama", "qwen1", "chatglm3"]
+    architecture: Architecture
+    loader: Loader
     licence: str
     hub: str | None = None
     """Hub model repository."""
+    revision: str | None = None
+    """Commit of the hub repository; None for its main branch."""
+    stored_bytes: int = 2
+    """Bytes per parameter in the published files."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embeddings."""
+        return self.architecture.hidden_size
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Size of the published weights."""
+        return self.architecture.parameters * self.stored_bytes
 
 
+def _qwen1(hidden: int, layers: int, heads: int, intermediate: int, vocabulary: int, length: int) -> Architecture:
+    return Architecture(hidden, layers, heads, heads, 128, intermediate, vocabulary, length, qkv_bias=True)
+
+
+_CONFIG_KEYS = {
+    "hidden_size": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "intermediate_size",
+    "vocab_size": "vocab_size",
+    "tied": "tie_word_embeddings",
+}
+_TONGYI = "Tongyi Qianwen"
 BACKBONES: dict[str, BackboneEntry] = {
     entry.name: entry
     for entry in (
-        BackboneEntry("qwen-1.8b", 2048, "qwen1", "Tongyi Qianwen Research", "Qwen/Qwen-1_8B"),
-        BackboneEntry("chatglm3-6b", 4096, "chatglm3", "ChatGLM3", "THUDM/chatglm3-6b-base"),
-        BackboneEntry("llama2-7b", 4096, "transformers", "Llama 2 Community", "meta-llama/Llama-2-7b-hf"),
-        BackboneEntry("smollm2-135m", 576, "smollm2-wheel", "Apache-2.0"),
-        BackboneEntry("tiny-llama", 64, "tiny-llama", "Apache-2.0"),
+        BackboneEntry(
+            "qwen-1.8b", _qwen1(2048, 24, 16, 5504, 151936, 8192), "qwen1", f"{_TONGYI} Research", "Qwen/Qwen-1_8B"
+        ),
+        BackboneEntry("qwen-7b", _qwen1(4096, 32, 32, 11008, 151936, 8192), "qwen1", _TONGYI, "Qwen/Qwen-7B"),
+        BackboneEntry("qwen-14b", _qwen1(5120, 40, 40, 13696, 152064, 2048), "qwen1", _TONGYI, "Qwen/Qwen-14B"),
+        BackboneEntry("qwen-72b", _qwen1(8192, 80, 64, 24576, 152064, 32768), "qwen1", _TONGYI, "Qwen/Qwen-72B"),
+        BackboneEntry(
+            "chatglm3-6b",
+            Architecture(4096, 28, 32, 2, 128, 13696, 65024, 32768, qkv_bias=True),
+            "chatglm3",
+            "ChatGLM3-6B",
+            "THUDM/chatglm3-6b-base",
+        ),
+        BackboneEntry(
+            "llama2-7b",
+            Architecture(4096, 32, 32, 32, 128, 11008, 32000, 4096),
+            "transformers",
+            "Llama 2 Community",
+            "meta-llama/Llama-2-7b-hf",
+        ),
+        BackboneEntry(
+            "smollm2-135m",
+            Architecture(576, 30, 9, 3, 64, 1536, 49152, 8192, tied=True),
+            "smollm2-wheel",
+            "Apache-2.0",
+            stored_bytes=4,
+        ),
+        BackboneEntry(
+            "tiny-llama",
+            Architecture(64, 2, 4, 2, 16, 128, 259, 4096),
+            "tiny-llama",
+            "Apache-2.0",
+            stored_bytes=4,
+        ),
     )
 }
 
@@ -34,3 +137,22 @@ BACKBONES: dict[str, BackboneEntry] = {
 def canonical_name(backbone: str) -> str:
     """The catalogue name of a backbone that is given by its hub id; anything else as it is."""
     return next((name for name, entry in BACKBONES.items() if entry.hub == backbone), backbone)
+
+
+def check_architecture(backbone: str, config: Any) -> None:
+    """Compare a loaded checkpoint with its catalogue entry, if it has one.
+
+    Args:
+        backbone: Catalogue name or hub id; anything else is not compared.
+        config: The model's transformers config.
+
+    Raises:
+        MsekitError: Naming the figure that differs.
+    """
+    entry = BACKBONES.get(canonical_name(backbone))
+    if entry is None:
+        return
+    for figure, key in _CONFIG_KEYS.items():
+        found, published = getattr(config, key, None), getattr(entry.architecture, figure)
+        if found is not None and found != published:
+            raise MsekitError(f"the checkpoint of {entry.name} has {key} {found}; published is {published}")

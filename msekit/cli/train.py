@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msekit.cli import options
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -19,11 +20,23 @@ def train_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder or hub id of a causal LM.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
+    profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
+    on_missing: Annotated[
+        str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
@@ -34,10 +47,13 @@ def train_command(
         "backbone": backbone,
         "dataset": dataset,
         "source": source and source.resolve(),
+        "description": options.description(labels, span, language, prompt),
         "recipe": recipe,
+        "profile": profile,
+        "model": {"quantization": quantization},
         "output": output,
         "optim": {"epochs": epochs},
-        "data": {"limit_train": limit_train},
+        "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
     runs, folder = plan_runs(given, config, seeds, overrides or [])
     if dry_run:
@@ -45,6 +61,11 @@ def train_command(
 
         show_run(runs[0])
         return
+    train_all(runs, folder, resume)
+
+
+def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
+    """Train one run after the other and show their summary."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
@@ -87,7 +108,9 @@ def plan_runs(
         if not (given[key] or in_file.get(key)):
             raise MsekitError(f"no {key} given", fix=f"Name one with {option}.")
     dataset = str(given["dataset"] or in_file["dataset"])
-    spec = resolve_dataset(dataset, given["source"])
+    asked = {key: value for key, value in (given.get("description") or {}).items() if value is not None}
+    described = (in_file.get("description") or {}) | asked
+    spec = resolve_dataset(dataset, given["source"] or in_file.get("source"), described)
     backbone = str(given["backbone"] or in_file["backbone"])
     if Path(dataset).suffix in (".yaml", ".yml"):
         given["dataset"] = str(Path(dataset).resolve())
@@ -117,7 +140,7 @@ def find_run_file(name: str) -> Path:
 
     if Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in shipped("configs").rglob("*.yaml")}
+    known = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
     if name in known:
         return known[name]
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from msekit.data.cache import SplitTable
 from msekit.data.features import Preprocessor
+from msekit.data.missing import MODALITIES
 
 _BUCKET_BATCHES = (
     50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
@@ -42,12 +43,17 @@ class Batch:
     """(B,) int64, position of the true label in the LabelSpace."""
     weight: Tensor
     """(B,) float32; 0 for a filler sample that must not count."""
+    context_lengths: Tensor | None = None
+    """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
 
     @property
     def text_mask(self) -> Tensor:
-        """(B, T) int64, 1 at real tokens."""
-        steps_T = torch.arange(self.text_ids.shape[1], device=self.text_ids.device)
-        return (steps_T[None] < self.text_lengths[:, None]).long()
+        """(B, T) int64, 1 at the tokens of the utterance itself: what guides the adapter."""
+        steps_T = torch.arange(self.text_ids.shape[1], device=self.text_ids.device)[None]
+        own_BT = steps_T < self.text_lengths[:, None]
+        if self.context_lengths is not None:
+            own_BT &= steps_T >= self.context_lengths[:, None]
+        return own_BT.long()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -75,6 +81,20 @@ class Noise:
             frames_BLD[row] += self.deviation * torch.from_numpy(noise_LD)
 
 
+@dataclass(frozen=True)
+class ModalityDropout:
+    """Withholds modalities in training: the same ones for a seed, epoch and sample, whatever else is in the batch."""
+
+    probability: float
+    seed: int
+    epoch: int
+
+    def drops(self, index: int, modality: int) -> bool:
+        """Whether a sample goes without a modality in this epoch."""
+        generator = np.random.default_rng((self.seed, self.epoch, index, len(MODALITIES) + modality))  # not the noise's
+        return bool(generator.random() < self.probability)
+
+
 class Collator:
     """Positions in a split → Batch.
 
@@ -97,6 +117,11 @@ class Collator:
         self.split, self.text_ids, self.labels = split, text_ids, labels
         self.audio, self.vision = audio, vision
         self.noise: Noise | None = None
+        self.dropout: ModalityDropout | None = None
+        self.withheld: frozenset[str] = frozenset()
+        """Modalities that every sample is given without."""
+        self.context_lengths = np.zeros(len(split), dtype=np.int64)
+        """(N,) tokens at the beginning of each text that are earlier utterances, not its own."""
         self.audio_of = np.arange(len(split))
         self.vision_of = np.arange(len(split))
 
@@ -113,8 +138,8 @@ class Collator:
     def __call__(self, indices: Sequence[int], counted: bool = True) -> Batch:
         """Collate the samples at these positions; `counted=False` makes fillers of weight 0."""
         texts = [torch.tensor(self.text_ids[i], dtype=torch.long) for i in indices]
-        audio = self.audio and _pad([self.audio(self.split.audio(int(self.audio_of[i]))) for i in indices])
-        vision = self.vision and _pad([self.vision(self.split.vision(int(self.vision_of[i]))) for i in indices])
+        audio = self.audio and _pad([self._frames(0, self.audio, i, self.audio_of) for i in indices])
+        vision = self.vision and _pad([self._frames(1, self.vision, i, self.vision_of) for i in indices])
         if self.noise is not None:
             for modality, padded in enumerate((audio, vision)):
                 if padded:
@@ -129,7 +154,15 @@ class Collator:
             vision_lengths=vision[1] if vision else None,
             label=torch.from_numpy(self.labels[list(indices)]).long(),
             weight=torch.full((len(indices),), float(counted)),
+            context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
         )
+
+    def _frames(self, modality: int, way: Preprocessor, index: int, source_of: np.ndarray) -> np.ndarray:
+        """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
+        name = MODALITIES[modality]
+        frames_LD = way(getattr(self.split, name)(int(source_of[index])))
+        withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
+        return frames_LD[:0] if withheld else frames_LD
 
 
 def _pad(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,8 @@ from pydantic import BaseModel, ValidationError
 
 from msekit.data import synthetic
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.published import PublishedSet, Row
+from msekit.data.rows import Contents, Row, Source
+from msekit.data.sources import open_source
 from msekit.data.storage import (
     CacheSettings,
     ModalityInfo,
@@ -116,20 +117,16 @@ def prepare(
     Raises:
         MsekitError: The published files are missing or wrong, or the cache cannot be written.
     """
-    folder = (root if root is not None else cache_root()) / "datasets"
-    published = None if spec.layout == "synthetic" else PublishedSet(spec)
-    fingerprint = _fingerprint(spec, settings, published.source_files if published else [], folder)
-    path = folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
-    info = _checked(path, fingerprint)
+    source, fingerprint, path = _place(spec, settings, root)
+    folder, info = path.parent, _checked(path, fingerprint)
     if info is None:
-        rows = published.rows if published else lambda split: synthetic.synthetic_rows(spec.name, split)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / f".{path.name}.lock"):
                 info = _checked(path, fingerprint)  # another process may have built it meanwhile
                 if info is None:
                     _remove_leftovers(folder, path.name)
-                    info = _build(spec, settings, fingerprint, rows, path, progress)
+                    info = _build(spec, settings, fingerprint, source.rows, path, progress)
         except OSError as error:
             raise MsekitError(
                 f"the cache cannot be written: {error}",
@@ -139,6 +136,24 @@ def prepare(
     _check_widths(spec, info)
     warnings = list(dict.fromkeys([*info.warnings, *_size_warnings(spec, info)]))
     return Cache(path, info.model_copy(update={"warnings": warnings}))
+
+
+def is_prepared(spec: DatasetSpec, settings: CacheSettings, root: Path | None = None) -> bool:
+    """Whether the cache of a data set is there and undamaged.
+
+    Raises:
+        MsekitError: The published files are missing.
+    """
+    _, fingerprint, path = _place(spec, settings, root)
+    return _checked(path, fingerprint) is not None
+
+
+def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tuple[Source, str, Path]:
+    """The rows of a data set, its fingerprint and its cache's folder."""
+    folder = (root if root is not None else cache_root()) / "datasets"
+    source = open_source(spec)
+    fingerprint = _fingerprint(spec, settings, source.source_files, folder)
+    return source, fingerprint, folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
 
 
 def open_cache(path: Path) -> Cache:
@@ -191,6 +206,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], 
         "sources": _hashes(files, folder / "hashes.json"),
         "generator": [spec.name, synthetic.VERSION] if spec.layout == "synthetic" else None,
     }
+    if spec.layout == "folder":  # a feature file belongs to a sample by its name
+        decides["names"] = [path.relative_to(files[0].parent).as_posix() for path in files]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -230,6 +247,8 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
 
 def _remove_leftovers(folder: Path, own: str) -> None:
     """Delete what killed builds left: those of `own`, whose lock is held, and any other whose lock is free."""
+    for memo in folder.glob(".hashes.json.*"):
+        memo.unlink(missing_ok=True)  # whoever is writing it now only loses a saving of time
     for leftover in folder.glob(".*.build-*"):
         name = leftover.name[1:].rpartition(".build-")[0]
         if name == own:
@@ -252,9 +271,11 @@ def _build(
     building.mkdir()
     try:
         modalities = (ModalityWriter("audio", settings.dtype), ModalityWriter("vision", settings.dtype))
-        warnings: list[str] = []
+        contents, warnings = Contents(), list[str]()
         splits = {
-            split: write_split(spec, rows(split), split, building / f"{split}.arrow", modalities, warnings, progress)
+            split: write_split(
+                spec, rows(split), split, building / f"{split}.arrow", modalities, contents, warnings, progress
+            )
             for split in SPLITS
         }
         for modality in modalities:

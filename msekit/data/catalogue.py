@@ -6,8 +6,9 @@ wording of what the paper's Appendix C asks for (state the range, or the label s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,7 +16,8 @@ from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
 
 SPLITS = ("train", "valid", "test")
-Layout = Literal["msa-pickle", "erc-pickle", "synthetic"]
+Task = Literal["msa", "erc"]
+Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 
 
 class DatasetSpec(BaseModel):
@@ -25,7 +27,7 @@ class DatasetSpec(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Letters, digits, `_`, `-` and `.`: it names folders."""
-    task: Literal["msa", "erc"]
+    task: Task
     """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
     language: Literal["en", "zh"] = "en"
     layout: Layout
@@ -50,6 +52,8 @@ class DatasetSpec(BaseModel):
     """Expected samples in train, valid and test."""
     hub: str | None = None
     """Hub data set repository with the processed features."""
+    hub_revision: str | None = None
+    """Commit, tag or branch of it; None for the newest."""
 
     @model_validator(mode="after")
     def _labels_or_range(self) -> DatasetSpec:
@@ -127,6 +131,18 @@ DATASETS: dict[str, DatasetSpec] = {
             hub="AZYoung/SIMSV2_processed",
         ),
         DatasetSpec(
+            name="sims",
+            task="msa",
+            language="zh",
+            layout="msa-pickle",
+            range=(-1.0, 1.0),
+            files="unaligned_39.pkl",
+            text_limit=50,
+            audio_width=33,
+            vision_width=709,
+            split_sizes=(1368, 456, 457),
+        ),
+        DatasetSpec(
             name="meld",
             task="erc",
             layout="erc-pickle",
@@ -176,32 +192,57 @@ def read_spec(path: Path) -> DatasetSpec:
     unknown = [key for key in raw if key not in DatasetSpec.model_fields]
     if unknown:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
-    try:
-        spec = DatasetSpec(**raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
-        raise MsekitError(f"{key}: {first['msg']}", where=path) from error
+    spec = _checked(raw, path)
+    if spec.source is None and spec.hub is not None:
+        return spec
     source = spec.source if spec.source is not None else Path(".")
     return spec.model_copy(update={"source": (path.parent / source).resolve()})
 
 
-def resolve_dataset(name: str, source: Path | None = None) -> DatasetSpec:
-    """Find a data set by catalogue name or by the path of a YAML that describes it.
+def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
+    try:
+        return DatasetSpec(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "description"
+        raise MsekitError(f"{key}: {first['msg']}", where=where) from error
+
+
+def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:
+    """Find a data set by catalogue name or by the path of a YAML that describes it, or describe it by options.
 
     Args:
-        name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`.
-        source: Where its published features lie; overrides what the YAML says.
+        name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
+        source: Where its features lie; overrides what the YAML says.
+        options: `labels`, `range`, `language`, `prompt`: override what is known; None counts as not given. A set
+            that is neither in the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
 
     Raises:
-        MsekitError: No such name or file (the nearest names are offered).
+        MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    if source is not None:
+        given["source"] = Path(source).resolve()
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(Path(name))
+    elif "labels" in given or "range" in given:
+        if source is None:
+            raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
+        task: Task = "erc" if "labels" in given else "msa"
+        return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **given}, name)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
-    return spec if source is None else spec.model_copy(update={"source": Path(source).resolve()})
+    return _checked(spec.model_dump() | given, name) if given else spec
+
+
+def layout_of(source: Path, task: Task) -> Layout:
+    """The layout that a folder's or file's name shows: one's own, or else the published one of the task."""
+    if any(source.glob("samples.*")):
+        return "folder"
+    if source.suffix in (".csv", ".tsv") or any(source.glob("train.[ct]sv")):
+        return "csv"
+    return "erc-pickle" if task == "erc" else "msa-pickle"

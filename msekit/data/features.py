@@ -49,8 +49,11 @@ class Preprocessor(BaseModel):
         """(L, D) → (at most L, D) float32. Non-finite values become 0, which is the mean once standardised."""
         frames_LD = frames_LD.astype(np.float32)
         if self._mean is not None and self._std is not None:
-            frames_LD = (frames_LD - self._mean) / self._std
-        frames_LD = np.nan_to_num(frames_LD, nan=0.0, posinf=0.0, neginf=0.0)
+            frames_LD -= self._mean
+            frames_LD /= self._std
+        finite_LD = np.isfinite(frames_LD)
+        if not finite_LD.all():
+            frames_LD[~finite_LD] = 0.0
         if self.trim:
             frames_LD = trimmed(frames_LD, self.trim)
         return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.published import Row
+from msekit.data.rows import Contents, Row
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -90,9 +90,14 @@ class Moments:
         """Take in frames; NaN is left out."""
         x_LD = x_LD.astype(np.float64)
         real_LD = ~np.isnan(x_LD)
-        count = real_LD.sum(axis=0)
-        mean = np.where(real_LD, x_LD, 0.0).sum(axis=0) / np.maximum(count, 1)
-        squares = np.where(real_LD, (x_LD - mean) ** 2, 0.0).sum(axis=0)
+        if real_LD.all():
+            count = np.full(x_LD.shape[1], float(len(x_LD)))
+            mean = x_LD.sum(axis=0) / np.maximum(count, 1)
+            squares = np.square(np.subtract(x_LD, mean, out=x_LD), out=x_LD).sum(axis=0)
+        else:
+            count = real_LD.sum(axis=0)
+            mean = np.where(real_LD, x_LD, 0.0).sum(axis=0) / np.maximum(count, 1)
+            squares = np.where(real_LD, (x_LD - mean) ** 2, 0.0).sum(axis=0)
         total = np.maximum(self.count + count, 1)
         delta = mean - self.mean
         self.squares += squares + delta**2 * self.count * count / total
@@ -127,24 +132,25 @@ class ModalityWriter:
                 where=f"{split} row {number}, id '{row.id}'",
             )
         self.longest = max(self.longest, len(frames_LD))
-        finite_LD = np.isfinite(frames_LD)
-        limit = float(np.finfo(self.dtype).max)
-        if not np.can_cast(frames_LD.dtype, self.dtype):
-            frames_LD = frames_LD.astype(np.float64)
-            clipped_LD = finite_LD & (np.abs(frames_LD) > limit)
-            self.clipped += int(clipped_LD.sum())
-            frames_LD = np.where(clipped_LD, np.sign(frames_LD) * limit, frames_LD)
         with np.errstate(over="ignore", invalid="ignore"):
             stored_LD = frames_LD.astype(self.dtype)
-        bad = int((~finite_LD).sum())
-        if bad:
-            self.nonfinite[split] += bad
-            self.nonfinite_rows[split] += 1
-            stored_LD[~finite_LD] = np.nan
+        if not np.isfinite(stored_LD).all():
+            self._clean(frames_LD, stored_LD, split)
         if split == "train":
             self.moments = self.moments or Moments(self.width)
             self.moments.add(stored_LD)
         return stored_LD
+
+    def _clean(self, frames_LD: np.ndarray, stored_LD: np.ndarray, split: str) -> None:
+        """Cut what the dtype cannot hold to its range, and mark what was never finite, in place."""
+        finite_LD = np.isfinite(frames_LD)
+        beyond_LD = finite_LD & ~np.isfinite(stored_LD)
+        self.clipped += int(beyond_LD.sum())
+        stored_LD[beyond_LD] = np.sign(frames_LD[beyond_LD]) * np.finfo(self.dtype).max
+        if not finite_LD.all():
+            self.nonfinite[split] += int((~finite_LD).sum())
+            self.nonfinite_rows[split] += 1
+            stored_LD[~finite_LD] = np.nan
 
     def info(self) -> ModalityInfo:
         """What was found."""
@@ -171,12 +177,18 @@ def _features(settings: CacheSettings) -> Features:
     )
 
 
+def label_name(spec: DatasetSpec, label: float) -> str:
+    """What a label is counted as: the class's name, or the intensity to one decimal."""
+    return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
+
+
 def write_split(
     spec: DatasetSpec,
     rows: Iterator[Row],
     split: str,
     path: Path,
     modalities: tuple[ModalityWriter, ModalityWriter],
+    contents: Contents,
     warnings: list[str],
     progress: Progress | None,
 ) -> SplitInfo:
@@ -186,6 +198,7 @@ def write_split(
     features = _features(CacheSettings(dtype=modalities[0].dtype.name))
     counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
     ids: Counter[str] = Counter()
+    leaked: Counter[str] = Counter()
     held: list[tuple[Row, list[np.ndarray]]] = []
     held_bytes = 0
     with path.open("wb") as stream:
@@ -194,8 +207,11 @@ def write_split(
             stored = [modality.store(row, split, number) for modality in modalities]
             held.append((row, stored))
             held_bytes += sum(frames.nbytes for frames in stored)
-            counts[spec.labels[int(row.label)] if spec.labels else f"{round(row.label, 1) + 0.0:.1f}"] += 1
+            counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
+            first = contents.seen_before(split, number, row)
+            if first is not None and first[0] != split:
+                leaked[first[0]] += 1
             if held_bytes >= _CHUNK_BYTES:
                 writer.write_table(_table(held, features))
                 held, held_bytes = [], 0
@@ -209,6 +225,7 @@ def write_split(
     repeated = sum(count - 1 for count in ids.values())
     if repeated:
         warnings.append(f"{repeated} samples of {split} repeat an id of the same split")
+    warnings += [f"{count} samples of {split} are in {other}, too, by content" for other, count in leaked.items()]
     unseen = [label for label in spec.labels or () if split == "train" and not counts[label]]
     if unseen:
         warnings.append(f"no sample of train is labelled {', '.join(unseen)}")

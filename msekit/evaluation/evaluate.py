@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msekit.config import read_run_file, validated
+from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import score_split
@@ -27,7 +27,9 @@ def evaluate(
     source: Path | None = None,
     dataset: str | None = None,
     estimate: str | None = None,
+    quantization: str | None = None,
     shuffle: bool = False,
+    without: tuple[str, ...] = (),
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Score a split with a run's best adapter.
@@ -38,40 +40,69 @@ def evaluate(
         source: Where the features lie now.
         dataset: Another data set than the run's own.
         estimate: Another point estimate than the run's own.
+        quantization: `none`, `int8` or `nf4`, where the backbone is to be held otherwise than in training.
         shuffle: Give every sample another one's audio and vision.
+        without: Modalities to withhold from every sample: how well the run does when they are missing.
         reporter: Where progress goes; None for the terminal.
 
     Returns:
-        The keys of `report.json` that an evaluation has, and `shuffled`.
+        The keys of `report.json` that an evaluation has, `shuffled` and `tested_without`.
 
     Raises:
-        MsekitError: No run there, a damaged adapter, features of another width, another backbone or prompt.
+        MsekitError: No run there, a damaged adapter, features of another width, another backbone or prompt; a
+            modality to withhold that the run never had.
     """
     folder = find_run(run)
-    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
     description = read_description(folder)
-    if dataset or source:  # another data set brings its own source, unless one is given
-        config = config.model_copy(
-            update={"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
-        )
-    if estimate:
-        evaluation = config.evaluation.model_copy(update={"estimate": estimate})
-        config = config.model_copy(update={"evaluation": evaluation})
-    data = config.data.model_copy(update={"text_limit": description["text_limit"]})
+    config = config_of(folder, description, source, dataset, estimate)
+    # scoring keeps nothing for a backward pass, so there is nothing to recompute
+    held = {"quantization": quantization or config.model.quantization, "checkpointing": "off"}
+    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
     reporter = reporter or Reporter()
-    parts = build(config.model_copy(update={"data": data}), reporter, splits=(split,))
+    parts = build(config, reporter, splits=(split,))
     restore(parts, folder, description)
+    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
+    if trained_with != held_as:
+        reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
     collator = parts.collators[split]
     if shuffle:
         collator.shuffle_modalities(_SHUFFLE_SEED)
+    collator.withheld = withheld(without, parts.modalities)
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, collator, config.evaluation.batch_size, accelerator, reporter, split)
     trained = read_report(folder)
     return (
         describe(config, parts, scores, split)
-        | {key: trained.get(key) for key in ("best_epoch", "train_samples_per_s")}
+        | {key: trained.get(key) for key in ("best_epoch", "train_samples_per_s", "dropped_train")}
         | {"peak_memory_bytes": peak_memory(parts.backbone.device), "shuffled": shuffle}
+        | {"tested_without": list(without)}
     )
+
+
+def config_of(
+    folder: Path, description: dict[str, Any], source: Path | None, dataset: str | None, estimate: str | None
+) -> RunConfig:
+    """The run's settings, with what is asked otherwise for this evaluation."""
+    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    changes: dict[str, Any] = {}
+    if dataset or source:  # another data set brings its own source, unless one is given
+        changes = {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
+    if estimate:
+        changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
+    restored = {key: description[key] for key in ("text_limit", "context", "on_missing")}
+    return config.model_copy(update=changes | {"data": config.data.model_copy(update=restored)})
+
+
+def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
+    """The modalities to withhold.
+
+    Raises:
+        MsekitError: The run is not fed one of them.
+    """
+    if unknown := [name for name in without if name not in modalities]:
+        known = " and ".join(modalities) or "neither audio nor vision"
+        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {known}.")
+    return frozenset(without)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -85,7 +116,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(where.read_text(encoding="utf-8"))
         ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
         needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
-        return {key: description[key] for key in needed} | {"features": ways}
+        later = {"context": 0, "on_missing": "zero"} | description  # keys that the first runs did not write
+        return {key: later[key] for key in (*needed, "context", "on_missing")} | {"features": ways}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
 

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 REQUIRED_KEYS = ("dataset", "backbone", "adapter", "recipe", "estimate", "split", "seed", "metrics")
 GROUP_KEYS = (
     *("dataset", "backbone", "adapter", "recipe", "estimate", "split"),
-    *("without", "limit_train", "quantization", "ablate", "layout", "context"),
+    *("without", "limit_train", "quantization", "ablate", "layout", "context", "on_missing", "modality_dropout"),
 )
-"""The second line's keys count where a report has them."""
+"""The second line's keys count where a report has them, and not its default there."""
+DEFAULTS = {"quantization": "none", "on_missing": "zero"}
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""
 FINGERPRINTS = ("data_fingerprint", "backbone_fingerprint", "prompt_sha256")
@@ -56,7 +57,7 @@ class RunReport:
     @property
     def key(self) -> tuple[str, ...]:
         """What runs must share to be averaged, as text."""
-        return tuple(json.dumps(self.values.get(name) or None) for name in GROUP_KEYS)
+        return tuple(json.dumps(_unusual(name, self.values.get(name))) for name in GROUP_KEYS)
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,15 @@ class Group:
         extras = [
             f"{name} {', '.join(value) if isinstance(value, list) else value}"
             for name, value in ((name, self.values.get(name)) for name in GROUP_KEYS[6:])
-            if value not in (None, "none", [])
+            if _unusual(name, value)
         ]
         first = [str(self.values[name]) for name in GROUP_KEYS[:4]]
         return " · ".join([*first, f"{self.values['estimate']} estimate", str(self.values["split"]), *extras])
+
+
+def _unusual(name: str, value: Any) -> Any:
+    """A key's value, None where it is empty or the default."""
+    return None if value == DEFAULTS.get(name) else value or None
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:

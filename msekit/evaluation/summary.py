@@ -62,7 +62,9 @@ def _cell(value: float | None, interval: list[float] | None) -> str:
 def show_metrics(report: dict[str, Any], console: Console) -> None:
     """Print one evaluation."""
     shuffled = ", audio and vision shuffled" if report.get("shuffled") else ""
-    table = Table(title=escape(f"{report['backbone']} on {report['dataset']}: {report['split']}{shuffled}"))
+    withheld = f", without {' and '.join(report['tested_without'])}" if report.get("tested_without") else ""
+    title = f"{report['backbone']} on {report['dataset']}: {report['split']}{shuffled}{withheld}"
+    table = Table(title=escape(title))
     table.add_column("metric")
     table.add_column("value [95 % bootstrap]")
     for metric, value in report["metrics"].items():

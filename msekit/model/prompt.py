@@ -18,9 +18,12 @@ import torch
 from torch import Tensor
 
 from msekit.model.labels import Encode, Trie
+from msekit.model.tags import CLOSING_TAG, OPENING_TAG
 
-OPENING_TAG = "<av>"  # tags are read at every step of every sample: short ones save a tenth of the tokens
-CLOSING_TAG = "</av>"
+
+def layout_sha256(prompt: str) -> str:
+    """What two runs share whose sequences are laid out alike: sha256 of the tags and the prompt."""
+    return hashlib.sha256(f"{OPENING_TAG}|{CLOSING_TAG} {prompt}".encode()).hexdigest()
 
 
 @dataclass
@@ -49,7 +52,7 @@ class PromptLayout:
     def __init__(self, encode: Encode, bos: list[int], prompt: str) -> None:
         self.opening = [*bos, *encode(OPENING_TAG)]
         self.closing = encode(f"{CLOSING_TAG} {prompt}")
-        self.sha256 = hashlib.sha256(f"{OPENING_TAG}|{CLOSING_TAG} {prompt}".encode()).hexdigest()
+        self.sha256 = layout_sha256(prompt)
 
     def content(
         self, embed: Callable[[Tensor], Tensor], pseudo_BPd: Tensor, text_BTd: Tensor, text_lengths_B: Tensor

@@ -14,11 +14,16 @@ from msekit.config import RunConfig
 from msekit.data.batch import Collator
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
+from msekit.data.dialogue import in_context, refuse_without_dialogues
 from msekit.data.features import Preprocessor
+from msekit.data.hub import with_features
+from msekit.data.missing import complete, refuse_incomplete
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
+from msekit.planning.plan import plan_run
+from msekit.profiles import GIB
 from msekit.reporter import Reporter
 
 
@@ -48,6 +53,15 @@ class Parts:
         """The label space."""
         return self.model.labels
 
+    @property
+    def modalities(self) -> list[str]:
+        """What the adapter is fed: neither absent from the whole set nor withheld."""
+        return [name for name, way in self.preprocessors.items() if way is not None]
+
+    def incomplete(self, split: str) -> int:
+        """Samples of a split that lack one of the modalities."""
+        return int((~complete(self.cache.split(split), self.modalities)).sum())
+
     def truths(self, split: str) -> np.ndarray:
         """(N,) true class numbers or intensities."""
         return self.collators[split].split.labels
@@ -59,7 +73,8 @@ def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache
     Raises:
         MsekitError: Unknown data set, unusable files, an estimate that does not fit its task.
     """
-    spec = resolve_dataset(config.dataset, config.source)
+    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    spec = with_features(spec, reporter)
     check_estimate(spec.task, config.evaluation.estimate)
     with reporter.status(f"preparing {spec.name}"):
         cache = prepare(spec, CacheSettings(dtype=config.data.dtype))
@@ -80,21 +95,24 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         MsekitError: Anything in the data, the backbone or the settings that cannot work.
     """
     spec, cache = open_data(config, reporter)
+    preprocessors = make_preprocessors(config, cache)
+    for split in splits:
+        if config.data.on_missing == "error":
+            refuse_incomplete(cache.split(split), [name for name, way in preprocessors.items() if way is not None])
+        if config.data.context:
+            refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
         dtype = None if config.model.dtype == "auto" else config.model.dtype
         backbone = load_backbone(
-            config.backbone, config.model.quantization, dtype, checkpointing=config.model.checkpointing
+            config.backbone,
+            config.model.quantization,
+            dtype,
+            checkpointing=recompute_layers(config, reporter),
+            double_quantization=config.model.double_quantization,
         )
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
-    settings = config.data
-    preprocessors = {
-        name: None
-        if name in settings.without or not info.width
-        else Preprocessor.of(info, settings.standardise, settings.trim, settings.max_frames)
-        for name, info in infos.items()
-    }
     adapter = make_adapter(
         config, backbone.text_dim, *(info.width if preprocessors[name] else 0 for name, info in infos.items())
     )
@@ -107,11 +125,38 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         texts, cut = encode_texts(table, backbone, limit)
         truncated += cut
         collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
+        if config.data.context:
+            found = in_context(table, texts, backbone.encode, limit, config.data.context)
+            collators[split].text_ids, collators[split].context_lengths = found.ids, found.lengths
+            reporter.note(f"{split}: {found.summary(limit)}")
     if "train" in collators and (center := adapter.text_guide_mixer.text_center) is not None:
         center.copy_(text_center(backbone, collators["train"]))
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return Parts(spec, cache, model, preprocessors, collators, limit, truncated)
+
+
+def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocessor | None]:
+    """Each modality's way to the adapter; None where the set lacks it or the settings withhold it."""
+    settings = config.data
+    return {
+        name: None
+        if name in settings.without or not info.width
+        else Preprocessor.of(info, settings.standardise, settings.trim, settings.max_frames)
+        for name, info in (("audio", cache.info.audio), ("vision", cache.info.vision))
+    }
+
+
+def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
+    """Whether to use gradient checkpointing: as the settings say, or where the plan needs it."""
+    if config.model.checkpointing != "auto":
+        return config.model.checkpointing == "on"
+    plan = plan_run(config)
+    if plan.checkpointing:
+        reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
+    if not plan.fits:
+        reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
+    return plan.checkpointing
 
 
 def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:
@@ -127,6 +172,7 @@ def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_widt
             config.adapter.pseudo_tokens,
             config.adapter.hidden,
             config.adapter.conditioning,
+            config.data.on_missing == "learned",
         )
 
 
@@ -137,10 +183,10 @@ def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[lis
 
 
 def text_center(backbone: Backbone, collator: Collator) -> Tensor:
-    """The average over a split's texts of their mean embedding: (d,) float32."""
+    """The average over a split's texts, without context, of their mean embedding: (d,) float32."""
     total = torch.zeros(backbone.text_dim, dtype=torch.float64)
-    for ids in collator.text_ids:
-        if ids:
+    for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
+        if ids := whole[context:]:
             total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
     return (total / max(len(collator.text_ids), 1)).float()
 

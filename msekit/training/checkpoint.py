@@ -105,8 +105,8 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
-    """Put tensors into an adapter; names and shapes must match exactly.
+def check_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
+    """Compare tensors with what an adapter needs; names and shapes must match exactly.
 
     Raises:
         MsekitError: The first name or shape that does not match.
@@ -121,6 +121,15 @@ def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) 
                 f"{name} is {tuple(tensors[name].shape)} in the adapter file but {tuple(own[name].shape)} is needed",
                 where=where,
             )
+
+
+def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
+    """Put tensors into an adapter.
+
+    Raises:
+        MsekitError: The first name or shape that does not match.
+    """
+    check_adapter(adapter, tensors, where)
     adapter.load_state_dict(tensors)
 
 

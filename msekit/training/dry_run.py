@@ -13,7 +13,7 @@ from msekit.training.build import Parts, build
 
 
 def show_run(config: RunConfig) -> None:
-    """Print the settings, every token of the first training sample with mask and position, and the label trie.
+    """Print the settings, every token of a training sample with mask and position, and the label trie.
 
     Raises:
         MsekitError: Whatever would stop the run at its start.
@@ -30,27 +30,29 @@ def show_run(config: RunConfig) -> None:
 
 
 def sequence_table(parts: Parts) -> Table:
-    """The first training sample, laid out with its label, beside a longer one so that padding shows."""
+    """The first training sample (the one with the longest context, if any) beside a longer one: so padding shows."""
     collator = parts.collators["train"]
     tokens, _ = collator.lengths()
-    longest = int(tokens.argmax())
-    batch = collator([0, longest]).to(parts.backbone.device)
+    first, longest = int(collator.context_lengths.argmax()), int(tokens.argmax())
+    batch = collator([first, longest]).to(parts.backbone.device)
     sequence = parts.model.laid_out(batch)
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
     layout, labels = parts.model.layout, parts.labels
     pseudo = parts.model.adapter.projector.expand.out_features
-    text = collator.text_ids[0]
+    text, context = collator.text_ids[first], int(collator.context_lengths[first])
     padding = int(tokens[longest]) - len(text)
     answer = labels.tokens[int(batch.label[0])]
     rows = [("padding", "")] * padding
     rows += [("bos, opening tag", token) for token in decode(layout.opening)]
     rows += [("pseudo token", f"#{number}") for number in range(1, pseudo + 1)]
-    rows += [("text", token) for token in decode(text)]
+    rows += [("context", token) for token in decode(text[:context])]
+    rows += [("text", token) for token in decode(text[context:])]
     rows += [("closing tag, prompt", token) for token in decode(layout.closing)]
     rows += [("label", token) for token in decode(answer[:-1])]
     rows += [("", "")] * (sequence.embeddings.shape[1] - len(rows))
     first_target = sequence.embeddings.shape[1] - sequence.answers
-    table = Table("column", "part", "token", "mask", "position", "loss target", title="the first training sample")
+    title = escape(f"training sample {collator.split.ids[first]}")
+    table = Table("column", "part", "token", "mask", "position", "loss target", title=title)
     if padding:
         table.add_row(f"0 – {padding - 1}", f"padding × {padding}", "", "0", "0", "")
     for column, (part, token) in enumerate(rows[padding:], start=padding):

@@ -20,8 +20,8 @@ from torch import Tensor
 from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
-from msekit.data.batch import Noise, global_batches, micro_batches
-from msekit.data.cache import Cache
+from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
+from msekit.data.missing import training_positions
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores, score_split
@@ -107,7 +107,7 @@ class Run:
         self.adapter = parts.model.adapter
         self.optimizer = optimizer_for(self.adapter, config.optim)
         self.model = accelerator.prepare(parts.model)
-        self.subset = training_subset(parts.cache, config)
+        self.subset = training_subset(config, parts, reporter)
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
@@ -140,6 +140,9 @@ class Run:
         if self.config.data.noise:
             noise = Noise(self.config.data.noise, self.config.seed, progress.epoch)
             self.parts.collators["train"].noise = noise
+        if self.config.data.modality_dropout:
+            dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
+            self.parts.collators["train"].dropout = dropout
         batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
@@ -249,19 +252,26 @@ class Run:
         scores = self.score("test", "test")
         weights_after = fingerprint_model(self.parts.backbone.model)
         assert weights_after == self.weights_before, "the frozen backbone changed"
-        return finish(self.config, self.parts, scores, self.progress, self.reporter, self.accelerator.is_main_process)
+        weights = {"before": self.weights_before, "after": weights_after}
+        main_process = self.accelerator.is_main_process
+        return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
 
 
-def training_subset(cache: Cache, config: RunConfig) -> np.ndarray:
-    """Positions of the samples to train on: all, or `data.limit_train` of them, the same for every seed."""
-    size = len(cache.split("train"))
-    limit = config.data.limit_train
-    return np.arange(size) if limit is None else np.sort(np.random.default_rng(0).permutation(size)[:limit])
+def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
+    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
+    drop = config.data.on_missing == "drop"
+    if drop and (dropped := parts.incomplete("train")):
+        reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
+    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, nor how often its state is saved."""
-    return config.model_dump(mode="json", exclude={"output", "source", "dataset", "save_minutes"})
+    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits.
+
+    What describes the data set is in its cache's fingerprint and in the prompt's hash.
+    """
+    files = ("output", "source", "dataset", "description", "save_minutes", "profile")
+    return config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
 
 
 def run_key(config: RunConfig, parts: Parts) -> str:

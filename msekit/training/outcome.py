@@ -21,14 +21,17 @@ from msekit.training.build import Parts
 from msekit.training.checkpoint import Progress, write_tensors, write_text
 from msekit.training.run_folder import REPORT
 
+WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes"}
+"""What a data set's description says of its files, for which inference has no use."""
+
 
 def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     """Write `adapter.json` and `adapter.safetensors`: all that inference needs beside the backbone."""
     description = {
         "format": 1,
         "msekit": __version__,
-        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint},
-        "dataset": parts.spec.model_dump(mode="json", exclude={"source", "files", "hub", "split_sizes"}),
+        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint} | precision(config, parts),
+        "dataset": parts.spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
         "data_fingerprint": parts.cache.info.fingerprint,
         "adapter": config.adapter.model_dump(mode="json"),
         "text_dim": parts.backbone.text_dim,
@@ -36,7 +39,10 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "features": {
             name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
         },
+        "feature_dtype": config.data.dtype,
         "text_limit": parts.text_limit,
+        "context": config.data.context,
+        "on_missing": config.data.on_missing,
         "estimate": config.evaluation.estimate,
         "prompt": parts.spec.task_prompt,
         "prompt_sha256": parts.model.layout.sha256,
@@ -83,6 +89,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
     return {
         "dataset": parts.spec.name,
         "backbone": config.backbone,
+        **precision(config, parts),
         "adapter": config.adapter.name,
         "recipe": config.recipe,
         "seed": config.seed,
@@ -95,11 +102,23 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "collapsed_to": scores.collapsed(estimate),
         "without": list(config.data.without),
         "limit_train": config.data.limit_train,
+        "on_missing": config.data.on_missing,
+        "modality_dropout": config.data.modality_dropout,
+        "incomplete_samples": parts.incomplete(split),
+        "context": config.data.context,
         "truncated_texts": parts.truncated,
         "data_fingerprint": parts.cache.info.fingerprint,
         "backbone_fingerprint": parts.backbone.fingerprint,
         "prompt_sha256": parts.model.layout.sha256,
         "versions": versions(),
+    }
+
+
+def precision(config: RunConfig, parts: Parts) -> dict[str, str]:
+    """How the backbone was held."""
+    return {
+        "quantization": config.model.quantization,
+        "dtype": str(parts.backbone.model.dtype).removeprefix("torch."),
     }
 
 
@@ -110,12 +129,23 @@ def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
 
 
 def finish(
-    config: RunConfig, parts: Parts, scores: Scores, progress: Progress, reporter: Reporter, main_process: bool
+    config: RunConfig,
+    parts: Parts,
+    scores: Scores,
+    progress: Progress,
+    weights: dict[str, str],
+    reporter: Reporter,
+    main_process: bool,
 ) -> dict[str, Any]:
-    """Write the predictions and, last, the report: a folder with a report is a finished run."""
+    """Write the predictions and, last, the report: a folder with a report is a finished run.
+
+    `weights` are the loaded backbone's fingerprints, before and after training.
+    """
     report = describe(config, parts, scores, "test") | {
         "best_epoch": progress.best_epoch,
+        "backbone_weights": weights,
         "epochs": progress.epoch,
+        "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
         "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
         "peak_memory_bytes": peak_memory(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
@@ -144,7 +174,7 @@ def peak_memory(device: torch.device) -> int:
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers."""
     found = {"msekit": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "accelerate", "datasets", "numpy"):
+    for package in ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -224,3 +224,73 @@ def test_the_text_center_is_saved_but_never_trained():
     assert "text_guide_mixer.text_center" in adapter.state_dict()
     assert not any(name.endswith("text_center") for name, _ in adapter.named_parameters())
     assert "text_guide_mixer.text_center" not in small("unit").state_dict()
+
+
+def learned(seed=0):
+    torch.manual_seed(seed)
+    adapter = MSEAdapter(96, 10, 7, 12, 5, 4, conditioning="unit", learned_absent=True)
+    for name, vector in adapter.absent.items():
+        vector.data.normal_(generator=torch.Generator().manual_seed(len(name)))
+    return adapter
+
+
+def mixed_presence():
+    """Three samples: all there, no audio, no vision."""
+    given = inputs()
+    given["audio_lengths"], given["vision_lengths"] = torch.tensor([9, 0, 4]), torch.tensor([5, 3, 0])
+    return given
+
+
+def test_learned_vectors_start_as_if_they_were_not_there():
+    torch.manual_seed(0)
+    plain = MSEAdapter(96, 10, 7, 12, 5, 4, conditioning="unit")
+    torch.manual_seed(0)
+    adapter = MSEAdapter(96, 10, 7, 12, 5, 4, conditioning="unit", learned_absent=True)
+    assert torch.equal(adapter(**mixed_presence()), plain(**mixed_presence()))
+
+
+def test_a_learned_vector_takes_the_projected_vectors_place():
+    adapter, given = learned(), mixed_presence()
+    audio = adapter.audio_encoder(given["audio"], given["audio_lengths"])
+    vision = adapter.vision_encoder(given["vision"], given["vision_lengths"])
+    audio[1], vision[2] = adapter.absent["audio"], adapter.absent["vision"]
+    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
+    mixed = torch.nn.functional.layer_norm((audio + vision) * guide, (256,))
+    expected = adapter.projector(adapter.multi_scale_fusion(mixed))
+    assert torch.allclose(adapter(**given), expected, atol=1e-6)
+    withheld = given | {"vision": None, "vision_lengths": None}
+    absent = given | {"vision_lengths": torch.zeros(3, dtype=torch.long)}
+    assert torch.allclose(adapter(**withheld), adapter(**absent), atol=1e-6)
+
+
+def test_learned_vectors_leave_padding_and_batches_alone():
+    adapter, given = learned(), mixed_presence()
+    together = adapter(**given)
+    for row in range(3):
+        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in given.items()})
+        assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
+    padded = given | {"audio": torch.cat([given["audio"], torch.full((3, 4, 10), 7.0)], dim=1)}
+    assert torch.allclose(adapter(**padded), together, atol=1e-6)
+
+
+@pytest.mark.parametrize("audio", [[9, 9, 9], [0, 0, 0], [9, 0, 9]])
+@pytest.mark.parametrize("policy", ["zero", "learned"])
+def test_every_parameter_gets_a_gradient_whoever_is_absent(policy, audio):
+    """DDP waits for all of them: what is not used must get zeros, not nothing."""
+    adapter, given = learned() if policy == "learned" else small("unit"), inputs()
+    given["audio_lengths"] = torch.tensor(audio)
+    adapter(**given).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in adapter.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    encoder_used = bool(gradients["audio_encoder.lstm.weight_ih_l0"].abs().sum() > 0)
+    assert encoder_used == any(audio)
+    if policy == "learned":
+        assert bool(gradients["absent.audio"].abs().sum() > 0) == (0 in audio)
+        assert gradients["absent.vision"].abs().sum() == 0
+
+
+def test_learned_vectors_are_counted():
+    for sizes in ((96, 10, 7, 12, 5, 4), (96, 10, 0, 12, 5, 4)):
+        adapter = MSEAdapter(*sizes, learned_absent=True)
+        total = sum(parameter.numel() for parameter in adapter.parameters())
+        assert total == mse_parameter_count(*sizes, learned_absent=True) == mse_parameter_count(*sizes) + 2 * 256

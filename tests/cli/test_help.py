@@ -42,7 +42,7 @@ def test_json_is_the_only_thing_on_stdout():
 
 
 def test_every_shipped_run_file_resolves():
-    files = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+    files = sorted(path for path in (REPOSITORY / "configs").rglob("*.yaml") if path.parent.name != "profiles")
     assert len(files) >= 2
     for file in files:
         given = {"backbone": None, "dataset": None, "source": None, "output": None}

@@ -242,7 +242,7 @@ class TestReuse:
     def test_an_existing_cache_is_not_touched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = toy(tmp_path)
         before = prepare(spec, root=tmp_path).path.stat().st_mtime_ns
-        monkeypatch.setattr("msekit.data.published.safe_load", None)  # reading the source would fail
+        monkeypatch.setattr("msekit.data.published.map_pickle", None)  # reading the source would fail
         assert prepare(spec, root=tmp_path).path.stat().st_mtime_ns == before
 
     def test_what_decides_the_rows_decides_the_fingerprint(self, tmp_path: Path) -> None:
@@ -370,6 +370,69 @@ class TestProcesses:
         assert sorted(error for _, error in outputs) == ["", "midway"]
         assert len(folders(tmp_path)) == 1
         same(prepare(DATASETS["synthetic-erc"], root=tmp_path), DATASETS["synthetic-erc"])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from msekit.data.cache import prepare
+from msekit.data.catalogue import DatasetSpec
+import datasets.arrow_writer, pyarrow
+spec = DatasetSpec.model_validate_json(sys.argv[1])
+first, step, damage = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "fcntl.flock", "fcntl.lockf")
+moment = first
+while True:
+    root = Path(sys.argv[5]) / str(moment)
+    if damage:
+        path = prepare(spec, root=root).path
+        (path / "valid.arrow").write_bytes(b"damaged")
+    child = os.fork()
+    if child == 0:
+        seen = 0
+        def kill(event, arguments):
+            global seen
+            if event in EVENTS and (event != "open" or str(root) in str(arguments[0])):
+                seen += 1
+                if seen == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(kill)
+        prepare(spec, root=root)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, status
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    moment += step
+sys.stdout.write(str(moment))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("damage", ["", "damaged"])
+def test_a_build_killed_at_any_moment(tmp_path: Path, damage: str) -> None:
+    """Killed at every file operation in turn: what is left is a whole cache or none, and the next run succeeds."""
+    spec = toy(tmp_path)
+    good = {path.name: path.read_bytes() for path in prepare(spec, root=tmp_path / "good").path.iterdir()}
+    roots = tmp_path / "roots"
+    command = [sys.executable, "-c", KILLED, spec.model_dump_json(), "1", "1" if damage else "3", damage, str(roots)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    moments = int(done.stdout)
+    assert moments > 12
+    for moment in range(1, moments):
+        root = roots / str(moment)
+        for path in root.glob("datasets/toy-*"):
+            left = {file.name: file.read_bytes() for file in path.iterdir()}
+            if damage:
+                left["valid.arrow"] = left["valid.arrow"].replace(b"damaged", good["valid.arrow"])
+            assert left == good, f"a half-written cache after a kill at operation {moment}"
+        cache = prepare(spec, root=root)
+        assert {path.name: path.read_bytes() for path in cache.path.iterdir()} == good
+        other = prepare(spec, CacheSettings(dtype="float16"), root)
+        assert folders(root) == sorted([cache.path.name, other.path.name]), "the next build leaves no leftovers"
 
 
 @needs_real

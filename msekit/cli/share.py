@@ -1,0 +1,86 @@
+"""`msekit export`, `push`, `import-adapter` and `average`: plug-ins on their way from one user to another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def export_command(
+    run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    licence: Annotated[str | None, typer.Option(help="Your terms for the plug-in, for the model card.")] = None,
+    data_licence: Annotated[str | None, typer.Option(help="The terms of the training data.")] = None,
+) -> None:
+    """Write a run's plug-in with a model card into a folder that can be shared."""
+    from msekit.inference.export import export_run
+    from msekit.reporter import Reporter
+
+    shared = export_run(run, folder, licence=licence, data_licence=data_licence)
+    Reporter().note(f"{shared.dataset.name} on {shared.backbone.name} → {folder}; share it with `msekit push`")
+
+
+def push_command(
+    folder: Annotated[Path, typer.Argument(help="What `msekit export` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Hub repository user/name; made if it does not exist.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everyone see it [private].")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+) -> None:
+    """Upload an exported plug-in to the hub, as a private repository. Log in first: `hf auth login`."""
+    from msekit.inference.export import push_folder
+    from msekit.reporter import Reporter
+
+    typer.echo(push_folder(folder, repo, public=public, message=message))
+    Reporter().note(f"uploaded {folder} to {repo}{'' if public else ', private'}")
+
+
+def import_command(
+    file: Annotated[Path, typer.Argument(help="A checkpoint that the authors' program saved.")],
+    backbone: Annotated[str, typer.Option(help="What it was trained on.")],
+    dataset: Annotated[str, typer.Option(help="Catalogue name, or a YAML describing your own.")],
+    output: Annotated[Path, typer.Option(help="The run folder to write.")],
+) -> None:
+    """Turn a checkpoint of the authors' program into a run folder. Nothing in it is executed."""
+    from msekit.inference.authors import import_checkpoint
+    from msekit.reporter import Reporter
+
+    folder = import_checkpoint(file, backbone, dataset, output.resolve())
+    Reporter().note(
+        f"run folder: {folder}. The weights are the authors'; tags and prompt are msekit's, so measure it: "
+        "msekit evaluate"
+    )
+
+
+def average_command(
+    runs: Annotated[list[Path], typer.Argument(help="Seeds' folders, or one that holds seed-*/ folders.")],
+    output: Annotated[Path | None, typer.Option(help="Write the averaged run here [compare only].")] = None,
+    split: Annotated[Literal["train", "valid", "test"], typer.Option(help="What to compare on.")] = "test",
+    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+) -> None:
+    """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
+    from rich.table import Table
+
+    from msekit.evaluation.average import average_runs
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    result = average_runs(runs, output and output.resolve(), split=split, reporter=reporter)
+    if fmt == "json":
+        typer.echo(json.dumps(result, ensure_ascii=False, indent=1))
+        return
+    columns = {f"seed {one['seed']}": one["metrics"] for one in result["runs"]}
+    columns[f"best on valid: {result['best']['seed']}"] = result["best"]["metrics"]
+    columns |= {"average of weights": result["average"], "ensemble of scores": result["ensemble"]}
+    table = Table("metric", *columns, title=f"{result['split']}, {result['samples']} samples")
+    for metric, value in result["average"].items():
+        if not isinstance(value, dict):
+            cells = (metrics[metric] for metrics in columns.values())
+            table.add_row(metric, *("undefined" if cell is None else f"{cell:.4f}" for cell in cells))
+    reporter.console.print(table)
+    if result["collapsed_to"] is not None:
+        reporter.warn(f"the average answers '{result['collapsed_to']}' for every sample: do not use it")
+    if output is not None:
+        reporter.note(f"run folder: {output}")

@@ -1,0 +1,255 @@
+"""Row: one sample as every reader gives it, and the checks that each of its fields passes.
+
+Whatever does not fit is refused, naming the file, the row and the key: a value that is read wrongly trains to a
+wrong number without any error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.errors import MsekitError
+
+_RANGE_TOLERANCE = 1e-6
+_LONGEST_TEXT = 1_000_000  # characters
+_MOST_FOLD, _LEAST_BUDGET = 64, 2 << 30  # what rows may come to, as a multiple of their files and in bytes
+MOST_VALUES = 1 << 26
+"""Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One sample. Shapes: L frames (its own, without padding), D features."""
+
+    id: str
+    text: str
+    label: float
+    """Class number (erc) or intensity (msa)."""
+    audio: np.ndarray | None
+    """[L, D], or None where the sample has none."""
+    vision: np.ndarray | None
+    speaker: str | None = None
+    dialogue_id: str | None = None
+
+
+ReadRow = Callable[[], Row]
+"""Reads one row; raises MsekitError where the row is unusable."""
+
+
+class Source(Protocol):
+    """The rows of a data set, wherever they come from."""
+
+    spec: DatasetSpec
+
+    @property
+    def source_files(self) -> list[Path]:
+        """The files that the rows come from, in a fixed order."""
+
+    def readers(self, split: str) -> Iterator[ReadRow]:
+        """One reader per row of a split, in the file's order: each row can be tried by itself."""
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """The rows of one split."""
+
+
+class Budget:
+    """Refuses rows that come to far more than their files: the same features repeated without end, or packed zeros.
+
+    Args:
+        files: What the rows come from.
+    """
+
+    def __init__(self, files: list[Path]) -> None:
+        self.left = _LEAST_BUDGET + _MOST_FOLD * sum(file.stat().st_size for file in files)
+
+    def read(self, read: ReadRow) -> Row:
+        """Read a row and count it.
+
+        Raises:
+            MsekitError: The row is unusable, or one too many.
+        """
+        row = read()
+        self.left -= sum(frames_LD.nbytes for frames_LD in (row.audio, row.vision) if frames_LD is not None)
+        if self.left < 0:
+            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {_MOST_FOLD} times the size of their files")
+        return row
+
+
+class Contents:
+    """Which samples are the same, by content: text and features."""
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, tuple[str, str]] = {}
+
+    def seen_before(self, split: str, number: int, row: Row) -> tuple[str, str] | None:
+        """Split and name of the first sample of the same content; None for a new one."""
+        digest = hashlib.blake2b(row.text.encode(), digest_size=16)
+        for frames_LD in (row.audio, row.vision):
+            digest.update(b"\0" if frames_LD is None else repr(frames_LD.shape).encode())
+            if frames_LD is not None:
+                digest.update(np.ascontiguousarray(frames_LD).data)
+        first = self._first.setdefault(digest.digest(), (split, named(number, row)))
+        return None if first == (split, named(number, row)) else first
+
+
+def named(number: int, row: Row) -> str:
+    """How a row is named to the user."""
+    return f"{number} ({row.id})"
+
+
+def names_of(mapping: Mapping[Any, Any]) -> str:
+    """A mapping's keys, for a message."""
+    return ", ".join(reprlib.repr(key).strip("'") for key in list(mapping)[:12]) or "nothing"
+
+
+def mapping_of(value: object, where: str, what: str) -> Mapping[str, Any]:
+    """The value, which must be a mapping."""
+    if not isinstance(value, Mapping):
+        raise MsekitError(f"{what} holds a {type(value).__name__}, not a dict", where=where)
+    return value
+
+
+def text_of(value: object, where: str, key: str) -> str:
+    """A str, a numpy string or UTF-8 bytes → str that can be written as UTF-8."""
+    try:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8")
+        if isinstance(value, str):
+            if len(value) > _LONGEST_TEXT:
+                raise MsekitError(f"'{key}' has {len(value):,} characters", where=where, fix="This is no utterance")
+            return str(value).encode("utf-8").decode("utf-8")
+    except UnicodeError as error:
+        raise MsekitError(f"'{key}' is not valid text: {error}", where=where) from error
+    raise MsekitError(f"'{key}' is a {type(value).__name__}, not a text", where=where)
+
+
+def name_of(value: object, where: str, key: str) -> str:
+    """A text or a whole number → str."""
+    return str(int(value)) if isinstance(value, (int, np.integer)) else text_of(value, where, key)
+
+
+def identity_of(value: object, split: str, number: int, where: str) -> str:
+    """A row's id; its split and number where it has none."""
+    return f"{split}-{number:06d}" if value is None else name_of(value, where, "id")
+
+
+def number_of(value: object) -> float | None:
+    """A number, a numpy number, an array of one or a number's text → float; None for anything else."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
+    if isinstance(value, bytes):
+        value = value.decode("latin1")
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating, str)):
+        return None
+    try:
+        # A float32 -0.4 was published as -0.4: its own digits, not those of the nearest float64 to its bits.
+        return float(str(value)) if isinstance(value, (np.float16, np.float32)) else float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def label_of(spec: DatasetSpec, value: object, where: str, key: str) -> float:
+    """The class number (erc) or the intensity (msa).
+
+    Raises:
+        MsekitError: The label is not one of the data set's.
+    """
+    where = f"{where}, key '{key}'"
+    number = number_of(value)
+    if spec.range is not None:
+        low, high = spec.range
+        if number is None or not math.isfinite(number):
+            raise MsekitError(f"label {reprlib.repr(value)} is not a finite number", where=where)
+        if not low - _RANGE_TOLERANCE <= number <= high + _RANGE_TOLERANCE:
+            raise MsekitError(
+                f"label {number:g} is outside the range of '{spec.name}', {low:g} to {high:g}",
+                where=where,
+                fix="Check that this is the right file, or give the data set its own `range`",
+            )
+        return min(max(number, low), high)
+    labels = spec.labels or ()
+    if isinstance(value, (str, bytes)):
+        name = text_of(value, where, key)
+        name = spec.aliases.get(name, name)
+        if name in labels:
+            return float(labels.index(name))
+    if number is not None and number in range(len(labels)):
+        return float(int(number))
+    known = ", ".join(f"{index} {label}" for index, label in enumerate(labels))
+    raise MsekitError(
+        f"unknown label {reprlib.repr(value)}", where=where, fix=f"Known labels of '{spec.name}': {known}"
+    )
+
+
+def frames_of(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
+    """One sample's frames [L, D] cut to their true length; None where there are none.
+
+    Raises:
+        MsekitError: The shape, the type, the width or the length is wrong.
+    """
+    where = f"{where}, key '{key}'"
+    if value is None:
+        return None
+    frames_LD = value if isinstance(value, np.ndarray) else _from_lists(value, where, key)
+    if frames_LD.dtype.kind not in "fiub":
+        raise MsekitError(f"'{key}' holds {frames_LD.dtype}, not numbers", where=where)
+    if frames_LD.ndim != 2:
+        raise MsekitError(f"'{key}' has shape {frames_LD.shape}, not (frames, features)", where=where)
+    frames = len(frames_LD)
+    if length is not None:
+        count = number_of(length)
+        if count is None or not math.isfinite(count) or count < 0 or count != int(count):
+            raise MsekitError(f"the length of '{key}' is {reprlib.repr(length)}, not a number of frames", where=where)
+        if count > frames:
+            raise MsekitError(f"the length of '{key}' is {int(count)}, but it has {frames} frames", where=where)
+        frames = int(count)
+    width = frames_LD.shape[1]
+    if frames * width > MOST_VALUES:
+        raise MsekitError(
+            f"'{key}' has {frames} frames of {width} features: more than one sample can have", where=where
+        )
+    expected = spec.audio_width if key == "audio" else spec.vision_width
+    if expected is not None and width != expected and (frames or width):
+        twins = " Two files called MOSEI circulate, with audio width 5 and 74." if spec.name == "mosei" else ""
+        raise MsekitError(
+            f"'{key}' has {width} features per frame, '{spec.name}' has {expected}",
+            where=where,
+            fix=f"This is another feature file.{twins} Get the right one, or describe this one in a YAML of its own",
+        )
+    if frames and not width:
+        raise MsekitError(f"'{key}' has frames without features", where=where)
+    return frames_LD[:frames] if frames else None
+
+
+def _from_lists(value: object, where: str, key: str) -> np.ndarray:
+    """A list of frames, each a list of numbers, → [L, D]; a list of numbers → [D]. Nothing nested deeper is read."""
+    if not isinstance(value, (list, tuple)):
+        raise MsekitError(f"'{key}' is a {type(value).__name__}, not an array", where=where)
+    if all(isinstance(part, (int, float, np.number)) for part in value):
+        value = [value]
+        return _numbers(value, where, key)[0]
+    return _numbers(value, where, key)
+
+
+def _numbers(frames: Sequence[Any], where: str, key: str) -> np.ndarray:
+    width = len(frames[0]) if isinstance(frames[0], (list, tuple, np.ndarray)) else 0
+    if len(frames) * width > MOST_VALUES:
+        raise MsekitError(f"'{key}' has {len(frames)} frames of {width} features", where=where)
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, (list, tuple, np.ndarray)) or len(frame) != width:
+            raise MsekitError(f"'{key}' is not an array: frame {number} is unlike frame 0", where=where)
+        if not all(isinstance(part, (int, float, np.number)) for part in frame):
+            raise MsekitError(f"'{key}' is not an array of numbers: see frame {number}", where=where)
+    try:
+        return np.asarray(frames, dtype=np.float64).reshape(len(frames), width)
+    except OverflowError as error:
+        raise MsekitError(f"'{key}' holds a number beyond any float: {error}", where=where) from error

@@ -1,0 +1,105 @@
+"""`load_run`: a run's folder, an exported folder or a hub repository → a PlugIn. Loading executes nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msekit.backbones.load import DTYPES, Backbone, load_backbone
+from msekit.errors import MsekitError
+from msekit.inference.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
+from msekit.inference.plugin import PlugIn, read_plug_in
+from msekit.training.run_folder import find_run
+
+if TYPE_CHECKING:
+    import torch
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load_run(
+    run: str | Path,
+    backbone: Backbone | str | None = None,
+    *,
+    quantization: str | None = None,
+    dtype: str | None = None,
+    device: torch.device | str | None = None,
+    revision: str | None = None,
+    force: bool = False,
+) -> PlugIn:
+    """Load a plug-in and its backbone.
+
+    Args:
+        run: A run's folder (or one that holds a single run), an exported folder, or a hub repository `user/name`.
+        backbone: A loaded backbone or what `load_backbone` takes; None for the one the run was trained on, by name.
+        quantization: `none`, `int8` or `nf4`; None for what the run was trained with.
+        dtype: `fp32`, `bf16` or `fp16`; None for what the run was trained with.
+        device: Where to compute; None for a GPU if there is one.
+        revision: Of the hub repository.
+        force: Accept a backbone whose fingerprint differs from the one trained on.
+
+    Returns:
+        The plug-in, ready to predict.
+
+    Raises:
+        MsekitError: No run there, damaged files, or another backbone than the one trained on.
+    """
+    folder = run_folder(run, revision)
+    trained = read_description(folder).backbone
+    if isinstance(backbone, Backbone):
+        return read_plug_in(folder, backbone, force)
+    try:
+        loaded = load_backbone(
+            backbone or trained.name,
+            quantization or trained.quantization,
+            dtype or next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained.dtype}"), None),
+            device,
+        )
+    except MsekitError as error:
+        if backbone is not None:
+            raise
+        raise MsekitError(
+            f"the run's backbone cannot be loaded: {error}", where=folder, fix="Name it by backbone= (--backbone)."
+        ) from error
+    return read_plug_in(folder, loaded, force)
+
+
+def run_folder(run: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a run; a hub repository's description and tensors are downloaded, and nothing else.
+
+    Raises:
+        MsekitError: Neither a folder with a run nor a repository with a plug-in.
+    """
+    path = Path(run)
+    if path.exists() or not _REPOSITORY.fullmatch(str(run)) or str(run).startswith("."):
+        if not path.is_dir():
+            raise MsekitError("no such run", where=run, fix="Give a run's folder, or a hub repository user/name.")
+        return find_run(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        wanted = [DESCRIPTION_FILE, ADAPTER_FILE]
+        folder = Path(snapshot_download(str(run), revision=revision, allow_patterns=wanted))
+    except RepositoryNotFoundError as error:
+        raise MsekitError(
+            "neither a folder nor a repository on the hub",
+            where=run,
+            fix="If it is private, log in with `hf auth login`.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise MsekitError(f"no such revision '{revision}'", where=run) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MsekitError(
+            "no such folder, and the hub cannot be reached", where=run, fix="Check the name and the network."
+        ) from error
+    for name in wanted:
+        if not (folder / name).is_file():
+            raise MsekitError(f"the repository holds no plug-in: {name} is missing", where=run)
+    return folder

@@ -1,0 +1,69 @@
+"""The GPU suite in its dry mode: small shapes on a CPU, so that its code paths are exercised without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.py"
+CELL_PARTS = [
+    f"cells-{backbone}-{precision}"
+    for backbone in ("qwen-1.8b", "chatglm3-6b", "llama2-7b")
+    for precision in ("bf16", "int8", "nf4")
+]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A CPU in the suite's dry mode."""
+    monkeypatch.syspath_prepend(str(SUITE.parent))
+    from gpu.machine import Machine
+
+    return Machine("cpu", True, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["cells-qwen-1.8b-int8", "cells-chatglm3-6b-nf4"])
+def test_a_dry_part_runs_all_four_data_sets(part: str, machine):
+    import gpu_suite
+
+    assert set(CELL_PARTS) <= set(gpu_suite.PARTS)
+    check(gpu_suite.run_part(part, machine))
+
+
+@pytest.mark.slow
+def test_the_program_prints_one_json_document():
+    command = [sys.executable, str(SUITE), "--part", "cells-llama2-7b-bf16", "--tiny", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check(json.loads(done.stdout))
+    assert "| dataset | batch |" in done.stderr
+
+
+def check(result: dict) -> None:
+    assert [row["dataset"] for row in result["rows"]] == ["mosei", "sims-v2", "meld", "cherma"]
+    assert all(row["fits"] and row["parts"] == 1 and row["samples_per_s"] > 0 for row in result["rows"])
+    assert all(row["peak_gb"] is None for row in result["rows"]), "a CPU has no card to measure"
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_halved_with_the_batch_kept(monkeypatch: pytest.MonkeyPatch, machine):
+    """The card runs out until a part holds at most four samples."""
+    import torch
+    from gpu import cells
+
+    whole = cells.random_batch
+
+    def small_card(model: object, config: object, size: int) -> object:
+        if size > 4:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return whole(model, config, size)
+
+    monkeypatch.setattr(cells, "random_batch", small_card)
+    monkeypatch.setattr(cells, "PAPERS_DATASETS", ("meld",))
+    (row,) = cells.run(machine, "qwen-1.8b", "bf16")
+    assert (row["batch"], row["parts"], row["fits"]) == (16, 4, True)

@@ -1,0 +1,254 @@
+"""Feature files made to hurt: nothing in them runs, and none costs more time or memory than its size justifies."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fuzzing
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.data.feature_files import read_features
+from msekit.data.unpickle import safe_load
+from msekit.data.verify import verify
+from msekit.errors import MsekitError
+
+MEMORY, SECONDS = 48 << 20, 10.0  # for files of at most a megabyte
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """At most so much processor time and memory (tracemalloc makes both worse)."""
+    tracemalloc.start()
+    started = time.process_time()
+    try:
+        yield
+        seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MEMORY, f"{peak / 1e6:.0f} MB"
+    assert seconds < SECONDS
+
+
+NAMED = (Path(__file__).parent / "attack_names.txt").read_text().split()
+"""What published pickle attacks and gadget collections name."""
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_no_other_name_is_reached(tmp_path: Path, name: str) -> None:
+    module, _, attribute = name.rpartition(".")
+    canary = str(tmp_path / "canary")
+    path = tmp_path / "x.pkl"
+    text = b"X" + struct.pack("<I", len(canary)) + canary.encode()
+    stack = b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, attribute)) + b"\x93"
+    forms = [
+        f"c{module}\n{attribute}\n".encode() + text + b"\x85R.",
+        b"\x80\x04" + stack + text + b"\x85R.",
+        b"(" + text + f"i{module}\n{attribute}\n.".encode(),
+        b"\x80\x04" + stack + text + b"\x85\x81.",
+        b"\x80\x04]" + stack + b"a.",  # named, not called
+        # the name comes out of the memo, in two parts that are used twice
+        b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x940" + b"h\x00\x8c" + bytes([len(attribute)])
+        + attribute.encode() + b"\x93.",
+    ]  # fmt: skip
+    for form in forms:
+        path.write_bytes(form)
+        with pytest.raises(MsekitError, match="not executed"):
+            safe_load(path)
+    assert not Path(canary).exists()
+
+
+def test_a_memo_that_is_changed_behind_a_name(tmp_path: Path) -> None:
+    """The stand-in is stored, and the same place is written again before it is called."""
+    path = tmp_path / "x.pkl"
+    path.write_bytes(b"\x80\x02c__builtin__\nlist\nq\x00cos\nsystem\nq\x000h\x00S'true'\n\x85R.")
+    with pytest.raises(MsekitError, match=r"os\.system"):
+        safe_load(path)
+
+
+SIZE = 1 << 17
+BYTES = b"\x80\x04\x8e" + struct.pack("<Q", SIZE) + b"x" * SIZE + b"\x94"
+TEXT = b"\x80\x04X" + struct.pack("<I", SIZE) + b"x" * SIZE + b"\x94"
+NULLS = b"\x80\x04](" + b"N" * SIZE + b"e\x94"
+EXPLOSIONS = {
+    "bytes of 2^60": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b".",
+    "text of 2^31": b"X\xff\xff\xff\x7fabc.",
+    "text of 2^60": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b".",
+    "bytearray of 2^40": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b".",
+    "number of 2 GB": b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    "number of a million bytes": b"\x80\x02\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20) + b".",
+    "hex number of a million digits": b"I0x" + b"f" * (1 << 20) + b"\n.",
+    "frame of 2^60": b"\x80\x04\x95" + struct.pack("<Q", 1 << 60) + b"N.",
+    "memo of 2^32": b"Nr\xff\xff\xff\xffj\xfe\xff\xff\xff.",
+    "copies of bytes": BYTES + b"](" + b"cbuiltins\nbytearray\nh\x00\x85R" * 5000 + b"e.",
+    "copies of text": TEXT + b"](" + b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 5000 + b"e.",
+    "copies of a list": NULLS + b"](" + b"cbuiltins\nlist\nh\x00\x85R" * 5000 + b"e.",
+    "copies of a tuple": NULLS + b"](" + b"cbuiltins\ntuple\nh\x00\x85R" * 5000 + b"e.",
+    "bytes taken apart": BYTES + b"](" + b"cbuiltins\nlist\nh\x00\x85R" * 5000 + b"e.",
+    "empty sets": b"\x80\x04](" + b"\x8f" * SIZE + b"e.",
+    "empty dicts": b"\x80\x04](" + b"}" * SIZE + b"e.",
+    "marks": b"\x80\x04" + b"(" * SIZE + b".",
+    "memo of nothing": b"\x80\x04N" + b"\x94" * (4 * SIZE) + b".",
+    "array of nothing": b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
+    b"(K\x01\x8a\x06\x00\x00\x00\x00\x00\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00S0\x85R\x89C\x00tb.",
+    "array of 0 × 2^60": b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
+    b"(K\x01K\x00\x8a\x08\x00\x00\x00\x00\x00\x00\x00\x10\x86cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R\x89C\x00tb.",
+    "array in itself": b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85"
+    b"C\x01btR\x94(K\x01K\x01\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R\x89]h\x00atb.",
+}
+
+
+@pytest.mark.parametrize("name", EXPLOSIONS)
+def test_no_file_grows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.pkl"
+    path.write_bytes(EXPLOSIONS[name])
+    with bounded(), pytest.raises(MsekitError):
+        safe_load(path)
+
+
+def spec_of(folder: Path) -> DatasetSpec:
+    return DatasetSpec(name="toy", task="erc", layout="erc-pickle", labels=("joy", "anger"), source=folder)
+
+
+def nested(levels: int) -> list:
+    """A list that names itself twice at every level: 2^levels numbers, a few bytes each."""
+    value: list = [0.0, 0.0]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def looped() -> list:
+    value: list = []
+    value += [value, value]
+    return value
+
+
+WIDE = [0.0] * 10_000
+TRICKS = {
+    "shared lists": {"features": {"text": "a", "audio": nested(60)}, "label": "joy"},
+    "a list in itself": {"features": {"text": "a", "audio": looped()}, "label": "joy"},
+    "one frame, repeated": {"features": {"text": "a", "audio": [WIDE] * 100_000}, "label": "joy"},
+    "a huge label": {"features": {"text": "a"}, "label": 10**600},
+    "a huge id": {"features": {"text": "a"}, "label": "joy", "id": 10**600, "speaker": looped()},
+    "a long text": {"features": {"text": "a" * 2_000_000}, "label": "joy"},
+    "a number as audio": {"features": {"text": "a", "audio": 7}, "label": "joy"},
+    "a huge number in audio": {"features": {"text": "a", "audio": [[10**400]]}, "label": "joy"},
+    "objects as audio": {"features": {"text": "a", "audio": np.array([["x", None]], dtype=object)}, "label": "joy"},
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_rows_that_are_plain_but_absurd(tmp_path: Path, name: str) -> None:
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"toy_{split}.pkl").write_bytes(pickle.dumps([TRICKS[name]], protocol=4))
+    with bounded():
+        outcome = verify(spec_of(tmp_path))
+    assert outcome.verdict == "unusable"
+    assert all(len(finding.what) < 1000 for finding in outcome.findings)
+
+
+def test_the_same_features_without_end(tmp_path: Path) -> None:
+    """A file of 1 MB whose rows would fill 80 GB of cache."""
+    row = {"features": {"text": "a", "audio": np.zeros((1000, 1000), np.int8)}, "label": "joy"}
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"toy_{split}.pkl").write_bytes(pickle.dumps([row] * 80_000, protocol=4))
+    from msekit.data.published import PublishedSet
+
+    source = PublishedSet(spec_of(tmp_path))
+    source._budget.left = 50 << 20  # the floor of 2 GB would take seconds here
+    with bounded(), pytest.raises(MsekitError, match="64 times the size"):
+        for _ in source.rows("train"):
+            pass
+
+
+class TestFeatureFiles:
+    def test_objects_are_never_unpickled(self, tmp_path: Path) -> None:
+        class Evil:
+            def __reduce__(self) -> tuple:
+                return os.system, (f"touch {tmp_path / 'canary'}",)
+
+        evil = np.array([Evil()], dtype=object)
+        np.save(tmp_path / "a.npy", evil, allow_pickle=True)
+        np.savez(tmp_path / "a.npz", audio=evil)
+        for name in ("a.npy", "a.npz"):
+            with pytest.raises(MsekitError):
+                read_features(tmp_path / name, "audio", "row 0")
+        assert not (tmp_path / "canary").exists()
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"descr": "<f8", "fortran_order": False, "shape": (1 << 40, 4)},
+            {"descr": "<f8", "fortran_order": False, "shape": (-1, 4)},
+            {"descr": [("a", "<f8")], "fortran_order": False, "shape": (4, 4)},
+            {"descr": "|O", "fortran_order": False, "shape": (4, 4)},
+        ],
+    )
+    def test_headers_that_lie(self, tmp_path: Path, header: dict) -> None:
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, header)
+        (tmp_path / "a.npy").write_bytes(stream.getvalue() + b"\0" * 64)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("../../audio.npy", stream.getvalue() + b"\0" * 64)
+        with bounded():
+            for name in ("a.npy", "a.npz"):
+                with pytest.raises(MsekitError, match="row 0"):
+                    read_features(tmp_path / name, "audio", "row 0")
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.npy", "a.npz"]
+
+    def test_an_archive_of_zeros(self, tmp_path: Path) -> None:
+        stream = io.BytesIO()
+        shape = (1 << 15, 1 << 13)
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("audio.npy", stream.getvalue() + b"\0" * (8 << 20))
+        with bounded(), pytest.raises(MsekitError, match="has shape"):
+            read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+    def test_damaged_files(self, tmp_path: Path, suffix: str) -> None:
+        from safetensors.numpy import save_file
+
+        frames = np.arange(60, dtype=np.float32).reshape(10, 6)
+        path = tmp_path / f"a{suffix}"
+        {
+            ".npy": lambda: np.save(path, frames),
+            ".npz": lambda: np.savez_compressed(path, audio=frames),
+            ".safetensors": lambda: save_file({"audio": frames}, path),
+        }[suffix]()
+        np.testing.assert_array_equal(read_features(path, "audio", "row 0"), frames)
+        data, rng = path.read_bytes(), np.random.default_rng(0)
+        with bounded():
+            for number in range(300):
+                path.write_bytes(fuzzing.mutated(data, rng) if number % 3 else data[: int(rng.integers(len(data)))])
+                try:
+                    assert read_features(path, "audio", "row 0").ndim <= 2
+                except MsekitError as error:
+                    fuzzing.clear(error)
+
+
+class TestFuzz:
+    """A thousand mutated files here; `python tests/data/fuzzing.py --files 100000` for more."""
+
+    def test_mutated_files(self, tmp_path: Path) -> None:
+        outcome = fuzzing.run(tmp_path, files=1000, seed=0)
+        assert sum(outcome.values()) == 1000
+        assert min(outcome["read"], outcome["refused"]) > 50, "both sides are reached"
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.binary(max_size=200) | st.lists(st.sampled_from(fuzzing.FRAGMENTS), max_size=40).map(b"".join))
+    def test_any_program(self, tmp_path: Path, data: bytes) -> None:
+        fuzzing.try_file(tmp_path, data)

@@ -1,0 +1,236 @@
+"""`msekit plan`: bytes against loaded tensors, activations against what autograd keeps, advice, and no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from msekit.backbones.catalogue import BACKBONES, Architecture
+from msekit.backbones.load import load_backbone
+from msekit.backbones.quantise import quantization_state
+from msekit.backbones.shape import decoder_shape, shape_of
+from msekit.config import RunConfig, resolve
+from msekit.errors import MsekitError
+from msekit.paper import BACKBONES as PAPERS_BACKBONES
+from msekit.paper import DATASETS as PAPERS_DATASETS
+from msekit.planning.memory import Holding, Workload, layer_bytes, weight_bytes
+from msekit.planning.plan import plan_run
+from msekit.profiles import default_profile, read_profile
+
+WEIGHTS_WITHIN = 0.05
+ACTIVATIONS_WITHIN = 0.10
+"""Beside the layers, autograd keeps a mask, the rotations and the last norm."""
+
+
+def run(backbone: str = "qwen-1.8b", dataset: str = "meld", profile: str = "rtx4090", **given: object) -> RunConfig:
+    asked = {"backbone": backbone, "dataset": dataset, "output": "out", "profile": profile, **given}
+    return resolve(asked, task="msa" if dataset in ("mosei", "sims-v2") else "erc")
+
+
+def held_bytes(model: torch.nn.Module) -> int:
+    tensors = [*model.parameters(), *(tensor for _, tensor in quantization_state(model))]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("held", ["none", "int8", "nf4", "nf4-double"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["tiny-llama", "qwen1-tiny", "chatglm3-tiny"])
+def test_the_bytes_of_loaded_weights_are_foreseen(kind: str, dtype: str, held: str, request):
+    name = kind if kind == "tiny-llama" else str(request.getfixturevalue("test_data") / "backbones" / kind)
+    quantization, _, double = held.partition("-")
+    foreseen = sum(weight_bytes(shape_of(name), Holding(dtype, quantization, double=bool(double))))
+    backbone = load_backbone(name, quantization, dtype, device="cpu", double_quantization=bool(double))
+    assert foreseen == pytest.approx(held_bytes(backbone.model), rel=WEIGHTS_WITHIN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
+def test_the_bytes_of_the_real_small_llm_are_foreseen(quantization: str, monkeypatch: pytest.MonkeyPatch):
+    user_cache = Path.home() / ".cache" / "msekit"
+    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
+        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
+    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
+    foreseen = sum(weight_bytes(shape_of("smollm2-135m"), Holding("bf16", quantization)))
+    backbone = load_backbone("smollm2-135m", quantization, "bf16", device="cpu")
+    assert foreseen == pytest.approx(held_bytes(backbone.model), rel=0.005)
+
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 256,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "head_dim": 64,
+    "intermediate_size": 704,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])
+@pytest.mark.parametrize(("kind", "kv_heads"), [("Llama", 4), ("Llama", 2), ("Qwen2", 4), ("Glm", 2)])
+def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precision: str, attention: str):
+    config = getattr(transformers, f"{kind}Config")(
+        **SMALL, num_key_value_heads=kv_heads, attn_implementation=attention
+    )
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).to(dtype).eval().requires_grad_(False)
+    samples, tokens = 4, 70
+    embeddings = torch.randn(samples, tokens, 256, dtype=dtype, requires_grad=True)
+    mask = torch.ones(samples, tokens, dtype=torch.long)
+    mask[0, :5] = 0
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}  # the tensors are held so that no address is used twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (address := tensor.untyped_storage().data_ptr()) not in own:
+            kept[address] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    assert output.last_hidden_state.requires_grad
+    figures = Architecture(256, 3, 4, kv_heads, 64, 704, 300, 4096)
+    work = Workload(samples, tokens, 1, 1, 1, 1, ())
+    layer, _ = layer_bytes(decoder_shape(figures), work, Holding(precision, "none", eager=attention == "eager"))
+    assert 3 * layer == pytest.approx(measured, rel=ACTIVATIONS_WITHIN)
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "OPT"])
+def test_an_architecture_that_is_not_known_by_heart_is_built_without_weights(kind: str, tmp_path: Path):
+    config = getattr(transformers, f"{kind}Config")()
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = getattr(transformers, "GPT2LMHeadModel" if kind == "GPT2" else "OPTForCausalLM")(config)
+    shape = shape_of(str(tmp_path))
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
+    plan = plan_run(run(str(tmp_path), "synthetic-erc"))
+    assert plan.memory.weights == 2 * shape.parameters
+
+
+def test_the_catalogues_figures_give_the_published_sizes():
+    billions = {name: shape_of(name).parameters for name in BACKBONES}
+    assert billions["qwen-1.8b"] == 1_836_828_672
+    assert billions["llama2-7b"] == 6_738_415_616
+    assert billions["smollm2-135m"] == 134_515_008
+    assert 2 * billions["chatglm3-6b"] == pytest.approx(12_487_168_064, rel=1e-4)
+
+
+@pytest.mark.parametrize("dataset", PAPERS_DATASETS)
+@pytest.mark.parametrize("backbone", PAPERS_BACKBONES)
+def test_the_papers_runs_fit_the_papers_card(backbone: str, dataset: str):
+    plan = plan_run(run(backbone, dataset))
+    assert plan.fits
+    assert plan.work.samples == plan.config.optim.batch_size
+    assert plan.config.optim.accumulation == 1
+
+
+def test_steps_are_counted_from_the_published_split():
+    answer = plan_run(run("qwen-1.8b", "mosei")).as_json()
+    assert answer["steps_per_epoch"] == 1021  # 16,326 samples in batches of 16
+    assert answer["steps"] == 1021 * 30
+    assert plan_run(run("qwen-1.8b", "cherma")).as_json()["steps"] is None
+
+
+def test_auto_recomputes_only_where_it_has_to():
+    tight = {"optim": {"batch_size": 32}}
+    assert not plan_run(run("llama2-7b", "mosei")).checkpointing
+    assert plan_run(run("llama2-7b", "mosei", "gpu-16gb", **tight)).checkpointing
+    assert plan_run(run("llama2-7b", "mosei", model={"checkpointing": "on"})).checkpointing
+    assert not plan_run(run("llama2-7b", "mosei", "gpu-16gb", model={"checkpointing": False}, **tight)).checkpointing
+
+
+def test_following_the_advice_makes_it_fit():
+    plan = plan_run(run("llama2-7b", "mosei", "gpu-12gb", model={"quantization": "none"}))
+    assert not plan.fits
+    assert plan.advice == ("--set model.quantization=int8",)
+    options = [text.removeprefix("--set ") for text in plan.advice]
+    given = {"backbone": "llama2-7b", "dataset": "mosei", "output": "out", "profile": "gpu-12gb"}
+    assert plan_run(resolve(given, task="msa", overrides=options)).fits
+
+
+def test_fewer_bits_and_smaller_parts_need_less():
+    totals = [
+        plan_run(run("chatglm3-6b", "cherma", model={"quantization": kind, "checkpointing": "off"})).total
+        for kind in ("none", "int8", "nf4")
+    ]
+    assert totals == sorted(totals, reverse=True)
+    whole, parts = (plan_run(run(optim={"accumulation": number})) for number in (1, 4))
+    assert parts.memory.activations < 0.4 * whole.memory.activations
+    assert parts.steps_per_epoch == whole.steps_per_epoch
+
+
+def msekit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "msekit", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_command_answers_in_json_without_torch():
+    options = "plan --backbone qwen-1.8b --dataset mosei --profile rtx4090 --quantization nf4 --batch 8 --format json"
+    program = f"import sys; sys.argv = ['msekit', *{options!r}.split()]\nfrom msekit.cli.main import app\n"
+    program += "try: app()\nexcept SystemExit: pass\n"
+    program += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["quantization"], answer["batch_size"], answer["fits"]) == ("nf4", 8, True)
+    parts = ("weights", "quantization_state", "activations", "activations_recomputed", "logits", "optimizer", "lstm")
+    assert all(answer["memory"][part] > 0 for part in parts)
+
+
+def test_the_table_says_what_to_change():
+    done = msekit("plan", "--backbone", "qwen-72b", "--dataset", "meld", "--profile", "rtx4090")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert "It does not fit" in done.stderr
+    assert "a smaller backbone" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--backbone", "qwen-1.9b", "--dataset", "meld"], "qwen-1.8b"),
+        (["--backbone", "nobody/nothing", "--dataset", "meld"], "hf download"),
+        (["--backbone", "qwen-1.8b", "--dataset", "meld", "--profile", "rtx4091"], "rtx4090"),
+        (["--backbone", "qwen-1.8b", "--dataset", "meld", "--batch", "0"], "batch_size"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], expected: str):
+    done = msekit("plan", *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_profiles_lie_under_the_recipe_and_the_published_pair():
+    config = run("llama2-7b", "mosei", "gpu-12gb")
+    assert (config.model.quantization, config.model.dtype, config.optim.accumulation) == ("nf4", "bf16", 2)
+    assert (config.optim.batch_size, config.optim.lr) == (8, 5e-5)
+    assert run("llama2-7b", "mosei", "gpu-12gb", model={"quantization": "none"}).model.quantization == "none"
+    assert read_profile("rtx4090").memory_bytes == 24 << 30
+    assert default_profile() == ("rtx4090" if torch.cuda.is_available() else "cpu")
+
+
+def test_every_shipped_profile_reads_and_resolves():
+    folder = Path(__file__).parents[2] / "configs" / "profiles"
+    names = {path.stem for path in folder.glob("*.yaml")}
+    assert names >= {"rtx4090", "cpu", "h100", "gpu-16gb", "gpu-12gb"}
+    for name in names:
+        assert run(profile=name).profile == name
+        assert (folder / f"{name}.yaml").read_text().startswith("#")
+
+
+def test_a_wrong_key_in_a_profile_of_ones_own(tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("device: cuda\nmemory: 12\n")
+    with pytest.raises(MsekitError, match="memory"):
+        read_profile(str(tmp_path / "mine.yaml"))
+    (tmp_path / "mine.yaml").write_text("device: cuda\nmemory_gb: 12\nsettings: {optim: {batchsize: 3}}\n")
+    with pytest.raises(MsekitError, match="batchsize"):
+        run(profile=str(tmp_path / "mine.yaml"))
