@@ -1,0 +1,112 @@
+"""A clip → its sound and its pictures, through the ffmpeg that the package `imageio-ffmpeg` ships.
+
+ffmpeg runs as a process of its own: a damaged file ends that process, never ours. It may open nothing but the named
+file, and only the container formats listed here, so that no playlist in disguise makes it read another.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from msekit.errors import MsekitError
+
+SAMPLE_RATE = 16_000
+"""Of all sound, in samples a second; one channel."""
+LONGEST_SECONDS = 600
+"""Of one clip; an utterance is expected."""
+SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
+_FORMATS = "wav,mp3,flac,ogg,aac,mov,mp4,m4a,avi,matroska,webm"
+_PATIENCE_SECONDS = 300
+_LARGEST_SIDE = 640
+
+
+def sound(path: Path) -> np.ndarray:
+    """The sound of a clip, (samples,) float32 in [-1, 1] at `SAMPLE_RATE`.
+
+    Raises:
+        MsekitError: No such file, nothing that can be decoded, no sound, or too long.
+    """
+    output = ["-vn", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "pipe:1"]
+    try:
+        done = subprocess.run(_command(path, output), capture_output=True, timeout=_PATIENCE_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MsekitError(f"decoding took more than {_PATIENCE_SECONDS} s", where=path) from error
+    _check(done.returncode, done.stderr, path, "sound")
+    samples = np.frombuffer(done.stdout[: len(done.stdout) // 4 * 4], np.float32)
+    if not len(samples):
+        raise MsekitError("the clip has no sound", where=path)
+    if len(samples) >= LONGEST_SECONDS * SAMPLE_RATE:
+        raise MsekitError(f"the clip is longer than {LONGEST_SECONDS} s", where=path, fix="Cut it into utterances.")
+    return samples
+
+
+def pictures(path: Path, per_second: float) -> Iterator[np.ndarray]:
+    """The pictures of a clip at even times, each (height, width, 3) uint8 RGB, the longer side at most 640.
+
+    Args:
+        path: The clip.
+        per_second: Pictures a second.
+
+    Raises:
+        MsekitError: No such file, nothing that can be decoded, no picture, or too long.
+    """
+    smaller = f"w='min({_LARGEST_SIDE},iw)':h='min({_LARGEST_SIDE},ih)'"
+    shape = f"scale={smaller}:force_original_aspect_ratio=decrease:flags=area"
+    output = ["-an", "-vf", f"fps={per_second},{shape}", "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+    count = 0
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(_command(path, output), stdout=subprocess.PIPE, stderr=complaints)
+        assert process.stdout is not None
+        try:
+            while (picture := _ppm(process.stdout)) is not None:
+                count += 1
+                if count > LONGEST_SECONDS * per_second:
+                    raise MsekitError(f"the clip is longer than {LONGEST_SECONDS} s", where=path)
+                yield picture
+            process.wait(_PATIENCE_SECONDS)
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+        complaints.seek(0)
+        _check(process.returncode, complaints.read(), path, "pictures")
+    if not count:
+        raise MsekitError("the clip has no pictures", where=path)
+
+
+def _command(path: Path, output: list[str]) -> list[str]:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise MsekitError("reading clips needs imageio-ffmpeg", fix="pip install 'msekit[media]'") from error
+    if not path.is_file():
+        raise MsekitError("no such clip", where=path)
+    first = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1"]
+    only = ["-protocol_whitelist", "file,pipe", "-format_whitelist", _FORMATS]
+    return [*first, *only, "-i", f"file:{path.resolve()}", "-t", str(LONGEST_SECONDS + 1), *output]
+
+
+def _check(returncode: int, complaints: bytes, path: Path, wanted: str) -> None:
+    if returncode == 0:
+        return
+    text = complaints.decode("utf-8", "replace").strip()
+    if "does not contain any stream" in text or "matches no streams" in text:
+        raise MsekitError(f"the clip has no {wanted}", where=path)
+    reason = (text.splitlines() or [f"ffmpeg ended with {returncode}"])[-1]
+    raise MsekitError(f"the clip cannot be decoded: {reason.split(str(path.parent))[-1][:200]}", where=path)
+
+
+def _ppm(stream: IO[bytes]) -> np.ndarray | None:
+    """The next picture of a stream of binary PPM files, None at its end (or where it breaks off)."""
+    if stream.readline() != b"P6\n":
+        return None
+    width, height = map(int, stream.readline().split())
+    stream.readline()  # 255
+    data = stream.read(width * height * 3)
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3) if len(data) == width * height * 3 else None

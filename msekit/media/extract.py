@@ -1,0 +1,240 @@
+"""Clips → a data set of one's own: feature files, `samples.jsonl` and a YAML that `msekit train` reads.
+
+    <output>/audio/<id>.safetensors  vision/<id>.safetensors  samples.jsonl  <name>.yaml  extract.jsonl
+
+`extract.jsonl` has a line per finished clip; a clip that stands there, unchanged since, is not done again, so an
+extraction that was stopped goes on where it was. One clip that cannot be read never stops the others.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msekit.errors import MsekitError
+from msekit.media.kind import Extractor
+from msekit.media.table import Clip
+from msekit.reporter import Reporter
+
+LOG = "extract.jsonl"
+SAMPLES = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to extract from every clip."""
+
+    audio: Extractor | None
+    vision: Extractor | None
+
+    def record(self) -> dict[str, Any]:
+        """For files."""
+        return {"audio": self.audio and self.audio.model_dump(), "vision": self.vision and self.vision.model_dump()}
+
+
+@dataclass
+class Outcome:
+    """What became of one clip."""
+
+    id: str
+    stamp: list[int]
+    """Size and time of change of the clip."""
+    frames: dict[str, int] = field(default_factory=dict)
+    """Modality → feature vectors written."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Modality → why there are none."""
+
+
+def extract(clips: Sequence[Clip], plan: Plan, output: Path, workers: int, reporter: Reporter) -> list[Outcome]:
+    """Extract all clips that are not extracted yet.
+
+    Args:
+        clips: What to extract.
+        plan: By which extractors.
+        output: Folder for the data set; may hold an unfinished extraction with the same plan.
+        workers: Processes.
+        reporter: Where progress goes.
+
+    Returns:
+        An outcome per clip, in their order.
+
+    Raises:
+        MsekitError: The folder holds an extraction by other extractors, or cannot be written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        done = _finished(output, plan)
+        outcomes = {clip.id: done[clip.id] for clip in clips if _holds(done.get(clip.id), clip)}
+        todo = [clip for clip in clips if clip.id not in outcomes]
+        if outcomes:
+            reporter.note(f"{len(outcomes)} clips are extracted already")
+        with (
+            (output / LOG).open("a", encoding="utf-8") as log,
+            reporter.bar("extracting", len(clips), len(outcomes)) as advance,
+        ):
+            for outcome in _all(todo, plan, output, workers):
+                outcomes[outcome.id] = outcome
+                log.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+                log.flush()
+                advance(1)
+                for modality, problem in outcome.problems.items():
+                    reporter.warn(f"{outcome.id}: no {modality}: {problem}")
+    except OSError as error:
+        raise MsekitError(f"the output folder cannot be written: {error}", where=output) from error
+    return [outcomes[clip.id] for clip in clips]
+
+
+def _finished(output: Path, plan: Plan) -> dict[str, Outcome]:
+    """The outcomes on record; a folder without a record gets its first line, which names the extractors."""
+    log = output / LOG
+    if not log.is_file():
+        log.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
+        return {}
+    first, *lines = log.read_bytes().decode("utf-8", "replace").splitlines() or [""]
+    if _parsed(first) != plan.record():
+        raise MsekitError(
+            "the folder holds features by other extractors or settings", where=output, fix="Choose another --output."
+        )
+    records = [record for line in lines if (record := _parsed(line))]  # the last line may be half written
+    if lines and not log.read_bytes().endswith(b"\n"):
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *records))
+        log.write_text(text, encoding="utf-8")
+    return {record["id"]: Outcome(**record) for record in records}
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _holds(outcome: Outcome | None, clip: Clip) -> bool:
+    """Whether an outcome on record is of this very clip, and worth keeping: a clip that gave nothing is tried again."""
+    return outcome is not None and bool(outcome.frames) and outcome.stamp == _stamp(clip.path)
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _all(clips: Sequence[Clip], plan: Plan, output: Path, workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come. A clip that ends its process is found by doing the lost ones one at a time."""
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(clips))
+    lost: list[Clip] = []
+    running: dict[Future[Outcome], Clip] = {}
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        while running or (waiting and not lost):
+            while waiting and len(running) < 2 * workers and not lost:
+                clip = waiting.pop()
+                try:
+                    running[pool.submit(extract_one, clip, plan, output)] = clip
+                except BrokenProcessPool:
+                    lost.append(clip)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                clip = running.pop(future)
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    lost.append(clip)
+    for clip in lost:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                yield pool.submit(extract_one, clip, plan, output).result()
+            except BrokenProcessPool:
+                problem = "the process that read it died"
+                yield Outcome(clip.id, _stamp(clip.path), problems=dict.fromkeys(("audio", "vision"), problem))
+    if waiting:
+        yield from _all(list(reversed(waiting)), plan, output, workers)
+
+
+def extract_one(clip: Clip, plan: Plan, output: Path) -> Outcome:
+    """One clip → its feature files, each written whole or not at all."""
+    outcome = Outcome(clip.id, _stamp(clip.path))
+    for modality, extractor in (("audio", plan.audio), ("vision", plan.vision)):
+        if extractor is None:
+            continue
+        try:
+            features_LD = features_of(clip.path, modality, extractor)
+        except MsekitError as error:
+            outcome.problems[modality] = error.what
+            continue
+        write_features(output / modality / f"{clip.id}.safetensors", modality, features_LD, extractor)
+        outcome.frames[modality] = len(features_LD)
+    return outcome
+
+
+def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
+    """One modality of one clip by an extractor: (L, D) float32.
+
+    Raises:
+        MsekitError: The clip cannot be decoded, has no such modality, or the extractor here is another release.
+    """
+    from msekit.media import audio, decode, vision
+
+    if modality == "audio":
+        here = audio.audio_extractor(extractor.name)
+    elif extractor.name in vision.NAMES:
+        here = vision.vision_extractor(extractor.settings["face"])
+    else:
+        raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
+    if here != extractor:
+        raise MsekitError(f"features of {extractor} are wanted, the extractor here is {here}", where=path)
+    if modality == "audio":
+        return audio.audio_features(decode.sound(path), extractor.name)
+    pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
+    return vision.vision_features(pictures, extractor.settings["face"])
+
+
+def write_features(path: Path, modality: str, features_LD: Any, extractor: Extractor) -> None:
+    """A feature file that carries the record of its extractor."""
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({modality: features_LD}, partial, metadata={"extractor": extractor.model_dump_json()})
+    os.replace(partial, path)
+
+
+def extractor_of(path: Path) -> Extractor | None:
+    """The extractor on record in a feature file; None for files from elsewhere."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            record = (file.metadata() or {}).get("extractor")
+        return Extractor.model_validate_json(record) if record else None
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
+def write_samples(clips: Sequence[Clip], outcomes: Sequence[Outcome], output: Path) -> int:
+    """Write `samples.jsonl` of the clips that gave something.
+
+    Returns:
+        Their number.
+    """
+    lines = []
+    for clip, outcome in zip(clips, outcomes, strict=True):
+        if outcome.frames:
+            paths = {modality: f"{modality}/{clip.id}.safetensors" for modality in outcome.frames}
+            lines.append(json.dumps(clip.fields() | paths, ensure_ascii=False) + "\n")
+    partial = output / f"{SAMPLES}.partial"
+    partial.write_text("".join(lines), encoding="utf-8")
+    os.replace(partial, output / SAMPLES)
+    return len(lines)

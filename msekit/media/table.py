@@ -1,0 +1,91 @@
+"""Which clips there are: a table with a line per clip, or every clip of a folder."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msekit.errors import MsekitError
+from msekit.media.decode import SUFFIXES
+
+_NEEDED = ("file", "text", "label", "split")
+_OPTIONAL = ("id", "speaker", "dialogue_id")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and what is known of it."""
+
+    id: str
+    path: Path
+    text: str = ""
+    label: str | None = None
+    split: str | None = None
+    speaker: str | None = None
+    dialogue_id: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What `samples.jsonl` says of it, beside its features."""
+        return {key: value for key, value in asdict(self).items() if key != "path" and value is not None}
+
+
+def read_table(table: Path, folder: Path) -> list[Clip]:
+    """The clips of a CSV with the columns file (relative to the folder), text, label, split, and optionally id,
+    speaker, dialogue_id.
+
+    Raises:
+        MsekitError: It cannot be read, lacks a column or a value, or names a clip outside the folder or twice.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ",")
+            lines = [(f"{table}, line {rows.line_num}", row) for row in rows]
+            columns = rows.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MsekitError(f"the table cannot be read: {error}", where=table) from error
+    if missing := [name for name in _NEEDED if name not in columns]:
+        raise MsekitError(f"no column '{missing[0]}'", where=table, fix=f"It has: {', '.join(map(str, columns))}")
+    return _checked([_clip(row, folder, where) for where, row in lines], table)
+
+
+def clips_of(folder: Path) -> list[Clip]:
+    """Every clip of a folder, by name, without text or label.
+
+    Raises:
+        MsekitError: There is none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return _checked([Clip(_identity(str(path.relative_to(folder))), path) for path in paths], folder)
+
+
+def _clip(row: dict[str, Any], folder: Path, where: str) -> Clip:
+    if empty := [name for name in ("file", "label", "split") if not row[name]]:
+        raise MsekitError(f"'{empty[0]}' is empty", where=where)
+    path = (folder / row["file"]).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise MsekitError(f"'{row['file']}' lies outside the folder", where=where)
+    if not path.is_file():
+        raise MsekitError(f"no such clip: {row['file']}", where=where)
+    optional = {name: row.get(name) or None for name in _OPTIONAL}
+    identity = _identity(optional.pop("id") or row["file"])
+    return Clip(identity, path, row["text"] or "", row["label"], row["split"], **optional)
+
+
+def _identity(name: str) -> str:
+    """A name that is safe as a file's: parts/clip 1.mp4 → parts-clip_1."""
+    stem = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in SUFFIXES else name
+    return re.sub(r"[^\w.-]", "_", stem.replace("/", "-")).lstrip(".") or "_"
+
+
+def _checked(clips: list[Clip], where: Path) -> list[Clip]:
+    if not clips:
+        raise MsekitError("no clips", where=where, fix=f"Known endings: {', '.join(SUFFIXES)}")
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.id in seen:
+            raise MsekitError(f"two clips are called '{clip.id}'", where=where, fix="Give them different ids.")
+        seen.add(clip.id)
+    return clips
