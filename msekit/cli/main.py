@@ -15,6 +15,7 @@ from msekit.cli import (
     count_params,
     data,
     evaluate,
+    extract,
     plan,
     predict,
     report,
@@ -36,6 +37,7 @@ app.command("evaluate")(evaluate.evaluate_command)
 app.command("report")(report.report)
 app.command("verify-backbone")(verify_backbone.verify_backbone_command)
 app.command("plan")(plan.plan_command)
+app.command("extract")(extract.extract_command)
 app.command("predict")(predict.predict_command)
 app.command("serve")(serve.serve_command)
 app.command("export")(share.export_command)

@@ -28,8 +28,9 @@ def predict_command(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the JSON lines of --input go [stdout].")] = None,
     text: Annotated[str | None, typer.Option(help="One sample: what was said.")] = None,
-    audio: Annotated[Path | None, typer.Option(help="Its audio features: .npy, .npz or .safetensors.")] = None,
-    vision: Annotated[Path | None, typer.Option(help="Its vision features.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Its sound: a clip, or .npy, .npz, .safetensors.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="Its face: a clip, or features.")] = None,
+    video: Annotated[Path | None, typer.Option(help="A clip with both.")] = None,
     estimate: Annotated[
         Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
     ] = None,
@@ -44,8 +45,12 @@ def predict_command(
     """Predict: a label or intensity with the probability of every label."""
     if (source is None) == (text is None):
         raise MsekitError("predict takes one sample or a file of them", fix="Give --text, or --input FILE.jsonl.")
-    if source is not None and (audio or vision):
-        raise MsekitError("--audio and --vision belong to --text", fix="Name features in the lines of --input.")
+    if source is not None and (audio or vision or video):
+        raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
+    if video is not None:
+        if vision is not None:
+            raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
+        audio, vision = audio or video, video
     if source is not None and not source.is_file() and not source.is_fifo():
         raise MsekitError("no such file", where=source)
     if source is not None and output is not None and output.resolve() == source.resolve():

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
+from msekit.media.kind import Extractor
 
 SPLITS = ("train", "valid", "test")
 Task = Literal["msa", "erc"]
@@ -54,6 +55,8 @@ class DatasetSpec(BaseModel):
     """Hub data set repository with the processed features."""
     hub_revision: str | None = None
     """Commit, tag or branch of it; None for the newest."""
+    extractors: dict[Literal["audio", "vision"], Extractor] = Field(default_factory=dict)
+    """What made the features, where `msekit extract` did."""
 
     @model_validator(mode="after")
     def _labels_or_range(self) -> DatasetSpec:

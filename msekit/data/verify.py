@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.missing import MODALITIES
 from msekit.data.rows import Contents, Row, named
 from msekit.data.sources import open_source
 from msekit.data.storage import Progress, label_name
 from msekit.errors import MsekitError
 
-MODALITIES = ("audio", "vision")
 _ROWS_NAMED = 5
 _ABSENT = "is absent"
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)

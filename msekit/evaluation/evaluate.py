@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from msekit.config import RunConfig, read_run_file, validated
+from msekit.data.catalogue import DatasetSpec
 from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import score_split
+from msekit.media.kind import check_kind
 from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import load_adapter, read_tensors
@@ -135,6 +137,8 @@ def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
                 f"the run was trained for {key} {description['dataset'].get(key)}, this data set has {spec[key]}",
                 where=folder,
             )
+    for modality, made_by in DatasetSpec(**description["dataset"]).extractors.items():
+        check_kind(modality, made_by, parts.spec.extractors.get(modality), folder)
     for modality, trained in description["widths"].items():
         found = width_of(parts, modality)
         if found != trained:

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 
 from msekit.errors import MsekitError
+from msekit.media.decode import SUFFIXES as CLIPS
+from msekit.media.extract import extractor_of, features_of
+from msekit.media.kind import Extractor, check_kind
 
 LARGEST_BYTES = 1 << 30
 """Of one feature array; the longest published one takes 2 MB."""
@@ -33,22 +36,25 @@ class Frames:
     """Values that were not finite."""
 
 
-def frames_of(value: Any, modality: str, width: int, dtype: str, where: object = None) -> Frames:
+def frames_of(
+    value: Any, modality: str, width: int, dtype: str, where: object = None, extractor: Extractor | None = None
+) -> Frames:
     """Read one modality of one sample.
 
     Args:
-        value: (L, D) array, tensor or nested lists; (D,) for a single frame; or the path of a feature file.
+        value: (L, D) array, tensor or nested lists; (D,) for a single frame; or the path of a feature file or a clip.
         modality: `audio` or `vision`.
         width: D that the plug-in was trained on.
         dtype: Precision of the training cache.
         where: What an error message names.
+        extractor: What made the features in training, where that is on record: it reads clips.
 
     Raises:
         MsekitError: Anything that is not finite enough, wide enough, long enough or numeric.
     """
     if isinstance(value, (str, os.PathLike)):
         where = value
-        array = read_feature_file(Path(value), modality)
+        array = _read(Path(value), modality, extractor)
     else:
         array = _as_array(value, modality, where)
     if array.dtype.kind not in "fiub":
@@ -70,6 +76,21 @@ def frames_of(value: Any, modality: str, width: int, dtype: str, where: object =
             f"'{modality}' has {len(array)} frames, more than {MOST_FRAMES}", where=where, fix="Cut it into utterances."
         )
     return _stored(array, modality, dtype, where)
+
+
+def _read(path: Path, modality: str, extractor: Extractor | None) -> np.ndarray:
+    """A feature file of the right kind, or a clip through the extractor that training's features came from."""
+    if path.suffix.lower() not in CLIPS:
+        check_kind(modality, extractor, extractor_of(path), path)
+        return read_feature_file(path, modality)
+    if extractor is None:
+        raise MsekitError(
+            f"the plug-in's {modality} features were not made by `msekit extract`, so a clip cannot become them",
+            where=path,
+            fix="Give features of the kind it was trained on.",
+        )
+    features: np.ndarray = features_of(path, modality, extractor)
+    return features
 
 
 def _stored(array_LD: np.ndarray, modality: str, dtype: str, where: object) -> Frames:

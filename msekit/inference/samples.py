@@ -70,7 +70,8 @@ def prepare(description: Description, id: str, text: Any, given: dict[str, Any],
         if value is not None and not width:
             notes.append(f"this plug-in reads no {modality}: it was left out")
         elif value is not None:
-            read = frames_of(value, modality, width, description.feature_dtype, where)
+            extractor = description.dataset.extractors.get(modality)  # type: ignore[call-overload]
+            read = frames_of(value, modality, width, description.feature_dtype, where, extractor)
             frames[modality] = read.values
             if read.replaced:
                 notes.append(f"{read.replaced} values of {modality} were not finite and were replaced by the mean")

@@ -8,8 +8,10 @@ that follow action units, in the same unit. A picture without a face is a row of
 from __future__ import annotations
 
 import os
+import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -68,7 +70,7 @@ def vision_features(pictures: Iterable[np.ndarray], face: Choice) -> np.ndarray:
         MsekitError: No picture shows a face.
     """
     rows = []
-    with _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
+    with _silent(), _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
         for picture in pictures:
             found = mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks or []
             height, width = picture.shape[:2]
@@ -103,6 +105,21 @@ def face_vector(marks_M3: np.ndarray) -> np.ndarray:
     upright_M2 = (marks_M3[:, :2] - centre_2) @ turn.T / unit
     distances = [np.linalg.norm(upright_M2[one] - upright_M2[other]) for one, other in DISTANCES.values()]
     return np.array([*upright_M2[list(LANDMARKS)].ravel(), roll, yaw, pitch, *distances], dtype=np.float32)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing to the process's stderr meanwhile: mediapipe's C++ part logs every start there, past every switch."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _mediapipe() -> Any:

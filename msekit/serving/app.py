@@ -29,8 +29,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
+from msekit.data.missing import MODALITIES
 from msekit.errors import MsekitError, nearest
-from msekit.inference.features import MODALITIES
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared, prepare
 from msekit.serving.engine import BusyError, Engine
@@ -104,8 +104,6 @@ class Site:
                     raise MsekitError("the body is not a JSON object")
                 if stray := sorted(set(map(str, fields)) - {"text", "plug_in", "sample", *MODALITIES}):
                     raise MsekitError(f"unknown key '{stray[0]}'")
-                if any(isinstance(fields.get(name), str) for name in MODALITIES):
-                    raise MsekitError("features are nested lists here", fix="Upload files by a multipart form.")
             else:
                 fields = await self._form(request)
             return JSONResponse((await self.answer(fields)).record())
@@ -125,6 +123,7 @@ class Site:
             "labels": described.labels,
             "language": described.dataset.language,
             "widths": dict(described.widths),
+            "clips": sorted(described.dataset.extractors),
             "estimate": described.estimate,
             "samples": len(shelf) if shelf else 0,
         }
@@ -143,6 +142,8 @@ class Site:
             MsekitError: It cannot be used.
             BusyError: Too many wait.
         """
+        if any(isinstance(fields.get(key), str) for key in MODALITIES):  # never a path on this machine
+            raise MsekitError("features are nested lists or uploaded files here")
         names = self.engine.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from starlette.datastructures import UploadFile
 
 from msekit.errors import MsekitError
 from msekit.inference.description import Description
-from msekit.inference.features import read_feature_file
+from msekit.inference.features import frames_of
+from msekit.media.decode import SUFFIXES as CLIPS
 
 FEATURES = (".npy", ".npz", ".safetensors")
 FIELDS = ("audio", "vision", "video")
@@ -33,13 +35,20 @@ def features_of_upload(field: str, upload: UploadFile, description: Description,
     """
     if field not in FIELDS:
         raise MsekitError(f"no field '{field}' for files", fix=f"Known: {', '.join(FIELDS)}")
+    known = (*FEATURES, *CLIPS)
     suffix = PurePosixPath((upload.filename or "").replace("\\", "/")).suffix.lower()
-    if suffix not in FEATURES or field == "video":
-        raise MsekitError(f"a file ending in '{suffix[:20]}' cannot be read", fix=f"Give {', '.join(FEATURES)}.")
+    if suffix not in known or (field == "video" and suffix in FEATURES):
+        raise MsekitError(f"a file ending in '{suffix[:20]}' cannot be read", fix=f"Known: {', '.join(known)}.")
     path = folder / f"{field}{suffix}"
     with path.open("wb") as file:
         shutil.copyfileobj(upload.file, file)
+    wanted = [name for name, width in description.widths.items() if width] if field == "video" else [field]
     try:
-        return {field: read_feature_file(path, field).copy()}
+        return {modality: _frames(path, modality, description) for modality in wanted}
     except MsekitError as error:
         raise MsekitError(f"{field}: {error.what}", fix=error.fix) from error
+
+
+def _frames(path: Path, modality: Any, description: Description) -> np.ndarray:
+    width, extractor = description.widths[modality], description.dataset.extractors.get(modality)
+    return frames_of(path, modality, width, description.feature_dtype, path.name, extractor).values.copy()

@@ -147,6 +147,8 @@ def test_bad_questions_are_a_message_each(client: Client, erc_rows: list[Row]) -
         status, answer = client.json(fields)
         assert status == 400, fields
         assert complaint in answer["error"], answer
+    status, text = client.form("/api/predict", {"text": "a", "audio": "/etc/hostname.npy"})
+    assert (status, "nested lists" in text) == (400, True)
     status, text = client.ask("POST", "/api/predict", b"{", {"content-type": "application/json"})
     assert (status, "not JSON" in text) == (400, True)
     payload = pickle.dumps({"a": np.zeros(3)})
