@@ -137,6 +137,8 @@ class RunConfig(_Section):
     recipe: Recipe
     profile: str | None = None
     """Name of the machine's profile, or the path of one: `msekit.profiles`."""
+    layout: Literal["paper", "prompt-first"] = "paper"
+    """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)
     output: Path
     adapter: AdapterConfig = AdapterConfig()
@@ -172,6 +174,7 @@ OPTIONS_OF_THEIR_OWN = {
     "seed": "--seeds",
     "recipe": "--recipe",
     "profile": "--profile",
+    "layout": "--layout",
 }
 
 

@@ -48,8 +48,9 @@ class Backbone:
         settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
-        self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         check_architecture(self.name, self.model.config)
+        self.takes = set(inspect.signature(self.model.forward).parameters)
+        self._constants: dict[tuple[int, ...], Tensor] = {}
 
     @property
     def text_dim(self) -> int:
@@ -65,6 +66,12 @@ class Backbone:
         """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
         with torch.no_grad():
             return self.model.get_input_embeddings()(ids)
+
+    def constant(self, ids: tuple[int, ...]) -> Tensor:
+        """Tokens that every batch has → their embeddings (n, d), looked up once."""
+        if ids not in self._constants:
+            self._constants[ids] = self.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return self._constants[ids]
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
@@ -93,13 +100,15 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        keep = {"logits_to_keep": sequence.answers} if self._slices_itself else {}
+        options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
+        if sequence.prefix is not None:
+            options["past_key_values"] = sequence.prefix
         logits = self.model(
             inputs_embeds=sequence.embeddings,
             attention_mask=sequence.mask,
             position_ids=sequence.positions,
             use_cache=False,
-            **keep,
+            **options,
         ).logits
         return logits[:, -sequence.answers :]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ def train_command(
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
+    layout: Annotated[
+        Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
@@ -51,6 +54,7 @@ def train_command(
         "recipe": recipe,
         "profile": profile,
         "model": {"quantization": quantization},
+        "layout": layout,
         "output": output,
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},

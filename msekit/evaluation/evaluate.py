@@ -84,9 +84,9 @@ def config_of(
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
     config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"layout": description["layout"]}
     if dataset or source:  # another data set brings its own source, unless one is given
-        changes = {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
+        changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:
         changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
     restored = {key: description[key] for key in ("text_limit", "context", "on_missing")}
@@ -116,8 +116,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(where.read_text(encoding="utf-8"))
         ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
         needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
-        later = {"context": 0, "on_missing": "zero"} | description  # keys that the first runs did not write
-        return {key: later[key] for key in (*needed, "context", "on_missing")} | {"features": ways}
+        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description  # keys that the first runs did not write
+        return {key: later[key] for key in (*needed, "context", "on_missing", "layout")} | {"features": ways}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
 

@@ -30,7 +30,7 @@ GROUP_KEYS = (
     *("without", "limit_train", "quantization", "ablate", "layout", "context", "on_missing", "modality_dropout"),
 )
 """The second line's keys count where a report has them, and not its default there."""
-DEFAULTS = {"quantization": "none", "on_missing": "zero"}
+DEFAULTS = {"quantization": "none", "layout": "paper", "on_missing": "zero"}
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""
 FINGERPRINTS = ("data_fingerprint", "backbone_fingerprint", "prompt_sha256")

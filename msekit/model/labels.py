@@ -56,9 +56,11 @@ class Trie:
         """(E,) row of the edge's parent among the inner nodes."""
         return np.searchsorted(self.inner, self.parent)
 
-    def depth(self, node: int) -> int:
-        """Edges between the root and a node."""
-        return 0 if node == 0 else 1 + self.depth(int(self.parent[node - 1]))
+    @cached_property
+    def family(self) -> np.ndarray:
+        """(M - 1, M - 1) bool over the inner nodes but the root: whether the column is the row or an ancestor of it."""
+        nodes = self.inner[1:].tolist()
+        return np.array([[other in self.ancestors(node) for other in nodes] for node in nodes])
 
     def ancestors(self, node: int) -> list[int]:
         """A node, its parent, and so on, without the root."""

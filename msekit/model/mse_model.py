@@ -5,12 +5,16 @@ Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the 
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.load import Backbone
+from msekit.backbones.prefix import read_prefix
 from msekit.data.batch import Batch
 from msekit.model.labels import LabelSpace
 from msekit.model.prompt import PromptLayout, Sequence
@@ -51,33 +55,57 @@ class MSEModel(nn.Module):
         """The frozen LLM."""
         return self._frozen[0]
 
-    def content(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Everything before the answer: embeddings (B, S, d) and mask (B, S)."""
+    @cached_property
+    def prefix(self) -> Any:
+        """Keys and values of the opening part; None where the backbone's architecture does not take them."""
+        return read_prefix(self.backbone, self.layout.opening, self.layout.closing)
+
+    def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
+        """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
         text_BTd = self.backbone.embed(batch.text_ids)
         pseudo_BPd = self.adapter(
             text_BTd.float(), batch.text_mask, batch.audio, batch.audio_lengths, batch.vision, batch.vision_lengths
-        )
-        return self.layout.content(self.backbone.embed, pseudo_BPd.to(text_BTd.dtype), text_BTd, batch.text_lengths)
+        ).to(text_BTd.dtype)
+        return self.layout.content(self.backbone.constant, pseudo_BPd, text_BTd, batch.text_lengths, opening)
 
-    def laid_out(self, batch: Batch) -> Sequence:
-        """The sequence as training reads it, true labels included."""
+    def laid_out(self, batch: Batch, opening: bool = True) -> Sequence:
+        """The sequence that training reads, true labels included."""
         targets_BA = self.targets[batch.label]
         answers_BA = targets_BA[:, :-1]
         lengths_B = (answers_BA >= 0).sum(dim=1) - (targets_BA[:, -1] < 0).long()  # the last token is never read
-        return self.layout.with_answers(*self.content(batch), self.backbone.embed(answers_BA.clamp(min=0)), lengths_B)
+        answers_BAd = self.backbone.embed(answers_BA.clamp(min=0))
+        return self.layout.with_answers(*self.content(batch, opening), answers_BAd, lengths_B)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def for_training(self, batch: Batch) -> Sequence:
+        """`laid_out`, behind the opening part that the backbone has read."""
+        if self.prefix is None:
+            return self.laid_out(batch)
+        return self.laid_out(batch, opening=False).behind(self.prefix)
+
+    def for_scoring(self, batch: Batch) -> Sequence:
+        """The content and the inner nodes of the label trie."""
+        content = self.content(batch, opening=self.prefix is None)
+        sequence = self.layout.with_trie(*content, self.backbone.constant, self.labels.trie)
+        return sequence if self.prefix is None else sequence.behind(self.prefix)
+
+    def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:
         """The paper's L_task: cross-entropy summed over a sample's label tokens, summed over the samples (scalar)."""
-        logits_BAV = self.backbone.logits(self.laid_out(batch))
         losses_BA = F.cross_entropy(
             logits_BAV.float().transpose(1, 2), self.targets[batch.label], ignore_index=-100, reduction="none"
         )
         return (losses_BA.sum(dim=1) * batch.weight).sum()
 
+    def edges(self, logits_BMV: Tensor) -> Tensor:
+        """Next-token logits at the trie's inner nodes → log-probability of every edge, (B, E) float32."""
+        logits_BMV = logits_BMV.float()
+        normaliser_BM = logits_BMV.logsumexp(dim=-1)
+        return logits_BMV[:, self.edge_row, self.edge_token] - normaliser_BM[:, self.edge_row]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of a batch (scalar)."""
+        return self.loss(self.backbone.logits(self.for_training(batch)), batch)
+
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Log-probability of every edge of the label trie, in one pass: (B, E) float32."""
-        sequence = self.layout.with_trie(*self.content(batch), self.backbone.embed, self.labels.trie)
-        logits_BMV = self.backbone.logits(sequence).float()
-        normaliser_BM = logits_BMV.logsumexp(dim=-1)
-        return logits_BMV[:, self.edge_row, self.edge_token] - normaliser_BM[:, self.edge_row]
+        return self.edges(self.backbone.logits(self.for_scoring(batch)))

@@ -111,7 +111,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             double_quantization=config.model.double_quantization,
         )
     labels = LabelSpace(spec, backbone.encode, backbone.end)
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, config.layout)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
     adapter = make_adapter(
         config, backbone.text_dim, *(info.width if preprocessors[name] else 0 for name, info in infos.items())
