@@ -10,6 +10,7 @@ import inspect
 import logging
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
-from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
 from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.prefix import read_prefix
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
 from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
@@ -51,6 +53,7 @@ class Backbone:
         check_architecture(self.name, self.model.config)
         self.takes = set(inspect.signature(self.model.forward).parameters)
         self._constants: dict[tuple[int, ...], Tensor] = {}
+        self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
 
     @property
     def text_dim(self) -> int:
@@ -62,6 +65,11 @@ class Backbone:
         """Where the embeddings lie."""
         return self.model.get_input_embeddings().weight.device
 
+    @cached_property
+    def first_weights(self) -> str:
+        """Fingerprint of the parameters as they are held, when first asked for: at no later time another one."""
+        return fingerprint_model(self.model)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
         with torch.no_grad():
@@ -72,6 +80,12 @@ class Backbone:
         if ids not in self._constants:
             self._constants[ids] = self.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
         return self._constants[ids]
+
+    def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
+        """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
+        if (opening, following) not in self._prefixes:
+            self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
+        return self._prefixes[opening, following]
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""

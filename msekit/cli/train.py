@@ -32,6 +32,7 @@ def train_command(
         Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
+    parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
     on_missing: Annotated[
@@ -73,8 +74,9 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
-    from msekit.training.loop import train
+    from msekit.training.loop import each_alone
     from msekit.training.run_folder import refuse_occupied
+    from msekit.training.together import train_together
 
     reporter = Reporter(quiet=not is_main_process())
     first = runs[0]
@@ -83,8 +85,9 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
         refuse_occupied(run.output, resume)
     reports = []
     try:
-        for run in runs:
-            reports.append(train(run, resume, reporter))
+        finished = train_together(runs, resume, reporter) if parallel_seeds else each_alone(runs, resume, reporter)
+        for report in finished:
+            reports.append(report)
     except KeyboardInterrupt:
         reporter.note("stopped; continue with the same command and --resume")
         raise typer.Exit(130) from None

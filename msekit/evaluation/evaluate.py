@@ -116,7 +116,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(where.read_text(encoding="utf-8"))
         ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
         needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
-        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description  # keys that the first runs did not write
+        # keys that the first runs did not write
+        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description
         return {key: later[key] for key in (*needed, "context", "on_missing", "layout")} | {"features": ways}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error

@@ -1,4 +1,7 @@
-"""A model + a split → a score for every label of every sample, and metrics from them."""
+"""A model + a split → a score for every label of every sample, and metrics from them.
+
+Shapes: N samples of a split, B of a batch, R models that are scored at once, E edges of the label trie, K labels.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from msekit.config import EvaluationConfig
 from msekit.data.batch import Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 from msekit.model.labels import LabelSpace
-from msekit.model.mse_model import MSEModel
+from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
 from msekit.training.distributed import gather_rows
 
@@ -57,15 +61,24 @@ def score_split(
     model: MSEModel, collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
 ) -> Scores:
     """Score every sample of a split once, whatever the number of processes."""
-    model.adapter.eval()
+    return score_together([model], collator, batch_size, accelerator, reporter, title)[0]
+
+
+def score_together(
+    models: list[MSEModel], collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+) -> list[Scores]:
+    """Score every sample of a split once by each of several models, which share a backbone."""
+    for model in models:
+        model.adapter.eval()
+    device = models[0].backbone.device
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
     rows: dict[int, np.ndarray] = {}
     with reporter.bar(title, total=sum(map(len, batches))) as advance:
         for indices in batches:
-            edges_BE = model.score(collator(indices).to(model.backbone.device)).cpu().numpy()
-            rows.update(zip(indices, edges_BE, strict=True))
+            edges_BRE = torch.stack(edges_of(models, collator(indices).to(device)), dim=1).cpu().numpy()
+            rows.update(zip(indices, edges_BRE, strict=True))
             advance(len(indices))
     rows = gather_rows(accelerator, rows)
-    edges = np.stack([rows[position] for position in range(len(collator.split))])
-    return Scores(edges, collator.split.labels, model.labels)
+    edges_NRE = np.stack([rows[position] for position in range(len(collator.split))])
+    return [Scores(edges_NRE[:, number], collator.split.labels, model.labels) for number, model in enumerate(models)]

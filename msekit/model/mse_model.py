@@ -1,5 +1,7 @@
 """MSEModel: the adapter in front of a frozen backbone. `forward` gives the loss of a batch, `score` its label scores.
 
+Several models (seeds, learning rates) on one backbone join their batches into one pass: `losses_of`, `edges_of`.
+
 Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the label trie, V vocabulary.
 """
 
@@ -14,10 +16,9 @@ from torch import Tensor, nn
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.load import Backbone
-from msekit.backbones.prefix import read_prefix
 from msekit.data.batch import Batch
 from msekit.model.labels import LabelSpace
-from msekit.model.prompt import PromptLayout, Sequence
+from msekit.model.prompt import PromptLayout, Sequence, join
 
 
 class MSEModel(nn.Module):
@@ -58,7 +59,7 @@ class MSEModel(nn.Module):
     @cached_property
     def prefix(self) -> Any:
         """Keys and values of the opening part; None where the backbone's architecture does not take them."""
-        return read_prefix(self.backbone, self.layout.opening, self.layout.closing)
+        return self.backbone.prefix(tuple(self.layout.opening), tuple(self.layout.closing))
 
     def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
         """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
@@ -77,16 +78,17 @@ class MSEModel(nn.Module):
         return self.layout.with_answers(*self.content(batch, opening), answers_BAd, lengths_B)
 
     def for_training(self, batch: Batch) -> Sequence:
-        """`laid_out`, behind the opening part that the backbone has read."""
-        if self.prefix is None:
-            return self.laid_out(batch)
-        return self.laid_out(batch, opening=False).behind(self.prefix)
+        """What the backbone reads of a batch in training."""
+        return self.laid_out(batch, opening=self.prefix is None)
 
     def for_scoring(self, batch: Batch) -> Sequence:
-        """The content and the inner nodes of the label trie."""
+        """What it reads to score every label: the content and the inner nodes of the label trie."""
         content = self.content(batch, opening=self.prefix is None)
-        sequence = self.layout.with_trie(*content, self.backbone.constant, self.labels.trie)
-        return sequence if self.prefix is None else sequence.behind(self.prefix)
+        return self.layout.with_trie(*content, self.backbone.constant, self.labels.trie)
+
+    def logits(self, sequence: Sequence) -> Tensor:
+        """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
+        return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
 
     def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:
         """The paper's L_task: cross-entropy summed over a sample's label tokens, summed over the samples (scalar)."""
@@ -103,9 +105,23 @@ class MSEModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""
-        return self.loss(self.backbone.logits(self.for_training(batch)), batch)
+        return self.loss(self.logits(self.for_training(batch)), batch)
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Log-probability of every edge of the label trie, in one pass: (B, E) float32."""
-        return self.edges(self.backbone.logits(self.for_scoring(batch)))
+        return edges_of([self], batch)[0]
+
+
+def losses_of(models: list[MSEModel], batches: list[Batch]) -> list[Tensor]:
+    """Each model's loss of its own batch, by one pass through the backbone that they share."""
+    logits_BAV = models[0].logits(join([model.for_training(b) for model, b in zip(models, batches, strict=True)]))
+    parts = logits_BAV.split([len(batch.label) for batch in batches])
+    return [model.loss(part, batch) for model, part, batch in zip(models, parts, batches, strict=True)]
+
+
+@torch.no_grad()
+def edges_of(models: list[MSEModel], batch: Batch) -> list[Tensor]:
+    """Each model's edges of one batch, (B, E) float32, by one pass through the backbone that they share."""
+    logits_BMV = models[0].logits(join([model.for_scoring(batch) for model in models]))
+    return [model.edges(part) for model, part in zip(models, logits_BMV.split(len(batch.label)), strict=True)]

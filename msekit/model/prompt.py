@@ -9,8 +9,8 @@ label is natural.
 
 The content is padded on the left, so that every sample's answer starts in the same column; padding is masked and
 positions are counted from the mask, so it never changes a result.
-Shapes: B batch, O opening tokens (0 where the backbone has read them), P pseudo tokens, T text tokens, C closing tokens,
-S = O + P + T + C, A answer tokens, d text width.
+Shapes: B batch, O opening tokens (0 where the backbone has read them), P pseudo tokens, T text tokens, C closing
+tokens, S = O + P + T + C, A answer tokens, d text width.
 """
 
 from __future__ import annotations
@@ -69,6 +69,20 @@ class Sequence:
         return replace(
             self, mask=F.pad(self.mask, (read, 0), value=seen), positions=self.positions + read, prefix=prefix
         )
+
+
+def join(sequences: list[Sequence]) -> Sequence:
+    """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""
+    longest = max(sequence.embeddings.shape[1] for sequence in sequences)
+    short = [longest - sequence.embeddings.shape[1] for sequence in sequences]
+    (answers,) = {sequence.answers for sequence in sequences}
+    assert sequences[0].mask.ndim == 2 or not any(short), "label trees are joined at equal lengths alone"
+    return Sequence(
+        torch.cat([F.pad(s.embeddings, (0, 0, pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
+        torch.cat([F.pad(s.mask, (pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
+        torch.cat([F.pad(s.positions, (pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
+        answers,
+    )
 
 
 class PromptLayout:

@@ -47,6 +47,15 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per complete epoch: the lines of metrics.jsonl."""
 
+    def count(self, samples: int, loss: float, seconds: float, cpu_seconds: float) -> None:
+        """One more optimiser step on a global batch, with the batch's mean loss."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+        self.loss_sum += loss * samples
+        self.samples += samples
+        self.trained += samples
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

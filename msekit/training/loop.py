@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -69,6 +70,12 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             remove_empty(missing)  # a run that could not start leaves nothing behind
 
 
+def each_alone(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    """`train` for one run after the other; yields their reports."""
+    for config in configs:
+        yield train(config, resume, reporter)
+
+
 def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:
     """The report of a finished run, which is reused.
 
@@ -115,7 +122,7 @@ class Run:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.run_key = run_key(config, parts)
-        self.weights_before = fingerprint_model(parts.backbone.model)
+        self.weights_before = parts.backbone.first_weights
         self.last_saved = time.monotonic()
 
     def restore(self) -> None:
@@ -127,14 +134,10 @@ class Run:
         """Epochs until the schedule's end or until patience runs out."""
         while not self.progress.finished:
             self.train_epoch()
-            self.validate()
-            waited = self.progress.epoch - self.progress.best_epoch
-            out_of_time = self.progress.epoch >= self.config.optim.epochs
-            self.progress.finished = out_of_time or waited >= self.config.optim.patience
-            self.save()
+            self.end_epoch(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
 
-    def train_epoch(self) -> None:
-        """The rest of the current epoch."""
+    def begin_epoch(self) -> list[list[int]]:
+        """The current epoch's batches: positions in the split."""
         self.adapter.train()
         progress, size = self.progress, self.config.optim.batch_size
         if self.config.data.noise:
@@ -144,16 +147,16 @@ class Run:
             dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
             self.parts.collators["train"].dropout = dropout
         batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
+        return [self.subset[batch].tolist() for batch in batches]
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch."""
+        batches, progress = self.begin_epoch(), self.progress
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
                 started, cpu_started = time.perf_counter(), time.process_time()
-                loss, save_now = self.step([int(self.subset[i]) for i in batch])
-                progress.batch, progress.step = progress.batch + 1, progress.step + 1
-                progress.loss_sum += loss * len(batch)
-                progress.samples += len(batch)
-                progress.trained += len(batch)
-                progress.seconds += time.perf_counter() - started
-                progress.cpu_seconds += time.process_time() - cpu_started
+                loss, save_now = self.step(batch)
+                progress.count(len(batch), loss, time.perf_counter() - started, time.process_time() - cpu_started)
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
                 if save_now:
@@ -167,7 +170,6 @@ class Run:
             state: the processes agree on both.
         """
         world, parts = self.accelerator.num_processes, self.config.optim.accumulation
-        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
         total = torch.zeros((), device=self.parts.backbone.device)
         micro = list(micro_batches(batch, self.accelerator.process_index, world, parts))
         for number, (indices, counted) in enumerate(micro):
@@ -178,17 +180,24 @@ class Run:
                 loss = self.model(collated) / len(batch) * world
                 self.accelerator.backward(loss)
             total += loss.detach()
+        return self.update(*self.accelerator.reduce(self.figures(total), "mean").tolist())
+
+    def figures(self, loss: Tensor) -> Tensor:
+        """What decides about a step, in one tensor: the loss, the gradient's norm (then clipped), whether to save."""
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
         norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm or float("inf"))
-        shared = torch.stack([total, norm, torch.full_like(total, due)])
-        mean, norm_mean, any_due = self.accelerator.reduce(shared, "mean").tolist()
-        if not np.isfinite(mean + norm_mean):
-            self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
+        return torch.stack([loss, norm, torch.full_like(loss, due)])
+
+    def update(self, loss: float, norm: float, due: float) -> tuple[float, bool]:
+        """Change the adapter by its gradients, if they are finite; `step`'s answer."""
+        if not np.isfinite(loss + norm):
+            self.stop_on(f"loss became {loss}, its gradient's norm {norm}")
+        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return mean, any_due > 0
+        return loss, due > 0
 
     def stop_on(self, what: str) -> None:
         """End a run whose numbers are not finite; the last saved state stays good."""
@@ -198,10 +207,17 @@ class Run:
             fix="Lower optim.lr or use another model.dtype; `msekit data info` shows unusual features.",
         )
 
-    def validate(self) -> None:
-        """Score the validation split, keep the adapter if it is the best so far, log the epoch."""
+    def end_epoch(self, scores: Scores) -> None:
+        """Judge the epoch by its validation scores, decide whether it was the last one, save."""
+        self.validate(scores)
+        waited = self.progress.epoch - self.progress.best_epoch
+        out_of_time = self.progress.epoch >= self.config.optim.epochs
+        self.progress.finished = out_of_time or waited >= self.config.optim.patience
+        self.save()
+
+    def validate(self, scores: Scores) -> None:
+        """Keep the adapter if its validation scores are the best so far, log the epoch."""
         progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
-        scores = self.score("valid", f"epoch {progress.epoch + 1} validation")
         if np.isnan(scores.edges).any():
             self.stop_on("label scores became nan")
         metrics = scores.metrics(spec, estimate)
@@ -247,12 +263,23 @@ class Run:
 
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
+        self.load_best()
+        scores = self.score("test", "test")
+        return self.report(scores, self.check_backbone())
+
+    def load_best(self) -> None:
+        """Put the best epoch's adapter in place."""
         assert self.best, "a run ends with a best epoch"
         self.adapter.load_state_dict(self.best)
-        scores = self.score("test", "test")
+
+    def check_backbone(self) -> dict[str, str]:
+        """Frozen means frozen; the fingerprints of the weights before and after."""
         weights_after = fingerprint_model(self.parts.backbone.model)
         assert weights_after == self.weights_before, "the frozen backbone changed"
-        weights = {"before": self.weights_before, "after": weights_after}
+        return {"before": self.weights_before, "after": weights_after}
+
+    def report(self, scores: Scores, weights: dict[str, str]) -> dict[str, Any]:
+        """Write predictions and report."""
         main_process = self.accelerator.is_main_process
         return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
 

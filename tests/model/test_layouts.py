@@ -83,8 +83,8 @@ def test_recomputed_layers_read_the_prefix_again(tiny):
 
 def test_an_architecture_without_keys_and_values_reads_all_of_it_every_time(tiny):
     torch.manual_seed(1)
-    config = AutoConfig.for_model("recurrent_gemma", vocab_size=320, hidden_size=64, num_attention_heads=4,
-                                  num_hidden_layers=3, intermediate_size=96, lru_width=64, attention_window_size=64)  # fmt: skip
+    sizes = SIZES | {"num_hidden_layers": 3, "intermediate_size": 96, "lru_width": 64, "attention_window_size": 64}
+    config = AutoConfig.for_model("recurrent_gemma", **sizes)
     backbone = Backbone("recurrent", AutoModelForCausalLM.from_config(config), tiny.tokenizer, "random")
     model = model_of(backbone, ERC, "prompt-first")
     assert model.prefix is None
@@ -108,10 +108,10 @@ def test_the_prompt_first_layout_token_by_token(tiny, spec, cue):
     assert model.layout.closing == tiny.encode(f"</av>{cue}")
     whole, rest = model.laid_out(batch), model.for_training(batch)
     read = len(model.layout.opening)
-    real = rest.mask[:, read:].bool()
+    real = rest.mask.bool()
     assert torch.equal(rest.embeddings[real], whole.embeddings[:, read:][real])
-    assert torch.equal(rest.positions[real], whole.positions[:, read:][real])
-    assert rest.mask[:, :read].all()
+    assert torch.equal(rest.behind(model.prefix).positions[real], whole.positions[:, read:][real])
+    assert rest.behind(model.prefix).mask[:, :read].all()
 
 
 def test_the_layout_is_part_of_the_prompts_identity(tiny):
