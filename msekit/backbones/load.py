@@ -92,6 +92,10 @@ class Backbone:
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
 
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Many texts at once, each as `encode` does it."""
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
     @property
     def bos(self) -> list[int]:
         """The tokens that open a sequence: what the tokenizer itself adds in front, else its bos token if any."""

@@ -178,7 +178,7 @@ def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_widt
 
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:
     """Every text in tokens, cut to the limit, and how many were cut."""
-    encoded = [backbone.encode(text) for text in table.texts]
+    encoded = backbone.encode_all(list(table.texts))
     return [ids[:limit] for ids in encoded], sum(len(ids) > limit for ids in encoded)
 
 

@@ -54,7 +54,7 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 def test_every_seed_ends_as_it_does_alone(
     tmp_path: Path, own_cache, dataset: str, layout: str, overrides: tuple[str, ...]
 ):
-    """20 steps of 8 samples."""
+    """20 steps of 4 samples."""
     joined, alone = (plan(tmp_path / name, *overrides, dataset=dataset, layout=layout) for name in ("joined", "alone"))
     reports = list(train_together(joined, reporter=QUIET))
     assert [report["seed"] for report in reports] == [1, 2, 3]
@@ -75,9 +75,10 @@ def test_every_seed_ends_as_it_does_alone(
 @pytest.mark.slow
 def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monkeypatch):
     """Stopped between the saves of two seeds, so that they stand at different steps when they go on."""
-    whole = plan(tmp_path / "whole")
+    epochs = ("data.limit_train=16", "optim.epochs=3")
+    whole = plan(tmp_path / "whole", *epochs)
     list(train_together(whole, reporter=QUIET))
-    parts = plan(tmp_path / "parts")
+    parts = plan(tmp_path / "parts", *epochs)
     saves = []
     save = Run.save
 
@@ -102,7 +103,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monk
 
 @pytest.mark.slow
 def test_patience_is_each_seeds_own(tmp_path: Path, own_cache):
-    settings = ("optim.patience=1", "optim.epochs=4", "optim.lr=2e-2")
+    settings = ("data.limit_train=16", "optim.patience=1", "optim.epochs=4", "optim.lr=2e-2")
     joined, alone = (plan(tmp_path / name, *settings, seeds="1,2,4") for name in ("joined", "alone"))
     epochs = [report["epochs"] for report in train_together(joined, reporter=QUIET)]
     assert len(set(epochs)) > 1
@@ -121,7 +122,7 @@ def test_learning_rates_train_together(tmp_path: Path, own_cache):
 
 @pytest.mark.slow
 def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_cache, monkeypatch):
-    runs = plan(tmp_path / "runs", "optim.epochs=2")
+    runs = plan(tmp_path / "runs", "data.limit_train=8", "optim.epochs=2")
     made = together.make_adapter
 
     def broken(config, *widths):
