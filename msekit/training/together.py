@@ -11,6 +11,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -50,13 +52,13 @@ def train_together(
     """
     reporter = reporter or Reporter()
     check_alike(configs)
-    finished = {c.seed: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
-    rest = [config for config in configs if config.seed not in finished]
+    finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
+    rest = [config for config in configs if config.output not in finished]
     together = start(rest, resume, reporter) if rest else None
     if together:
         together.fit()
-        finished |= {report["seed"]: report for report in together.test()}
-    yield from (finished[config.seed] for config in configs if config.seed in finished)
+        finished |= together.test()
+    yield from (finished[config.output] for config in configs if config.output in finished)
     if together and together.failures:
         raise together.failures[0]
 
@@ -97,8 +99,9 @@ def parts_for(config: RunConfig, parts: Parts) -> Parts:
     """A run's own adapter and noise, over the backbone and data of all."""
     first = parts.model
     adapter = make_adapter(config, parts.backbone.text_dim, *(width_of(parts, name) for name in ("audio", "vision")))
-    if (center := adapter.text_guide_mixer.text_center) is not None:
-        center.copy_(first.adapter.text_guide_mixer.text_center)
+    centers = [mixer.text_center for mixer in (adapter.text_guide_mixer, first.adapter.text_guide_mixer)]
+    if centers[0] is not None and centers[1] is not None:
+        centers[0].copy_(centers[1])
     model = MSEModel(parts.backbone, adapter, first.layout, first.labels).to(parts.backbone.device)
     collators = {split: copy.copy(collator) for split, collator in parts.collators.items()}
     return replace(parts, model=model, collators=collators)
@@ -132,7 +135,7 @@ class Together:
             lengths = {run: len(mine) for run, mine in zip(active, batches, strict=True)}
             ended = [run for run in self.runs if run.progress.batch == lengths.get(run)]
             for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
-                self.attempt(run, lambda run=run, scores=scores: run.end_epoch(scores))
+                self.attempt(run, partial(run.end_epoch, scores))
 
     def step(self, runs: list[Run], batches: list[list[int]]) -> None:
         """One optimiser step of every run, each on its own global batch."""
@@ -146,7 +149,7 @@ class Together:
             losses.sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
         figures = torch.stack([run.figures(total) for run, total in zip(runs, totals, strict=True)]).tolist()
-        outcomes = [self.attempt(run, lambda r=run, f=f: r.update(*f)) for run, f in zip(runs, figures, strict=True)]
+        outcomes = [self.attempt(run, partial(run.update, *its)) for run, its in zip(runs, figures, strict=True)]
         # every run is charged its share of the time
         seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
         for run, batch, outcome in zip(runs, batches, outcomes, strict=True):
@@ -174,12 +177,12 @@ class Together:
         models = [run.parts.model for run in runs]
         return score_together(models, parts.collators[split], size, self.accelerator, self.reporter, title)
 
-    def test(self) -> list[dict[str, Any]]:
-        """Test every run's best adapter and write its report."""
+    def test(self) -> dict[Path, dict[str, Any]]:
+        """Test every run's best adapter and write its report; by run folder."""
         if not self.runs:
-            return []
+            return {}
         for run in self.runs:
             run.load_best()
         scores = self.score(self.runs, "test", "test")
         weights = self.runs[0].check_backbone()
-        return [run.report(mine, weights) for run, mine in zip(self.runs, scores, strict=True)]
+        return {run.config.output: run.report(mine, weights) for run, mine in zip(self.runs, scores, strict=True)}

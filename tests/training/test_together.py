@@ -121,6 +121,17 @@ def test_learning_rates_train_together(tmp_path: Path, own_cache):
 
 
 @pytest.mark.slow
+def test_runs_of_one_seed_leave_their_own_reports(tmp_path: Path, own_cache):
+    short = ("data.limit_train=8", "evaluation.batch_size=160")
+    runs = [plan(tmp_path / rate, f"optim.lr={rate}", *short, seeds="1")[0] for rate in ("1e-5", "1e-2")]
+    first, second = train_together(runs, reporter=QUIET)
+    assert first["confidence"] == second["confidence"] == {}
+    assert difference(runs[0].output, runs[1].output) > 1e-3
+    written = [json.loads((run.output / "report.json").read_text())["metrics"] for run in runs]
+    assert written == [first["metrics"], second["metrics"]]
+
+
+@pytest.mark.slow
 def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_cache, monkeypatch):
     runs = plan(tmp_path / "runs", "data.limit_train=8", "optim.epochs=2")
     made = together.make_adapter
