@@ -66,11 +66,11 @@ def train_command(
 
         show_run(runs[0])
         return
-    train_all(runs, folder, resume)
+    train_all(runs, folder, resume, parallel_seeds)
 
 
-def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
-    """Train one run after the other and show their summary."""
+def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:
+    """Train every run, one after the other or together, and summarise what finished."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.distributed import is_main_process
@@ -85,7 +85,7 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
         refuse_occupied(run.output, resume)
     reports = []
     try:
-        finished = train_together(runs, resume, reporter) if parallel_seeds else each_alone(runs, resume, reporter)
+        finished = train_together(runs, resume, reporter) if together else each_alone(runs, resume, reporter)
         for report in finished:
             reports.append(report)
     except KeyboardInterrupt:
