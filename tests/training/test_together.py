@@ -28,9 +28,8 @@ def plan(
     short = [
         "evaluation.batch_size=80",
         "evaluation.bootstrap=0",
-        "data.limit_train=32",
-        "optim.batch_size=8",
-        "optim.epochs=5",
+        "data.limit_train=320",
+        "optim.epochs=1",
         "optim.lr=5e-4",
         *overrides,
     ]
@@ -49,12 +48,13 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "layout", "overrides"),
-    [("synthetic-erc", "paper", ("optim.accumulation=2",)), ("synthetic-msa", "prompt-first", ())],
+    [("synthetic-erc", "paper", ("optim.accumulation=2",)), ("synthetic-msa", "prompt-first", ("optim.eps=1e-4",))],
 )
 def test_every_seed_ends_as_it_does_alone(
     tmp_path: Path, own_cache, dataset: str, layout: str, overrides: tuple[str, ...]
 ):
-    """20 steps of 4 samples."""
+    """20 steps of 16 samples. AdamW's eps: the kit's 1e-8 blows rounding in a vanishing gradient up to a share of the
+    learning rate (single elements then differ by up to 2e-5 on synthetic-msa); the paper's 1e-4 does not."""
     joined, alone = (plan(tmp_path / name, *overrides, dataset=dataset, layout=layout) for name in ("joined", "alone"))
     reports = list(train_together(joined, reporter=QUIET))
     assert [report["seed"] for report in reports] == [1, 2, 3]
@@ -75,7 +75,7 @@ def test_every_seed_ends_as_it_does_alone(
 @pytest.mark.slow
 def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monkeypatch):
     """Stopped between the saves of two seeds, so that they stand at different steps when they go on."""
-    epochs = ("data.limit_train=16", "optim.epochs=3")
+    epochs = ("data.limit_train=16", "optim.batch_size=4", "optim.epochs=3")
     whole = plan(tmp_path / "whole", *epochs)
     list(train_together(whole, reporter=QUIET))
     parts = plan(tmp_path / "parts", *epochs)
@@ -103,7 +103,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monk
 
 @pytest.mark.slow
 def test_patience_is_each_seeds_own(tmp_path: Path, own_cache):
-    settings = ("data.limit_train=16", "optim.patience=1", "optim.epochs=4", "optim.lr=2e-2")
+    settings = ("data.limit_train=16", "optim.batch_size=4", "optim.patience=1", "optim.epochs=4", "optim.lr=2e-2")
     joined, alone = (plan(tmp_path / name, *settings, seeds="1,2,4") for name in ("joined", "alone"))
     epochs = [report["epochs"] for report in train_together(joined, reporter=QUIET)]
     assert len(set(epochs)) > 1
