@@ -89,12 +89,12 @@ class Backbone:
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.tokenizer(_whole(text), add_special_tokens=False, verbose=False)["input_ids"]
 
     def encode_all(self, texts: list[str]) -> list[list[int]]:
         """Many texts at once, each as `encode` does it."""
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        whole = [_whole(text) for text in texts]
+        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"] if whole else []
 
     @property
     def bos(self) -> list[int]:
@@ -129,6 +129,10 @@ class Backbone:
             **options,
         ).logits
         return logits[:, -sequence.answers :]
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_backbone(

@@ -89,7 +89,7 @@ class PlugIn:
         self.description, self.backbone, self.notices = description, backbone, notices
         spec = description.dataset
         self.labels = LabelSpace(spec, backbone.encode, backbone.end)
-        layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+        layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, description.layout)
         if layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
         adapter.requires_grad_(False).eval()

@@ -28,7 +28,6 @@ from torch import Tensor
 from msekit.model.labels import Encode, Trie
 from msekit.model.tags import CLOSING_TAG, OPENING_TAG
 
-
 Order = Literal["paper", "prompt-first"]
 Embed = Callable[[tuple[int, ...]], Tensor]
 """Constant tokens → their embeddings (n, d)."""
