@@ -28,6 +28,8 @@ def train_command(
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
+    ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
@@ -52,6 +54,7 @@ def train_command(
         "profile": profile,
         "model": {"quantization": quantization},
         "output": output,
+        "adapter": {"name": adapter, "ablate": ablate},
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
@@ -116,7 +119,7 @@ def plan_runs(
         given["dataset"] = str(Path(dataset).resolve())
     folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
+    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(
             given | {"seed": seed, "output": folder / f"seed-{seed}"},
@@ -146,7 +149,12 @@ def find_run_file(name: str) -> Path:
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Comma-separated seeds.
+
+    Raises:
+        MsekitError: Not whole numbers, or one twice.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:
