@@ -12,12 +12,16 @@ from rich.markup import escape
 from msekit import __version__
 from msekit.cli import (
     backbone,
+    baseline,
+    compare,
     count_params,
     data,
     evaluate,
     plan,
     predict,
     report,
+    reproduce,
+    sensitivity,
     share,
     train,
     verify_backbone,
@@ -40,6 +44,10 @@ app.command("export")(share.export_command)
 app.command("push")(share.push_command)
 app.command("import-adapter")(share.import_command)
 app.command("average")(share.average_command)
+app.command("baseline")(baseline.baseline_command)
+app.command("compare")(compare.compare_command)
+app.command("reproduce")(reproduce.reproduce)
+app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("count-params")(count_params.count_params)
 app.add_typer(data.app, name="data")
 app.add_typer(backbone.app, name="backbone")

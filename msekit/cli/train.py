@@ -31,6 +31,8 @@ def train_command(
     layout: Annotated[
         Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
     ] = None,
+    adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
+    ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
@@ -57,6 +59,7 @@ def train_command(
         "model": {"quantization": quantization},
         "layout": layout,
         "output": output,
+        "adapter": {"name": adapter, "ablate": ablate},
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
@@ -123,7 +126,7 @@ def plan_runs(
         given["dataset"] = str(Path(dataset).resolve())
     folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
+    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(
             given | {"seed": seed, "output": folder / f"seed-{seed}"},
@@ -153,7 +156,12 @@ def find_run_file(name: str) -> Path:
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Comma-separated seeds.
+
+    Raises:
+        MsekitError: Not whole numbers, or one twice.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:

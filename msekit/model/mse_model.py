@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.adapters.mse import MSEAdapter
+from msekit.adapters.interface import Adapter
 from msekit.backbones.load import Backbone
 from msekit.data.batch import Batch
 from msekit.model.labels import LabelSpace
+from msekit.model.losses import Objective
 from msekit.model.prompt import PromptLayout, Sequence, join
 
 
@@ -38,8 +39,12 @@ class MSEModel(nn.Module):
     edge_token: Tensor
     """(E,) see Trie."""
 
-    def __init__(self, backbone: Backbone, adapter: MSEAdapter, layout: PromptLayout, labels: LabelSpace) -> None:
+    objective: Objective | None
+    """The loss, where it is not the paper's."""
+
+    def __init__(self, backbone: Backbone, adapter: Adapter, layout: PromptLayout, labels: LabelSpace) -> None:
         super().__init__()
+        self.objective = None
         self.adapter = adapter
         self._frozen = (backbone,)  # a tuple hides the module from nn.Module's registry
         self.layout, self.labels = layout, labels
@@ -64,9 +69,10 @@ class MSEModel(nn.Module):
     def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
         """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
         text_BTd = self.backbone.embed(batch.text_ids)
-        pseudo_BPd = self.adapter(
+        adapted = self.adapter(
             text_BTd.float(), batch.text_mask, batch.audio, batch.audio_lengths, batch.vision, batch.vision_lengths
         ).to(text_BTd.dtype)
+        pseudo_BPd, text_BTd = (adapted[:, :0], adapted) if self.adapter.rewrites_text else (adapted, text_BTd)
         return self.layout.content(self.backbone.constant, pseudo_BPd, text_BTd, batch.text_lengths, opening)
 
     def laid_out(self, batch: Batch, opening: bool = True) -> Sequence:
@@ -78,7 +84,9 @@ class MSEModel(nn.Module):
         return self.layout.with_answers(*self.content(batch, opening), answers_BAd, lengths_B)
 
     def for_training(self, batch: Batch) -> Sequence:
-        """What the backbone reads of a batch in training."""
+        """What the backbone reads of a batch in training: the true labels, or whatever the objective scores."""
+        if self.objective is not None:
+            return self.for_scoring(batch)
         return self.laid_out(batch, opening=self.prefix is None)
 
     def for_scoring(self, batch: Batch) -> Sequence:
@@ -91,7 +99,12 @@ class MSEModel(nn.Module):
         return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
 
     def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:
-        """The paper's L_task: cross-entropy summed over a sample's label tokens, summed over the samples (scalar)."""
+        """The loss, summed over the samples (scalar): L_task, or the objective's.
+
+        The paper's L_task is the cross-entropy summed over a sample's label tokens.
+        """
+        if self.objective is not None:
+            return self.objective(self.edges(logits_BAV), batch.label, batch.weight)
         targets_BA = self.targets[batch.label]
         # with the vocabulary innermost: five times quicker on a CPU than along another dimension, and more exact
         losses = F.cross_entropy(

@@ -75,10 +75,11 @@ def join(sequences: list[Sequence]) -> Sequence:
     longest = max(sequence.embeddings.shape[1] for sequence in sequences)
     short = [longest - sequence.embeddings.shape[1] for sequence in sequences]
     (answers,) = {sequence.answers for sequence in sequences}
-    assert sequences[0].mask.ndim == 2 or not any(short), "label trees are joined at equal lengths alone"
+    unseen = 0 if sequences[0].mask.ndim == 2 else torch.finfo(sequences[0].mask.dtype).min
+    edges = [(pad, 0) if sequences[0].mask.ndim == 2 else (pad, 0, pad, 0) for pad in short]
     return Sequence(
         torch.cat([F.pad(s.embeddings, (0, 0, pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
-        torch.cat([F.pad(s.mask, (pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
+        torch.cat([F.pad(s.mask, edge, value=unseen) for s, edge in zip(sequences, edges, strict=True)]),
         torch.cat([F.pad(s.positions, (pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
         answers,
     )

@@ -149,6 +149,7 @@ def save_state(
     best: dict[str, Tensor],
     progress: Progress,
     run_key: str,
+    average: dict[str, Tensor],
 ) -> None:
     """Write the state to resume from.
 
@@ -159,19 +160,25 @@ def save_state(
         best: The best epoch's adapter; empty before the first.
         progress: Where training stands.
         run_key: What must be equal for a resumed run to be the same run.
+        average: The moving average of the adapter; empty where there is none.
     """
     names = [name for name, _ in adapter.named_parameters()]
     moments = optimizer.state_dict()["state"]
     tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"optim.{key}.{names[i]}": tensor for i, state in moments.items() for key, tensor in state.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     tensors["random.torch"] = torch.get_rng_state()
     header = {"progress": json.dumps(asdict(progress)), "run_key": run_key}
     write_tensors(folder / STATE_FILE, tensors, header)
 
 
 def load_state(
-    folder: Path, adapter: nn.Module, optimizer: torch.optim.Optimizer, run_key: str
+    folder: Path,
+    adapter: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run_key: str,
+    average: dict[str, Tensor] | None = None,
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Restore a saved state in place.
 
@@ -189,7 +196,7 @@ def load_state(
             where=path,
             fix="Resume with the command that started the run, or choose another --output.",
         )
-    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = tensor
@@ -200,5 +207,7 @@ def load_state(
         state["state"][number] = {key: tensor for key, tensor in parts.items() if tensor is not None}
     if groups["optim"]:
         optimizer.load_state_dict(state)
+    for name, tensor in (average or {}).items():
+        tensor.copy_(groups["average"][name])
     torch.set_rng_state(groups["random"]["torch"])
     return Progress(**json.loads(header["progress"])), groups["best"]

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
-from msekit.data.missing import training_positions
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
-from msekit.evaluation.scoring import Scores, score_split
+from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.reporter import Reporter
-from msekit.training.build import Parts, build
+from msekit.training.average import Average
+from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
 from msekit.training.distributed import accelerator_for, on_main
 from msekit.training.optim import learning_rate, optimizer_for
@@ -114,7 +114,10 @@ class Run:
         self.adapter = parts.model.adapter
         self.optimizer = optimizer_for(self.adapter, config.optim)
         self.model = accelerator.prepare(parts.model)
-        self.subset = training_subset(config, parts, reporter)
+        if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
+            reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
+        self.subset = training_subset(parts, config)
+        self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
@@ -127,21 +130,33 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        self.progress, self.best = load_state(self.config.output, self.adapter, self.optimizer, self.run_key)
+        self.progress, self.best = load_state(
+            self.config.output,
+            self.adapter,
+            self.optimizer,
+            self.run_key,
+            self.average.tensors if self.average else None,
+        )
         self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
 
     def fit(self) -> None:
         """Epochs until the schedule's end or until patience runs out."""
         while not self.progress.finished:
             self.train_epoch()
-            self.end_epoch(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+            with self.averaged():
+                self.validate(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+            self.end_epoch()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While an epoch is judged: the average of the weights in the adapter's place, if one is kept."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def begin_epoch(self) -> list[list[int]]:
         """The current epoch's batches: positions in the split."""
         self.adapter.train()
         progress, size = self.progress, self.config.optim.batch_size
-        if self.config.data.noise:
-            noise = Noise(self.config.data.noise, self.config.seed, progress.epoch)
+        if self.config.noise:
+            noise = Noise(self.config.noise, self.config.seed, progress.epoch)
             self.parts.collators["train"].noise = noise
         if self.config.data.modality_dropout:
             dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
@@ -197,6 +212,8 @@ class Run:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.progress.step + 1)
         return loss, due > 0
 
     def stop_on(self, what: str) -> None:
@@ -207,9 +224,8 @@ class Run:
             fix="Lower optim.lr or use another model.dtype; `msekit data info` shows unusual features.",
         )
 
-    def end_epoch(self, scores: Scores) -> None:
-        """Judge the epoch by its validation scores, decide whether it was the last one, save."""
-        self.validate(scores)
+    def end_epoch(self) -> None:
+        """Decide whether the epoch was the last one; save."""
         waited = self.progress.epoch - self.progress.best_epoch
         out_of_time = self.progress.epoch >= self.config.optim.epochs
         self.progress.finished = out_of_time or waited >= self.config.optim.patience
@@ -257,20 +273,33 @@ class Run:
                 lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
                 write_text(self.config.output / "metrics.jsonl", lines)
                 save_best(self.config, self.parts, self.best)
-            save_state(self.config.output, self.adapter, self.optimizer, self.best, self.progress, self.run_key)
+            average = self.average.tensors if self.average else {}
+            save_state(
+                self.config.output, self.adapter, self.optimizer, self.best, self.progress, self.run_key, average
+            )
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
         self.load_best()
-        scores = self.score("test", "test")
-        return self.report(scores, self.check_backbone())
+        scores, shuffled = self.score("test", "test"), None
+        if self.shuffles():
+            shuffled = self.score("test", "test, audio and vision shuffled")
+        return self.report(scores, shuffled, self.check_backbone())
 
     def load_best(self) -> None:
         """Put the best epoch's adapter in place."""
         assert self.best, "a run ends with a best epoch"
         self.adapter.load_state_dict(self.best)
+
+    def shuffles(self) -> bool:
+        """Give every test sample another one's audio and vision, where what the adapter reads is to be shown."""
+        reads = self.config.reads_features and (self.adapter.audio_dim or self.adapter.vision_dim)
+        wanted = bool(self.config.evaluation.integrity and reads)
+        if wanted:
+            self.parts.collators["test"].shuffle_modalities(SHUFFLE_SEED)
+        return wanted
 
     def check_backbone(self) -> dict[str, str]:
         """Frozen means frozen; the fingerprints of the weights before and after."""
@@ -278,18 +307,10 @@ class Run:
         assert weights_after == self.weights_before, "the frozen backbone changed"
         return {"before": self.weights_before, "after": weights_after}
 
-    def report(self, scores: Scores, weights: dict[str, str]) -> dict[str, Any]:
+    def report(self, scores: Scores, shuffled: Scores | None, weights: dict[str, str]) -> dict[str, Any]:
         """Write predictions and report."""
-        main_process = self.accelerator.is_main_process
-        return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
-
-
-def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
-    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
-    drop = config.data.on_missing == "drop"
-    if drop and (dropped := parts.incomplete("train")):
-        reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
-    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
+        main = self.accelerator.is_main_process
+        return finish(self.config, self.parts, scores, shuffled, self.progress, weights, self.reporter, main)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

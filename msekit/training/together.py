@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.scoring import Scores, score_together
 from msekit.model.mse_model import MSEModel, losses_of
 from msekit.reporter import Reporter
-from msekit.training.build import Parts, build, make_adapter
+from msekit.training.build import Parts, build, make_adapter, text_scale
 from msekit.training.checkpoint import STATE_FILE, write_text
 from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run, finished_report, settings_of
@@ -72,6 +73,10 @@ def check_alike(configs: list[RunConfig]) -> None:
     shared = [settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset} for c in configs]
     if any(settings != shared[0] for settings in shared):
         raise MsekitError("runs that train together may differ in seed and optimiser settings alone")
+    if not configs[0].reads_features:
+        raise MsekitError(
+            "--ablate no-audio-vision tests every seed on noise of its own", fix="Leave --parallel-seeds out."
+        )
 
 
 def start(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Together:
@@ -97,12 +102,13 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Togethe
 
 def parts_for(config: RunConfig, parts: Parts) -> Parts:
     """A run's own adapter and noise, over the backbone and data of all."""
-    first = parts.model
-    adapter = make_adapter(config, parts.backbone.text_dim, *(width_of(parts, name) for name in ("audio", "vision")))
-    centers = [mixer.text_center for mixer in (adapter.text_guide_mixer, first.adapter.text_guide_mixer)]
-    if centers[0] is not None and centers[1] is not None:
-        centers[0].copy_(centers[1])
-    model = MSEModel(parts.backbone, adapter, first.layout, first.labels).to(parts.backbone.device)
+    first, backbone = parts.model, parts.backbone
+    audio, vision = width_of(parts, "audio"), width_of(parts, "vision")
+    adapter = make_adapter(config, backbone.text_dim, audio, vision, text_scale(backbone)).to(backbone.device)
+    for mine, theirs in zip(adapter.buffers(), first.adapter.buffers(), strict=True):
+        mine.copy_(theirs)  # what the train split decided
+    model = MSEModel(backbone, adapter, first.layout, first.labels).to(backbone.device)
+    model.objective = first.objective
     collators = {split: copy.copy(collator) for split, collator in parts.collators.items()}
     return replace(parts, model=model, collators=collators)
 
@@ -134,8 +140,14 @@ class Together:
                     advance(1, f"loss {losses}")
             lengths = {run: len(mine) for run, mine in zip(active, batches, strict=True)}
             ended = [run for run in self.runs if run.progress.batch == lengths.get(run)]
-            for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
-                self.attempt(run, partial(run.end_epoch, scores))
+            with ExitStack() as stack:
+                for run in ended:
+                    stack.enter_context(run.averaged())
+                for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
+                    self.attempt(run, partial(run.validate, scores))
+            for run in ended:
+                if run in self.runs:
+                    run.end_epoch()
 
     def step(self, runs: list[Run], batches: list[list[int]]) -> None:
         """One optimiser step of every run, each on its own global batch."""
@@ -184,5 +196,9 @@ class Together:
         for run in self.runs:
             run.load_best()
         scores = self.score(self.runs, "test", "test")
+        shuffled: list[Scores | None] = [None] * len(scores)
+        if self.runs[0].shuffles():
+            shuffled = [*self.score(self.runs, "test", "test, audio and vision shuffled")]
         weights = self.runs[0].check_backbone()
-        return {run.config.output: run.report(mine, weights) for run, mine in zip(self.runs, scores, strict=True)}
+        found = zip(self.runs, scores, shuffled, strict=True)
+        return {run.config.output: run.report(mine, other, weights) for run, mine, other in found}

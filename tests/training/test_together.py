@@ -48,7 +48,10 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "layout", "overrides"),
-    [("synthetic-erc", "paper", ("optim.accumulation=2",)), ("synthetic-msa", "prompt-first", ("optim.eps=1e-4",))],
+    [
+        ("synthetic-erc", "paper", ("optim.accumulation=2", "optim.ema=0.5")),
+        ("synthetic-msa", "prompt-first", ("optim.eps=1e-4", "loss.expected=1")),
+    ],
 )
 def test_every_seed_ends_as_it_does_alone(
     tmp_path: Path, own_cache, dataset: str, layout: str, overrides: tuple[str, ...]
