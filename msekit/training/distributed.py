@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from msekit.errors import MsekitError
+from msekit.training.zero import Zero
 
 T = TypeVar("T")
 
@@ -31,7 +32,9 @@ def accelerator_for(device: torch.device) -> Any:
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # accelerate takes a named backend as a sign of several
     kwargs = [InitProcessGroupKwargs(backend="gloo")] if several and device.type == "cpu" else []
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=kwargs)
+    # told `cpu`, accelerate would turn DeepSpeed off
+    plain_cpu = device.type == "cpu" and Zero.asked_for() is None
+    return Accelerator(cpu=plain_cpu, mixed_precision="no", kwargs_handlers=kwargs)
 
 
 def gather_rows(accelerator: Any, rows: dict[int, Any]) -> dict[int, Any]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import random
 import time
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,11 @@ from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
 from msekit.training.distributed import accelerator_for, on_main
-from msekit.training.optim import learning_rate, optimizer_for
+from msekit.training.engine import engine_for
+from msekit.training.optim import learning_rate
 from msekit.training.outcome import finish, save_best
 from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, read_report, remove_empty
+from msekit.training.zero import Zero
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -105,8 +106,7 @@ class Run:
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
         self.adapter = parts.model.adapter
-        self.optimizer = optimizer_for(self.adapter, config.optim)
-        self.model = accelerator.prepare(parts.model)
+        self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
         self.subset = training_subset(config, parts, reporter)
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
@@ -120,7 +120,9 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        self.progress, self.best = load_state(self.config.output, self.adapter, self.optimizer, self.run_key)
+        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key)
+        self.engine.restore(tensors["adapter"], tensors["optim"])
+        self.best = tensors["best"]
         self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
 
     def fit(self) -> None:
@@ -173,21 +175,13 @@ class Run:
         for number, (indices, counted) in enumerate(micro):
             collated = self.parts.collators["train"](indices, counted).to(self.parts.backbone.device)
             last = number == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                # gradients are averaged over processes, so each takes its share of the global mean times their number
-                loss = self.model(collated) / len(batch) * world
-                self.accelerator.backward(loss)
-            total += loss.detach()
+            total += self.engine.backward(collated, 1 / len(batch), last)
+        norm = self.engine.step(rate)
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm or float("inf"))
-        shared = torch.stack([total, norm, torch.full_like(total, due)])
+        shared = torch.stack([total, torch.full_like(total, norm), torch.full_like(total, due)])
         mean, norm_mean, any_due = self.accelerator.reduce(shared, "mean").tolist()
         if not np.isfinite(mean + norm_mean):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return mean, any_due > 0
 
     def stop_on(self, what: str) -> None:
@@ -236,12 +230,13 @@ class Run:
 
     def save(self) -> None:
         """Write what a resumed run needs, and the best adapter as a usable file."""
+        moments = self.engine.moments()
         if self.accelerator.is_main_process:
             if self.progress.history:
                 lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
                 write_text(self.config.output / "metrics.jsonl", lines)
                 save_best(self.config, self.parts, self.best)
-            save_state(self.config.output, self.adapter, self.optimizer, self.best, self.progress, self.run_key)
+            save_state(self.config.output, self.adapter, moments, self.best, self.progress, self.run_key)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
