@@ -146,6 +146,8 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     save_minutes: float = Field(5.0, gt=0)
     """A state to resume from is saved at every epoch's end, and this often in between."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """How long processes of a distributed run wait for one another before they give up."""
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -23,6 +23,7 @@ from msekit.cli import (
     verify_backbone,
 )
 from msekit.errors import MsekitError
+from msekit.processes import hand_over
 
 app = typer.Typer(
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
@@ -62,7 +63,7 @@ def root(
 
 
 def run() -> None:
-    """Entry point: exit code 0 on success, 2 for a user's mistake, 1 for a failure of ours."""
+    """Entry point: exit code 0 on success, 2 for a user's mistake, 75 after a signal, 1 for a failure of ours."""
     debug = "--debug" in sys.argv
     if debug:  # accepted anywhere on the line
         sys.argv.remove("--debug")
@@ -71,5 +72,6 @@ def run() -> None:
     except MsekitError as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(2)
+        if not hand_over(str(error)):
+            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from msekit.cli import options
 from msekit.errors import MsekitError
+from msekit.processes import already_launched, is_main_process
 
 if TYPE_CHECKING:
     from msekit.config import RunConfig
@@ -41,6 +43,13 @@ def train_command(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
+    launch: Annotated[
+        str | None, typer.Option(help="Run in several processes: ddp, zero1, zero2, zero3, … or a file.")
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="Processes over all machines [one per GPU].")] = None,
+    num_machines: Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")] = 1,
+    machine_rank: Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")] = 0,
+    main_address: Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")] = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
     given = {
@@ -61,6 +70,12 @@ def train_command(
 
         show_run(runs[0])
         return
+    if launch is not None and not already_launched():
+        from msekit.training.launch import Where
+        from msekit.training.launch import launch as start
+
+        start(launch, Where(num_processes, num_machines, machine_rank, main_address), sys.argv[1:])
+        return
     train_all(runs, folder, resume)
 
 
@@ -68,7 +83,6 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
     """Train one run after the other and show their summary."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
-    from msekit.training.distributed import is_main_process
     from msekit.training.loop import train
     from msekit.training.run_folder import refuse_occupied
 

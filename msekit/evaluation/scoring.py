@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,18 +55,40 @@ class Scores:
 
 
 def score_split(
-    model: MSEModel, collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+    model: MSEModel,
+    collator: Collator,
+    batch_size: int,
+    accelerator: Any,
+    reporter: Reporter,
+    title: str,
+    between: Callable[[], None] | None = None,
 ) -> Scores:
-    """Score every sample of a split once, whatever the number of processes."""
+    """Score every sample of a split once, whatever the number of processes.
+
+    Args:
+        model: Adapter and backbone.
+        collator: Of the split.
+        batch_size: Samples that a process scores at a time.
+        accelerator: This process's part in the run.
+        reporter: Where progress goes.
+        title: What the progress bar says.
+        between: Called before every batch, equally often in every process.
+    """
     model.adapter.eval()
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
+    rounds = len(evaluation_batches(*collator.lengths(), batch_size, 0, world))  # the first share is the largest
     rows: dict[int, np.ndarray] = {}
     with reporter.bar(title, total=sum(map(len, batches))) as advance:
-        for indices in batches:
+        for number in range(rounds):
+            if between is not None:
+                between()
+            # a process with fewer batches takes part once more in the collective operations, for nothing
+            indices = batches[number] if number < len(batches) else [0]
             edges_BE = model.score(collator(indices).to(model.backbone.device)).cpu().numpy()
-            rows.update(zip(indices, edges_BE, strict=True))
-            advance(len(indices))
+            if number < len(batches):
+                rows.update(zip(indices, edges_BE, strict=True))
+                advance(len(indices))
     rows = gather_rows(accelerator, rows)
     edges = np.stack([rows[position] for position in range(len(collator.split))])
     return Scores(edges, collator.split.labels, model.labels)

@@ -21,13 +21,13 @@ from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
 from msekit.data.missing import training_positions
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
-from msekit.training.distributed import accelerator_for, on_main
+from msekit.training.distributed import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.training.engine import engine_for
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import finish, save_best
@@ -48,23 +48,25 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
 
     Raises:
         MsekitError: Bad input; raised before anything is trained.
-        UnfinishedRunError: The loss became non-finite.
+        UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     missing = not_there_yet(config.output)
-    accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator = accelerator_for(device, config.timeout_minutes)
     on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
     reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
     try:
-        parts = build(config, reporter)
-        run = Run(config, parts, accelerator, reporter)
-        if resume and (config.output / STATE_FILE).is_file():
-            run.restore()
-        elif accelerator.is_main_process:
-            write_text(config.output / "config.yaml", dump(config))
-        run.fit()
-        return run.test()
+        with StopSignals() as signals, naming_lost_processes(accelerator, config.output):
+            parts = build(config, reporter)
+            run = Run(config, parts, accelerator, reporter, signals)
+            if resume and (config.output / STATE_FILE).is_file():
+                run.restore()
+            elif accelerator.is_main_process:
+                write_text(config.output / "config.yaml", dump(config))
+            run.fit()
+            return run.test()
     finally:
         if accelerator.is_main_process:
             remove_empty(missing)  # a run that could not start leaves nothing behind
@@ -97,10 +99,14 @@ class Run:
         parts: What `build` made of it.
         accelerator: This process's part in the run.
         reporter: Where progress goes.
+        signals: Asks whether to stop.
     """
 
-    def __init__(self, config: RunConfig, parts: Parts, accelerator: Any, reporter: Reporter) -> None:
+    def __init__(
+        self, config: RunConfig, parts: Parts, accelerator: Any, reporter: Reporter, signals: StopSignals
+    ) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
+        self.signals = signals
         torch.set_flush_denormal(True)  # gradients through hundreds of LSTM steps underflow, which CPUs are slow at
         random.seed(config.seed)
         np.random.seed(config.seed)
@@ -149,7 +155,7 @@ class Run:
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
                 started, cpu_started = time.perf_counter(), time.process_time()
-                loss, save_now = self.step([int(self.subset[i]) for i in batch])
+                loss, save_now, stop_now = self.step([int(self.subset[i]) for i in batch])
                 progress.batch, progress.step = progress.batch + 1, progress.step + 1
                 progress.loss_sum += loss * len(batch)
                 progress.samples += len(batch)
@@ -158,15 +164,17 @@ class Run:
                 progress.cpu_seconds += time.process_time() - cpu_started
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
-                if save_now:
+                if save_now or stop_now:
                     self.save()
+                if stop_now:
+                    self.stop_for_signal()
 
-    def step(self, batch: list[int]) -> tuple[float, bool]:
+    def step(self, batch: list[int]) -> tuple[float, bool, bool]:
         """One optimiser step on a global batch.
 
         Returns:
-            The batch's loss (the mean over its samples, over all processes), and whether it is time to save the
-            state: the processes agree on both.
+            The batch's loss (the mean over its samples, over all processes), whether it is time to save the state,
+            and whether a signal asks to stop: the processes agree on all three.
         """
         world, parts = self.accelerator.num_processes, self.config.optim.accumulation
         rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
@@ -178,11 +186,26 @@ class Run:
             total += self.engine.backward(collated, 1 / len(batch), last)
         norm = self.engine.step(rate)
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        shared = torch.stack([total, torch.full_like(total, norm), torch.full_like(total, due)])
-        mean, norm_mean, any_due = self.accelerator.reduce(shared, "mean").tolist()
+        shared = torch.stack([total, *total.new_tensor([norm, due, self.signals.received])])
+        mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
         if not np.isfinite(mean + norm_mean):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
-        return mean, any_due > 0
+        return mean, any_due > 0, any_stop > 0
+
+    def stop_for_signal(self) -> None:
+        """End in good order; the state has been saved."""
+        raise StoppedError(
+            f"stopped by a signal after epoch {self.progress.epoch}, batch {self.progress.batch}; the state is saved",
+            where=self.config.output,
+            fix="Continue with the same command and --resume.",
+        )
+
+    def heed_signals(self) -> None:
+        """Between the batches of a validation: all processes stop if one was asked to, as the epoch's steps left it."""
+        asked = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
+        if self.accelerator.reduce(asked, "mean").item() > 0:
+            self.save()
+            self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:
         """End a run whose numbers are not finite; the last saved state stays good."""
@@ -226,7 +249,8 @@ class Run:
     def score(self, split: str, title: str) -> Scores:
         """Label scores of a split by the adapter as it stands."""
         size = self.config.evaluation.batch_size
-        return score_split(self.parts.model, self.parts.collators[split], size, self.accelerator, self.reporter, title)
+        model, collator = self.parts.model, self.parts.collators[split]
+        return score_split(model, collator, size, self.accelerator, self.reporter, title, self.heed_signals)
 
     def save(self) -> None:
         """Write what a resumed run needs, and the best adapter as a usable file."""
@@ -265,7 +289,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
     What describes the data set is in its cache's fingerprint and in the prompt's hash.
     """
-    files = ("output", "source", "dataset", "description", "save_minutes", "profile")
+    files = ("output", "source", "dataset", "description", "save_minutes", "timeout_minutes", "profile")
     return config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
 
 
