@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,31 @@ def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
             raise MsekitError("several machines need an address", fix="Give --main-address HOST:PORT of machine 0.")
         given += ["--main_process_ip", host, "--main_process_port", port, "--same_network"]
         given += ["--deepspeed_multinode_launcher", "standard"]
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(host, int(port)))
     else:
         given += ["--main_process_port", "0"]  # any free one
     options = launch_command_parser().parse_args([*given, "--module", "msekit", *arguments])
     options.signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     return options
+
+
+def interface_to(host: str, port: int) -> str:
+    """The network interface that leads to an address; gloo would otherwise go by this machine's name.
+
+    Raises:
+        MsekitError: The host is unknown or no way leads there.
+    """
+    import psutil
+
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # sends nothing: only asks which way a packet would take
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise MsekitError(f"--main-address {host}:{port} cannot be reached: {error}") from error
+    found = (name for name, addresses in psutil.net_if_addrs().items() if own in {one.address for one in addresses})
+    return next(found, "lo")
 
 
 def runs_on_cpu(settings: dict[str, Any]) -> bool:
