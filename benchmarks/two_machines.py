@@ -54,7 +54,16 @@ def two_machines() -> Iterator[list[str]]:
 
 def start(names: list[str], folder: Path, *more: str) -> list[subprocess.Popen[str]]:
     """The same training on both machines, one process each."""
-    place = ["--launch", "multinode", "--num-processes", "2", "--num-machines", "2", "--main-address", f"{HOST}.1:29500"]
+    place = [
+        "--launch",
+        "multinode",
+        "--num-processes",
+        "2",
+        "--num-machines",
+        "2",
+        "--main-address",
+        f"{HOST}.1:29500",
+    ]
     processes = []
     for rank, name in enumerate(names):
         command = [sys.executable, "-m", "msekit", *RUN, "--output", str(folder), *place, "--machine-rank", str(rank)]

@@ -14,11 +14,13 @@ from msekit.cli import (
     backbone,
     count_params,
     data,
+    doctor,
     evaluate,
     plan,
     predict,
     report,
     share,
+    sweep,
     train,
     verify_backbone,
 )
@@ -42,6 +44,8 @@ app.command("push")(share.push_command)
 app.command("import-adapter")(share.import_command)
 app.command("average")(share.average_command)
 app.command("count-params")(count_params.count_params)
+app.command("sweep")(sweep.sweep_command)
+app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(backbone.app, name="backbone")
 
