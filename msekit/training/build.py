@@ -25,7 +25,7 @@ from msekit.model.prompt import PromptLayout
 from msekit.planning.plan import plan_run
 from msekit.profiles import GIB
 from msekit.reporter import Reporter
-from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, loading_in_shards
+from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 
 
 @dataclass
@@ -104,6 +104,8 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
         backbone = load_frozen(config.backbone, config.model, recompute_layers(config, reporter))
+    if (share := held_share(backbone)) is not None:
+        reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}

@@ -35,6 +35,17 @@ class Where:
     address: str | None = None
     """`HOST:PORT` of the machine of rank 0."""
 
+    def host_and_port(self) -> tuple[str, int]:
+        """The address in its parts.
+
+        Raises:
+            MsekitError: There is none, or it is not `HOST:PORT`.
+        """
+        host, _, port = (self.address or "").rpartition(":")
+        if not host or not port.isdigit():
+            raise MsekitError("several machines need an address", fix="Give --main-address HOST:PORT of machine 0.")
+        return host, int(port)
+
 
 def find_launch_file(name: str) -> Path:
     """A launch configuration by path, or by the name of one that ships in `launch/`.
@@ -69,6 +80,10 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="Port `")
     os.environ[LAUNCHED] = "1"
+    if runs_on_cpu(read_mapping(file, "launch configuration")):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if where.machines > 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(*where.host_and_port()))
     from accelerate.commands.launch import launch_command
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -105,19 +120,14 @@ def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
         raise MsekitError(f"{here} processes on this machine, which has {gpus} GPUs", fix="Lower --num-processes.")
     if not 0 <= where.rank < where.machines:
         raise MsekitError(f"--machine-rank is {where.rank}, with {where.machines} machines", fix="Count from 0.")
-    if on_cpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = ["--config_file", str(file), "--num_processes", str(processes), "--num_machines", str(where.machines)]
     given += ["--machine_rank", str(where.rank)]
     given += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(max(cores // here, 1))]
     if where.machines > 1:
-        host, _, port = (where.address or "").rpartition(":")
-        if not host or not port.isdigit():
-            raise MsekitError("several machines need an address", fix="Give --main-address HOST:PORT of machine 0.")
-        given += ["--main_process_ip", host, "--main_process_port", port, "--same_network"]
+        host, port = where.host_and_port()
+        given += ["--main_process_ip", host, "--main_process_port", str(port), "--same_network"]
         given += ["--deepspeed_multinode_launcher", "standard"]
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(host, int(port)))
     else:
         given += ["--main_process_port", "0"]  # any free one
     options = launch_command_parser().parse_args([*given, "--module", "msekit", *arguments])

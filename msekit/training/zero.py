@@ -88,6 +88,15 @@ def gather_when_used(backbone: Backbone, zero: Zero, dtype: str) -> None:
     deepspeed.initialize(model=backbone.model, config=zero.backbone_settings(dtype))
 
 
+def held_share(backbone: Backbone) -> tuple[int, int] | None:
+    """How many of a sharded backbone's parameters this process holds, and how many there are; None for a whole one."""
+    parameters = list(backbone.model.parameters())
+    if not all(hasattr(parameter, "ds_id") for parameter in parameters):
+        return None
+    held = sum(parameter.ds_tensor.numel() + parameter.data.numel() for parameter in parameters)
+    return held, sum(parameter.ds_numel for parameter in parameters)
+
+
 def gathered(module: nn.Module) -> AbstractContextManager[None]:
     """Within, a module's weights are whole; every process must enter."""
     parameters = list(module.parameters())
