@@ -61,7 +61,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         with StopSignals() as signals, naming_lost_processes(accelerator, config.output):
             parts = build(config, reporter)
             run = Run(config, parts, accelerator, reporter, signals)
-            if resume and (config.output / STATE_FILE).is_file():
+            if resume and has_state(config, accelerator):
                 run.restore()
             elif accelerator.is_main_process:
                 write_text(config.output / "config.yaml", dump(config))
@@ -70,6 +70,22 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
     finally:
         if accelerator.is_main_process:
             remove_empty(missing)  # a run that could not start leaves nothing behind
+
+
+def has_state(config: RunConfig, accelerator: Any) -> bool:
+    """Whether there is a state to resume from, as the main process sees it.
+
+    Raises:
+        MsekitError: This process does not see the main process's run folder.
+    """
+    there = on_main(accelerator, (config.output / STATE_FILE).is_file)
+    if there and not (config.output / STATE_FILE).is_file():
+        raise MsekitError(
+            "this machine does not see the state to resume from",
+            where=config.output,
+            fix="Put the output on a file system that all machines share.",
+        )
+    return there
 
 
 def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from msekit.evaluation.evaluate import evaluate
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 REPOSITORY = Path(__file__).parents[2]
-RUN = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--limit-train", "75", "--epochs", "4"]
-RUN += ["--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0"]
+RUN = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--limit-train", "155", "--epochs", "2"]
+RUN += ["--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0"]  # 20 steps
 OFTEN = ["--set", "save_minutes=0.0001"]
 LIMIT_S = 120
 needs_compiler = pytest.mark.skipif(
