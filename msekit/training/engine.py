@@ -17,7 +17,7 @@ from msekit.config import OptimConfig
 from msekit.data.batch import Batch
 from msekit.model.mse_model import MSEModel
 from msekit.training.optim import optimizer_for
-from msekit.training.zero import Zero
+from msekit.training.zero import Zero, quiet_deepspeed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running averages: what a resumed run needs beside the parameters and the number of steps."""
@@ -108,6 +108,7 @@ class ZeroEngine:
     def __init__(self, model: MSEModel, accelerator: Any, config: OptimConfig, zero: Zero) -> None:
         import deepspeed
 
+        quiet_deepspeed()
         self.adapter, self.accelerator = model.adapter, accelerator
         self.base = optimizer_for(model.adapter, config)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(

@@ -82,6 +82,7 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
     os.environ[LAUNCHED] = "1"
     if runs_on_cpu(read_mapping(file, "launch configuration")):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it finds no other
     if where.machines > 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(*where.host_and_port()))
     from accelerate.commands.launch import launch_command

@@ -7,6 +7,7 @@ and gathers a layer's weights only while they are used; the adapter's own few me
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -85,7 +86,13 @@ def gather_when_used(backbone: Backbone, zero: Zero, dtype: str) -> None:
     """Give a sharded backbone the hooks that gather each layer's weights for its forward and backward pass."""
     import deepspeed
 
+    quiet_deepspeed()
     deepspeed.initialize(model=backbone.model, config=zero.backbone_settings(dtype))
+
+
+def quiet_deepspeed() -> None:
+    """Silence what DeepSpeed says about torch's names for its own calls; a user can do nothing about it."""
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 
 
 def held_share(backbone: Backbone) -> tuple[int, int] | None:
