@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ OPTIONS = ("backbone", "dataset", "source", "recipe", "config")
 KEYS = ("output", "base", "grid")
 ATTEMPTS = 2
 ARGUMENTS = "arguments.json"
+Found = dict[str, Any]
+"""`runs`: every run's outcome; `means`: over the seeds of every other combination of settings."""
 
 
 @dataclass
@@ -222,17 +224,17 @@ def stopping_on_signals(sweep: Sweep) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_sweep(output: Path, jobs: list[Job], processes: int | None, show: Any) -> dict[str, Any]:
+def run_sweep(output: Path | None, jobs: list[Job], processes: int | None, show: Callable[[list[Job]], None]) -> Found:
     """Run what is not finished yet and summarise.
 
     Args:
-        output: The sweep's folder.
+        output: The sweep's folder, where `summary.json` is written; None for a part of a grid.
         jobs: Its runs.
         processes: See `devices`.
         show: Called about once a second with the jobs, to draw them.
 
     Returns:
-        The summary, which is also written to `summary.json`.
+        The summary.
 
     Raises:
         StoppedError: A signal stopped it.
@@ -245,14 +247,14 @@ def run_sweep(output: Path, jobs: list[Job], processes: int | None, show: Any) -
             time.sleep(0.5)
     show(jobs)
     found = summarise(jobs)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "summary.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if output is not None:
+        (output / "summary.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if sweep.stopping:
         raise StoppedError("the sweep was stopped", where=output, fix="Give the same command again to go on.")
     return found
 
 
-def summarise(jobs: list[Job]) -> dict[str, Any]:
+def summarise(jobs: list[Job]) -> Found:
     """Every run's outcome, and mean ± deviation over seeds for every other combination of settings."""
     runs: list[dict[str, Any]] = []
     groups: dict[str, list[dict[str, float]]] = {}

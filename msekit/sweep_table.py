@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.sweep import Job
+from msekit.sweep import Found, Job
 
 _COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
 
@@ -43,7 +40,7 @@ class Display:
                 problem = f": {job.problem}" if job.state == "failed" else ""
                 self.console.print(escape(f"{job.state:<9} {job.name}{problem}"), soft_wrap=True)
 
-    def summary(self, found: dict[str, Any], output: Path) -> None:
+    def summary(self, found: Found) -> None:
         """The means over seeds, and what failed."""
         names = list(dict.fromkeys(name for group in found["means"] for name in group["metrics"]))
         table = Table("settings", "seeds", *names, title="test, mean ± std over seeds")
@@ -61,7 +58,6 @@ class Display:
                 self.console.print(
                     f"[red]failed:[/red] {escape(run['name'])}: {escape(run['problem'])}", soft_wrap=True
                 )
-        self.console.print(escape(f"summary: {output / 'summary.json'}"), soft_wrap=True)
 
 
 def job_table(jobs: list[Job]) -> Table:

@@ -34,7 +34,7 @@ def sweep_command(
         if dry_run:
             display.show(jobs)
             return
-        found = run_sweep(output if only is None else jobs[0].folder, jobs, processes, display.show)
-    display.summary(found, output)
+        found = run_sweep(output if only is None else None, jobs, processes, display.show)
+    display.summary(found)
     if any(run["state"] != "finished" for run in found["runs"]):
         raise typer.Exit(1)
