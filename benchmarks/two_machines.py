@@ -26,7 +26,8 @@ CANNOT = 77
 HOST, CABLE = "10.213.0", "cable"
 TIMEOUT_S = 6
 RUN = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--set", "optim.lr=5e-4"]
-RUN += ["--set", "evaluation.bootstrap=0", "--set", f"timeout_minutes={TIMEOUT_S / 60}", "--epochs", "4"]
+RUN += ["--set", "evaluation.bootstrap=0", "--set", f"timeout_minutes={TIMEOUT_S / 60}"]
+TWENTY_STEPS = ["--limit-train", "155", "--epochs", "2"]
 
 
 def ip(*arguments: str) -> None:
@@ -119,7 +120,7 @@ def sent(name: str) -> int:
 
 def cut(names: list[str], folder: Path, reference: Path) -> dict[str, Any]:
     """Cut the cable during training, see both sides end, mend it, resume."""
-    processes = start(names, folder, "--limit-train", "75", "--set", "save_minutes=0.0001")
+    processes = start(names, folder, *TWENTY_STEPS, "--set", "save_minutes=0.0001")
     state = folder / "seed-1111" / "state" / "state.safetensors"
     while not state.exists():
         assert all(process.poll() is None for process in processes), finish(processes)
@@ -128,7 +129,7 @@ def cut(names: list[str], folder: Path, reference: Path) -> dict[str, Any]:
     ends = finish(processes)
     unfinished = not (folder / "seed-1111" / "report.json").exists()
     ip("-n", names[1], "link", "set", CABLE, "up")
-    resumed = trained(names, folder, "--limit-train", "75", "--resume")
+    resumed = trained(names, folder, *TWENTY_STEPS, "--resume")
     for end in ends:
         end["said"] = next((line for line in end["said"].splitlines() if "error:" in line), end["said"][-300:])
     return {"timeout_s": TIMEOUT_S, "unfinished": unfinished, "ends": ends, "resumed": difference(reference, resumed)}
@@ -139,7 +140,7 @@ def traffic(names: list[str], folder: Path) -> dict[str, Any]:
     sizes, counts = (64, 576), []
     for size in sizes:
         before = sent(names[0])
-        run = trained(names, folder / str(size), "--limit-train", str(size))
+        run = trained(names, folder / str(size), "--limit-train", str(size), "--epochs", "4")
         counts.append(sent(names[0]) - before)
     steps = 4 * (sizes[1] - sizes[0]) // 16
     adapter = json.loads((run / "report.json").read_text())["trainable_parameters"] * 4
@@ -157,9 +158,9 @@ def main() -> None:
         with two_machines() as names, tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if {"equal", "cut"} & set(asked):
-                reference = alone(folder / "alone", "--limit-train", "75")
+                reference = alone(folder / "alone", *TWENTY_STEPS)
             if "equal" in asked:
-                both = trained(names, folder / "both", "--limit-train", "75")
+                both = trained(names, folder / "both", *TWENTY_STEPS)
                 found["equal"] = {"difference": difference(reference, both)}
             if "cut" in asked:
                 found["cut"] = cut(names, folder / "cut", reference)

@@ -80,7 +80,7 @@ def train_command(
 
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
-    """Train one run after the other and show their summary."""
+    """Train one run after the other in this process and show their summary."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
     from msekit.training.loop import train
