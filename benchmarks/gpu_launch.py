@@ -64,7 +64,7 @@ def main() -> None:
             one = folder / f"one-{dtype}"
             found[f"one process, {dtype}"] = train(settings, one)
             for launch in PLAIN:
-                for checkpointing in ("false", "true"):
+                for checkpointing in ("off", "on"):
                     name = f"{launch}, {dtype}, checkpointing {checkpointing}"
                     other = folder / name
                     more = ["--launch", launch, *several, "--set", f"model.checkpointing={checkpointing}"]

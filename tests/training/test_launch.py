@@ -154,7 +154,7 @@ def test_a_stopped_zero_run_goes_on_in_one_process_or_under_another_stage(
 @needs_compiler
 def test_zero3_shards_the_backbone_and_saves_the_same_few_megabytes(one: Path, tmp_path: Path):
     """Layers recomputed, and each process's share in two parts besides."""
-    more = ["--num-processes", 2, "--set", "model.checkpointing=true", "--set", "optim.accumulation=2"]
+    more = ["--num-processes", 2, "--set", "model.checkpointing=on", "--set", "optim.accumulation=2"]
     said = run(*RUN, "--output", tmp_path, "--launch", "zero3", *more)
     assert "each process holds 53,600 of the backbone's 107,200 parameters" in said
     assert adapter_difference(one, tmp_path) <= 1e-5
