@@ -12,6 +12,8 @@ from rich.markup import escape
 from msekit import __version__
 from msekit.cli import (
     backbone,
+    baseline,
+    compare,
     count_params,
     data,
     doctor,
@@ -19,6 +21,8 @@ from msekit.cli import (
     plan,
     predict,
     report,
+    reproduce,
+    sensitivity,
     share,
     sweep,
     train,
@@ -43,6 +47,10 @@ app.command("export")(share.export_command)
 app.command("push")(share.push_command)
 app.command("import-adapter")(share.import_command)
 app.command("average")(share.average_command)
+app.command("baseline")(baseline.baseline_command)
+app.command("compare")(compare.compare_command)
+app.command("reproduce")(reproduce.reproduce)
+app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("count-params")(count_params.count_params)
 app.command("sweep")(sweep.sweep_command)
 app.command("doctor")(doctor.doctor_command)

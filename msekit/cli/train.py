@@ -30,26 +30,22 @@ def train_command(
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
+    ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
-    on_missing: Annotated[
-        str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
-    ] = None,
-    context: Annotated[
-        int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")
-    ] = None,
+    on_missing: options.OnMissing = None,
+    context: options.Context = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
-    launch: Annotated[
-        str | None, typer.Option(help="Run in several processes: ddp, zero1, zero2, zero3, … or a file.")
-    ] = None,
-    num_processes: Annotated[int | None, typer.Option(min=1, help="Processes over all machines [one per GPU].")] = None,
-    num_machines: Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")] = 1,
-    machine_rank: Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")] = 0,
-    main_address: Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")] = None,
+    launch: options.Launch = None,
+    num_processes: options.NumProcesses = None,
+    num_machines: options.NumMachines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
     given = {
@@ -61,6 +57,7 @@ def train_command(
         "profile": profile,
         "model": {"quantization": quantization},
         "output": output,
+        "adapter": {"name": adapter, "ablate": ablate},
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
@@ -130,7 +127,7 @@ def plan_runs(
         given["dataset"] = str(Path(dataset).resolve())
     folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
+    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(
             given | {"seed": seed, "output": folder / f"seed-{seed}"},
@@ -160,7 +157,12 @@ def find_run_file(name: str) -> Path:
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Comma-separated seeds.
+
+    Raises:
+        MsekitError: Not whole numbers, or one twice.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:

@@ -17,6 +17,9 @@ from msekit.model.mse_model import MSEModel
 from msekit.reporter import Reporter
 from msekit.training.distributed import gather_rows
 
+SHUFFLE_SEED = 0
+"""Of the permutation that gives every sample another one's audio and vision."""
+
 
 @dataclass
 class Scores:

@@ -138,7 +138,10 @@ class LabelSpace:
         check_estimate(self.task, estimate)
         if estimate == "greedy":
             return self.values[self._greedy(edges_BE)]
-        distribution_BK = self.distribution(edges_BE)
+        return self.point(self.distribution(edges_BE), estimate)
+
+    def point(self, distribution_BK: np.ndarray, estimate: Estimate) -> np.ndarray:
+        """`argmax`, `mean` or `median` of a distribution over the labels. (B, K) → (B,)."""
         if estimate == "argmax":
             return self.values[distribution_BK.argmax(axis=1)]
         if estimate == "mean":

@@ -140,6 +140,7 @@ def save_state(
     best: dict[str, Tensor],
     progress: Progress,
     run_key: str,
+    average: dict[str, Tensor],
 ) -> None:
     """Write the state to resume from.
 
@@ -150,17 +151,21 @@ def save_state(
         best: The best epoch's adapter; empty before the first.
         progress: Where training stands.
         run_key: What must be equal for a resumed run to be the same run.
+        average: The moving average of the adapter; empty where there is none.
     """
     tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"optim.{name}": tensor for name, tensor in moments.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     tensors["random.torch"] = torch.get_rng_state()
     header = {"progress": json.dumps(asdict(progress)), "run_key": run_key}
     write_tensors(folder / STATE_FILE, tensors, header)
 
 
-def load_state(folder: Path, adapter: nn.Module, run_key: str) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
-    """Read a saved state; the random state and the adapter are restored in place.
+def load_state(
+    folder: Path, adapter: nn.Module, run_key: str, average: dict[str, Tensor] | None = None
+) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Read a saved state; the random state, the adapter and its moving average are restored in place.
 
     Returns:
         Where training stood, and the tensors of `adapter`, `best` (empty before the first epoch's end) and `optim`.
@@ -176,10 +181,12 @@ def load_state(folder: Path, adapter: nn.Module, run_key: str) -> tuple[Progress
             where=path,
             fix="Resume with the command that started the run, or choose another --output.",
         )
-    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = tensor
     load_adapter(adapter, groups["adapter"], path)
+    for name, tensor in (average or {}).items():
+        tensor.copy_(groups["average"][name])
     torch.set_rng_state(groups["random"]["torch"])
     return Progress(**json.loads(header["progress"])), groups

@@ -38,7 +38,7 @@ def sequence_table(parts: Parts) -> Table:
     sequence = parts.model.laid_out(batch)
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
     layout, labels = parts.model.layout, parts.labels
-    pseudo = parts.model.adapter.projector.expand.out_features
+    pseudo = parts.model.adapter.pseudo_tokens
     text, context = collator.text_ids[first], int(collator.context_lengths[first])
     padding = int(tokens[longest]) - len(text)
     answer = labels.tokens[int(batch.label[0])]

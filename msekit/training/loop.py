@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,12 @@ from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
-from msekit.data.missing import training_positions
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
-from msekit.evaluation.scoring import Scores, score_split
+from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.reporter import Reporter
-from msekit.training.build import Parts, build
+from msekit.training.average import Average
+from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
 from msekit.training.distributed import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.training.engine import engine_for
@@ -129,7 +130,10 @@ class Run:
         torch.manual_seed(config.seed)
         self.adapter = parts.model.adapter
         self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
-        self.subset = training_subset(config, parts, reporter)
+        if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
+            reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
+        self.subset = training_subset(parts, config)
+        self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
@@ -142,7 +146,8 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key)
+        average = self.average.tensors if self.average else None
+        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
         self.engine.restore(tensors["adapter"], tensors["optim"])
         self.best = tensors["best"]
         self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
@@ -151,7 +156,12 @@ class Run:
         """Epochs until the schedule's end or until patience runs out."""
         while not self.progress.finished:
             self.train_epoch()
-            self.validate()
+            try:
+                with self.average.in_place() if self.average else nullcontext():
+                    self.validate()
+            except StoppedError:  # by now the adapter is the training's own again
+                self.save()
+                raise
             waited = self.progress.epoch - self.progress.best_epoch
             out_of_time = self.progress.epoch >= self.config.optim.epochs
             self.progress.finished = out_of_time or waited >= self.config.optim.patience
@@ -161,8 +171,8 @@ class Run:
         """The rest of the current epoch."""
         self.adapter.train()
         progress, size = self.progress, self.config.optim.batch_size
-        if self.config.data.noise:
-            noise = Noise(self.config.data.noise, self.config.seed, progress.epoch)
+        if self.config.noise:
+            noise = Noise(self.config.noise, self.config.seed, progress.epoch)
             self.parts.collators["train"].noise = noise
         if self.config.data.modality_dropout:
             dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
@@ -206,6 +216,8 @@ class Run:
         mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
         if not np.isfinite(mean + norm_mean):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
+        if self.average is not None:
+            self.average.update(self.progress.step + 1)
         return mean, any_due > 0, any_stop > 0
 
     def stop_for_signal(self) -> None:
@@ -217,10 +229,9 @@ class Run:
         )
 
     def heed_signals(self) -> None:
-        """Between the batches of a validation: all processes stop if one was asked to, as the epoch's steps left it."""
+        """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
         asked = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
         if self.accelerator.reduce(asked, "mean").item() > 0:
-            self.save()
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:
@@ -276,7 +287,8 @@ class Run:
                 lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
                 write_text(self.config.output / "metrics.jsonl", lines)
                 save_best(self.config, self.parts, self.best)
-            save_state(self.config.output, self.adapter, moments, self.best, self.progress, self.run_key)
+            average = self.average.tensors if self.average else {}
+            save_state(self.config.output, self.adapter, moments, self.best, self.progress, self.run_key, average)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
@@ -285,19 +297,16 @@ class Run:
         assert self.best, "a run ends with a best epoch"
         self.adapter.load_state_dict(self.best)
         scores = self.score("test", "test")
+        shuffled = None
+        reads = self.config.reads_features and (self.adapter.audio_dim or self.adapter.vision_dim)
+        if self.config.evaluation.integrity and reads:
+            self.parts.collators["test"].shuffle_modalities(SHUFFLE_SEED)
+            shuffled = self.score("test", "test, audio and vision shuffled")
         weights_after = fingerprint_model(self.parts.backbone.model)
         assert weights_after == self.weights_before, "the frozen backbone changed"
         weights = {"before": self.weights_before, "after": weights_after}
-        main_process = self.accelerator.is_main_process
-        return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
-
-
-def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
-    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
-    drop = config.data.on_missing == "drop"
-    if drop and (dropped := parts.incomplete("train")):
-        reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
-    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
+        main = self.accelerator.is_main_process
+        return finish(self.config, self.parts, scores, shuffled, self.progress, weights, self.reporter, main)
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:

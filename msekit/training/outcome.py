@@ -55,9 +55,8 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
 
 
 def width_of(parts: Parts, modality: str) -> int:
-    """Features per frame that the adapter reads; 0 for a modality it has no encoder for."""
-    encoder = getattr(parts.model.adapter, f"{modality}_encoder")
-    return 0 if encoder is None else encoder.lstm.input_size
+    """Features per frame that the adapter reads; 0 for a modality it does not read."""
+    return int(getattr(parts.model.adapter, f"{modality}_dim"))
 
 
 def prediction_lines(scores: Scores, ids: list[str], estimate: str, spec_labels: tuple[str, ...] | None) -> str:
@@ -91,6 +90,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "backbone": config.backbone,
         **precision(config, parts),
         "adapter": config.adapter.name,
+        "ablate": config.adapter.ablate,
         "recipe": config.recipe,
         "seed": config.seed,
         "split": split,
@@ -132,6 +132,7 @@ def finish(
     config: RunConfig,
     parts: Parts,
     scores: Scores,
+    shuffled: Scores | None,
     progress: Progress,
     weights: dict[str, str],
     reporter: Reporter,
@@ -142,6 +143,8 @@ def finish(
     `weights` are the loaded backbone's fingerprints, before and after training.
     """
     report = describe(config, parts, scores, "test") | {
+        # the same adapter with every sample's audio and vision taken from another; null where it reads neither
+        "integrity": shuffled and {"metrics": shuffled.metrics(parts.spec, config.evaluation.estimate)},
         "best_epoch": progress.best_epoch,
         "backbone_weights": weights,
         "epochs": progress.epoch,

@@ -189,6 +189,7 @@ def test_evaluate_repeats_the_reported_test(finished: Path):
     assert again["metrics"] == report["metrics"]
     assert again["samples"] == 320
     own = {"epochs", "trainable_parameters", "train_seconds", "train_cpu_seconds", "machine", "backbone_weights"}
+    own |= {"integrity"}
     assert set(report) - own <= set(again)
     with_other_labels = msekit("evaluate", finished, "--dataset", "synthetic-msa")
     assert with_other_labels.returncode == 2
