@@ -17,10 +17,9 @@ from msekit.adapters.sizes import Ablation, AdapterName
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
-from msekit.paper import PUBLISHED
 from msekit.profiles import default_profile, read_profile
+from msekit.recipes import KIT_FOR_INTENSITIES, RECIPES, Recipe, default_recipe, published_settings
 
-Recipe = Literal["paper", "kit"]
 Modality = Literal["audio", "vision"]
 
 
@@ -174,6 +173,8 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     save_minutes: float = Field(5.0, gt=0)
     """A state to resume from is saved at every epoch's end, and this often in between."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """How long processes of a distributed run wait for one another before they give up."""
 
     @property
     def withheld(self) -> set[str]:
@@ -192,22 +193,6 @@ class RunConfig(_Section):
         return self.data.noise if self.reads_features else 1.0
 
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "kit": {},
-    "paper": {
-        "adapter": {"conditioning": "paper"},
-        "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
-        "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
-    },
-}
-
-KIT_FOR_INTENSITIES: dict[str, Any] = {
-    "adapter": {"conditioning": "centred"},
-    "data": {"noise": 1.0},
-    "evaluation": {"estimate": "mean"},
-}
-"""What recipe `kit` does otherwise for msa: intensities lean on the text more than emotions do (RESULTS.md)."""
-
 OPTIONS_OF_THEIR_OWN = {
     "backbone": "--backbone",
     "dataset": "--dataset",
@@ -218,32 +203,6 @@ OPTIONS_OF_THEIR_OWN = {
     "profile": "--profile",
     "layout": "--layout",
 }
-
-
-def published_settings(backbone: str, dataset: str) -> dict[str, Any]:
-    """The paper's settings for a pair, as config keys; empty for a pair that the paper does not have."""
-    pair = PUBLISHED.get((backbone, dataset))
-    if pair is None:
-        return {}
-    return {
-        "adapter": {
-            "pseudo_tokens": pair.pseudo_tokens,
-            "audio_hidden": pair.audio_hidden,
-            "vision_hidden": pair.vision_hidden,
-        },
-        "data": {"text_limit": pair.text_limit},
-        "optim": {
-            "lr": pair.lr,
-            "batch_size": pair.batch_size,
-            "epochs": pair.epochs,
-            "patience": pair.patience,
-        },
-    }
-
-
-def default_recipe(backbone: str, dataset: str) -> Recipe:
-    """`paper` for the paper's twelve pairs, `kit` for every other."""
-    return "paper" if (backbone, dataset) in PUBLISHED else "kit"
 
 
 def resolve(

@@ -58,7 +58,7 @@ class Backbone:
     @property
     def text_dim(self) -> int:
         """Width of the embeddings."""
-        return self.model.get_input_embeddings().weight.shape[1]
+        return self.model.get_input_embeddings().embedding_dim
 
     @property
     def device(self) -> torch.device:
@@ -160,8 +160,7 @@ def load_backbone(
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if dtype is None:
-        dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    dtype = dtype or default_dtype(device)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
     model = _load_model(folder, DTYPES[dtype], device, quantised)
@@ -169,6 +168,11 @@ def load_backbone(
     if checkpointing:
         _recompute_layers(model)
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
+
+
+def default_dtype(device: torch.device) -> str:
+    """`bf16` where a GPU has it, `fp32` otherwise."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:

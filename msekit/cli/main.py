@@ -16,6 +16,7 @@ from msekit.cli import (
     compare,
     count_params,
     data,
+    doctor,
     evaluate,
     plan,
     predict,
@@ -23,10 +24,12 @@ from msekit.cli import (
     reproduce,
     sensitivity,
     share,
+    sweep,
     train,
     verify_backbone,
 )
 from msekit.errors import MsekitError
+from msekit.processes import hand_over
 
 app = typer.Typer(
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
@@ -49,6 +52,8 @@ app.command("compare")(compare.compare_command)
 app.command("reproduce")(reproduce.reproduce)
 app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("count-params")(count_params.count_params)
+app.command("sweep")(sweep.sweep_command)
+app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(backbone.app, name="backbone")
 
@@ -70,7 +75,7 @@ def root(
 
 
 def run() -> None:
-    """Entry point: exit code 0 on success, 2 for a user's mistake, 1 for a failure of ours."""
+    """Entry point: exit code 0 on success, 2 for a user's mistake, 75 after a signal, 1 for a failure of ours."""
     debug = "--debug" in sys.argv
     if debug:  # accepted anywhere on the line
         sys.argv.remove("--debug")
@@ -79,5 +84,6 @@ def run() -> None:
     except MsekitError as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(2)
+        if not hand_over(str(error)):
+            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(error.exit_code)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msekit.cli import options
 from msekit.errors import MsekitError
+from msekit.processes import already_launched, is_main_process
 
 if TYPE_CHECKING:
     from msekit.config import RunConfig
@@ -28,25 +30,24 @@ def train_command(
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
-    layout: Annotated[
-        Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
-    ] = None,
+    layout: options.Layout = None,
     adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
     ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
-    on_missing: Annotated[
-        str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
-    ] = None,
-    context: Annotated[
-        int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")
-    ] = None,
+    on_missing: options.OnMissing = None,
+    context: options.Context = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
+    launch: options.Launch = None,
+    num_processes: options.NumProcesses = None,
+    num_machines: options.NumMachines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
     given = {
@@ -69,6 +70,12 @@ def train_command(
 
         show_run(runs[0])
         return
+    if launch is not None and not already_launched():
+        from msekit.training.launch import Where
+        from msekit.training.launch import launch as start
+
+        start(launch, Where(num_processes, num_machines, machine_rank, main_address), sys.argv[1:])
+        return
     train_all(runs, folder, resume, parallel_seeds)
 
 
@@ -76,7 +83,6 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     """Train every run, one after the other or together, and summarise what finished."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
-    from msekit.training.distributed import is_main_process
     from msekit.training.loop import each_alone
     from msekit.training.run_folder import refuse_occupied
     from msekit.training.together import train_together

@@ -5,6 +5,7 @@ Shapes: N samples of a split, B of a batch, R models that are scored at once, E 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,27 +62,55 @@ class Scores:
 
 
 def score_split(
-    model: MSEModel, collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+    model: MSEModel,
+    collator: Collator,
+    batch_size: int,
+    accelerator: Any,
+    reporter: Reporter,
+    title: str,
+    between: Callable[[], None] | None = None,
 ) -> Scores:
-    """Score every sample of a split once, whatever the number of processes."""
-    return score_together([model], collator, batch_size, accelerator, reporter, title)[0]
+    """Score every sample of a split once, whatever the number of processes.
+
+    Args:
+        model: Adapter and backbone.
+        collator: Of the split.
+        batch_size: Samples that a process scores at a time.
+        accelerator: This process's part in the run.
+        reporter: Where progress goes.
+        title: What the progress bar says.
+        between: Called before every batch, equally often in every process.
+    """
+    return score_together([model], collator, batch_size, accelerator, reporter, title, between)[0]
 
 
 def score_together(
-    models: list[MSEModel], collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+    models: list[MSEModel],
+    collator: Collator,
+    batch_size: int,
+    accelerator: Any,
+    reporter: Reporter,
+    title: str,
+    between: Callable[[], None] | None = None,
 ) -> list[Scores]:
-    """Score every sample of a split once by each of several models, which share a backbone."""
+    """Score every sample of a split once by each of several models, which share a backbone; see `score_split`."""
     for model in models:
         model.adapter.eval()
     device = models[0].backbone.device
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
+    rounds = len(evaluation_batches(*collator.lengths(), batch_size, 0, world))  # the first share is the largest
     rows: dict[int, np.ndarray] = {}
     with reporter.bar(title, total=sum(map(len, batches))) as advance:
-        for indices in batches:
+        for number in range(rounds):
+            if between is not None:
+                between()
+            # a process with fewer batches takes part once more in the collective operations, for nothing
+            indices = batches[number] if number < len(batches) else [0]
             edges_BRE = torch.stack(edges_of(models, collator(indices).to(device)), dim=1).cpu().numpy()
-            rows.update(zip(indices, edges_BRE, strict=True))
-            advance(len(indices))
+            if number < len(batches):
+                rows.update(zip(indices, edges_BRE, strict=True))
+                advance(len(indices))
     rows = gather_rows(accelerator, rows)
     edges_NRE = np.stack([rows[position] for position in range(len(collator.split))])
     return [Scores(edges_NRE[:, number], collator.split.labels, model.labels) for number, model in enumerate(models)]

@@ -34,8 +34,10 @@ class Average:
         with torch.no_grad():
             own = {name: parameter.detach().clone() for name, parameter in self.adapter.named_parameters()}
             self._copy(self.tensors)
-            yield
-            self._copy(own)
+            try:
+                yield
+            finally:
+                self._copy(own)
 
     def _copy(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.adapter.named_parameters():

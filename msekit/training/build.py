@@ -11,8 +11,8 @@ from torch import Tensor
 from msekit.adapters.interface import Adapter
 from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.config import RunConfig
+from msekit.backbones.load import Backbone, default_dtype, load_backbone
+from msekit.config import BackboneConfig, RunConfig
 from msekit.data.batch import Collator, Noise
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
@@ -29,6 +29,7 @@ from msekit.model.prompt import PromptLayout
 from msekit.planning.plan import plan_run
 from msekit.profiles import GIB
 from msekit.reporter import Reporter
+from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 
 
 @dataclass
@@ -106,14 +107,9 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        dtype = None if config.model.dtype == "auto" else config.model.dtype
-        backbone = load_backbone(
-            config.backbone,
-            config.model.quantization,
-            dtype,
-            checkpointing=recompute_layers(config, reporter),
-            double_quantization=config.model.double_quantization,
-        )
+        backbone = load_frozen(config.backbone, config.model, recompute_layers(config, reporter))
+    if (share := held_share(backbone)) is not None:
+        reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, config.layout)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
@@ -165,6 +161,25 @@ def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
     return plan.checkpointing
 
 
+def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Backbone:
+    """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
+
+    Raises:
+        MsekitError: See `load_backbone`; or quantised weights, which cannot be sharded.
+    """
+    zero = Zero.asked_for()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
+    if zero is None or zero.stage < 3:
+        double = settings.double_quantization
+        return load_backbone(name, settings.quantization, dtype, device, checkpointing, double)
+    check_sharding(settings.quantization)
+    with loading_in_shards(zero, dtype):
+        backbone = load_backbone(name, "none", dtype, device, checkpointing)
+    gather_when_used(backbone, zero, dtype)
+    return backbone
+
+
 def fit_to_training(parts: Parts, config: RunConfig) -> None:
     """What the train split decides before training: the text's centre, the shares of the labels in the loss."""
     mixer = parts.model.adapter.text_guide_mixer if isinstance(parts.model.adapter, MSEAdapter) else None
@@ -213,9 +228,10 @@ def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[lis
 def text_center(backbone: Backbone, collator: Collator) -> Tensor:
     """The average over a split's texts, without context, of their mean embedding: (d,) float32."""
     total = torch.zeros(backbone.text_dim, dtype=torch.float64)
-    for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
-        if ids := whole[context:]:
-            total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
+    with gathered(backbone.model.get_input_embeddings()):
+        for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
+            if ids := whole[context:]:
+                total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
     return (total / max(len(collator.text_ids), 1)).float()
 
 

@@ -26,8 +26,9 @@ from msekit.model.mse_model import MSEModel, losses_of
 from msekit.reporter import Reporter
 from msekit.training.build import Parts, build, make_adapter, text_scale
 from msekit.training.checkpoint import STATE_FILE, write_text
-from msekit.training.distributed import accelerator_for
-from msekit.training.loop import Run, finished_report, settings_of
+from msekit.training.distributed import StopSignals, accelerator_for
+from msekit.training.identity import settings_of
+from msekit.training.loop import Run, finished_report
 from msekit.training.outcome import width_of
 from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
 
@@ -55,10 +56,12 @@ def train_together(
     check_alike(configs)
     finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
     rest = [config for config in configs if config.output not in finished]
-    together = start(rest, resume, reporter) if rest else None
-    if together:
-        together.fit()
-        finished |= together.test()
+    together = None
+    if rest:
+        with StopSignals() as signals:
+            together = start(rest, resume, reporter, signals)
+            together.fit()
+            finished |= together.test()
     yield from (finished[config.output] for config in configs if config.output in finished)
     if together and together.failures:
         raise together.failures[0]
@@ -79,7 +82,7 @@ def check_alike(configs: list[RunConfig]) -> None:
         )
 
 
-def start(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Together:
+def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
     """Prepare folders, build what the runs share once, restore those that were stopped."""
     accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if accelerator.num_processes > 1:
@@ -89,7 +92,7 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Togethe
         for config in configs:
             prepare_run_folder(config.output, resume)
         parts = build(configs[0], reporter)
-        runs = [Run(config, parts_for(config, parts), accelerator, reporter) for config in configs]
+        runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
         for run in runs:
             if resume and (run.config.output / STATE_FILE).is_file():
                 run.restore()
@@ -160,16 +163,17 @@ class Together:
             losses = torch.stack(losses_of([run.parts.model for run in runs], collated)) / sizes
             losses.sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
-        figures = torch.stack([run.figures(total) for run, total in zip(runs, totals, strict=True)]).tolist()
-        outcomes = [self.attempt(run, partial(run.update, *its)) for run, its in zip(runs, figures, strict=True)]
+        outcomes = [self.attempt(run, partial(run.update, total)) for run, total in zip(runs, totals, strict=True)]
         # every run is charged its share of the time
         seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
         for run, batch, outcome in zip(runs, batches, outcomes, strict=True):
             if outcome is not None:
-                loss, save_now = outcome
+                loss, save_now, stop_now = outcome
                 run.progress.count(len(batch), loss, seconds / len(runs), cpu_seconds / len(runs))
-                if save_now:
+                if save_now or stop_now:
                     run.save()
+        if self.runs and self.runs[0].signals.received:
+            self.runs[0].stop_for_signal()
 
     def attempt(self, run: Run, action: Callable[[], T]) -> T | None:
         """Do something of one run; where its numbers are not finite, the others go on without it (None then)."""
