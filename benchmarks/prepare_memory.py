@@ -103,11 +103,12 @@ def loading(root: Path, source: Path) -> None:
     """Collate an epoch of the train split with the recipes' settings; print what a second of one core collates."""
     import torch
 
-    from msekit.config import RECIPES, DataConfig
+    from msekit.config import DataConfig
     from msekit.data.batch import Collator, Noise, global_batches
     from msekit.data.cache import prepare
     from msekit.data.catalogue import resolve_dataset
     from msekit.data.features import Preprocessor
+    from msekit.recipes import RECIPES
 
     torch.set_num_threads(1)
     cache = prepare(resolve_dataset("mosei", source), root=root)

@@ -3,7 +3,7 @@
     python benchmarks/text_baseline.py ../shared/data/meld6/meld6.yaml … [--limit-train 320]
 
 TF-IDF of 1-grams and 2-grams, lower case, fitted on the train texts; logistic regression without class weights
-(erc) or ridge regression whose answers are clipped to the label range (msa). Its strength is the one of `STRENGTHS`
+(erc) or ridge regression whose answers are clipped to the label range (msa). Its strength is the one of the kit's
 that does best on the validation split by the data set's key metric (WF1, MAE), the most regularised of equals;
 the test split is looked at once. Beside it: the train split's majority class, or its mean. Prints one JSON list;
 metrics and 95 % bootstrap intervals are those of `msekit.evaluation.metrics`.
@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from msekit.baselines.text_linear import answer as answer_of
+from msekit.baselines.text_linear import best_of
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.published import PublishedSet
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
+from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""C of the logistic regression, and 1 / alpha of the ridge: from most to least regularised."""
 PERMUTATION_SEED = 0
 Split = tuple[list[str], np.ndarray]
 """Texts, and class numbers or intensities [N]."""
@@ -46,21 +45,6 @@ def read_splits(spec: DatasetSpec, limit_train: int | None) -> dict[str, Split]:
     return splits
 
 
-def fit(spec: DatasetSpec, train: Split, strength: float) -> Callable[[list[str]], np.ndarray]:
-    """Fit TF-IDF and the linear model on the train split; gives texts → predictions."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression, Ridge
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), lowercase=True)
-    features = vectorizer.fit_transform(train[0])
-    if spec.range is None:
-        classifier = LogisticRegression(C=strength, solver="newton-cg", max_iter=1000).fit(features, train[1])
-        return lambda texts: classifier.predict(vectorizer.transform(texts))
-    low, high = spec.range
-    ridge = Ridge(alpha=1.0 / strength).fit(features, train[1])
-    return lambda texts: np.clip(ridge.predict(vectorizer.transform(texts)), low, high)
-
-
 def result(spec: DatasetSpec, model: str, truth: np.ndarray, prediction: np.ndarray, **facts: Any) -> dict[str, Any]:
     """One model's test metrics with their intervals."""
     metric_fn = metrics_of(spec)
@@ -76,12 +60,7 @@ def measure(dataset: str, limit_train: int | None) -> dict[str, Any]:
     spec = resolve_dataset(dataset)
     splits = read_splits(spec, limit_train)
     train, valid, test = (splits[split] for split in SPLITS)
-    sign = 1.0 if higher_is_better(spec.key_metric) else -1.0
-    models = {strength: fit(spec, train, strength) for strength in STRENGTHS}
-    scores = {
-        strength: metrics_of(spec)(valid[1], predict(valid[0]))[spec.key_metric] for strength, predict in models.items()
-    }
-    best = max(STRENGTHS, key=lambda strength: sign * scores[strength])
+    model, strength, validation = best_of(spec, train, valid)
     if spec.labels is not None:
         majority = int(np.bincount(train[1], minlength=len(spec.labels)).argmax())
         constant: Any = spec.labels[majority]
@@ -98,9 +77,9 @@ def measure(dataset: str, limit_train: int | None) -> dict[str, Any]:
                 spec,
                 "tf-idf + logistic regression" if spec.task == "erc" else "tf-idf + ridge",
                 test[1],
-                models[best](test[0]),
-                strength=best,
-                validation=scores[best],
+                answer_of(model(test[0])),
+                strength=strength,
+                validation=validation,
             ),
             result(spec, "majority class" if spec.task == "erc" else "train mean", test[1], answer, answer=constant),
         ],

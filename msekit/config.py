@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from msekit.adapters.sizes import Ablation, AdapterName
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
-from msekit.paper import PUBLISHED
 from msekit.profiles import default_profile, read_profile
+from msekit.recipes import KIT_FOR_INTENSITIES, RECIPES, Recipe, default_recipe, published_settings
 
-Recipe = Literal["paper", "kit"]
 Modality = Literal["audio", "vision"]
 
 
@@ -30,7 +30,10 @@ class _Section(BaseModel):
 class AdapterConfig(_Section):
     """The plug-in's size and conditioning."""
 
-    name: Literal["mse"] = "mse"
+    name: AdapterName = "mse"
+    """The paper's plug-in, a rival of its Table 5, or a plain one (`linear`, `mlp`, `prompt`)."""
+    ablate: Ablation | None = None
+    """What is left out, a row of the paper's Table 4."""
     pseudo_tokens: int = Field(4, ge=1)
     audio_hidden: int = Field(64, ge=1)
     """State size of the audio LSTM."""
@@ -38,6 +41,12 @@ class AdapterConfig(_Section):
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Literal["paper", "unit", "centred"] = "unit"
+
+    @model_validator(mode="after")
+    def _only_the_paper_has_ablations(self) -> AdapterConfig:
+        if self.ablate and self.name != "mse":
+            raise ValueError(f"the ablations of Table 4 are of the adapter mse, not of {self.name}")
+        return self
 
 
 class DataConfig(_Section):
@@ -97,6 +106,19 @@ class OptimConfig(_Section):
     """Share of the steps over which the learning rate rises."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest gradient norm; None leaves gradients as they are."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
+
+
+class LossConfig(_Section):
+    """What training minimises; the defaults are the paper's L_task."""
+
+    balance: Literal["none", "class-balanced", "logit-adjusted"] = "none"
+    """Emotions only: weigh rare classes up, or raise frequent ones' scores in training (Menon et al. 2021)."""
+    tau: float = Field(1.0, gt=0)
+    """Strength of `logit-adjusted`."""
+    expected: float = Field(0.0, ge=0)
+    """Intensities only: weight of the L1 distance of the label distribution's mean from the truth."""
 
 
 def _yaml_switch(value: object) -> object:
@@ -123,6 +145,8 @@ class EvaluationConfig(_Section):
     batch_size: int = Field(16, ge=1)
     bootstrap: int = Field(1000, ge=0)
     """Resamples behind the 95 % intervals; 0 for none."""
+    integrity: bool = True
+    """Test once more with audio and vision shuffled between samples: what the score loses is heard and seen."""
 
 
 class RunConfig(_Section):
@@ -137,32 +161,37 @@ class RunConfig(_Section):
     recipe: Recipe
     profile: str | None = None
     """Name of the machine's profile, or the path of one: `msekit.profiles`."""
+    layout: Literal["paper", "prompt-first"] = "paper"
+    """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)
     output: Path
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
+    loss: LossConfig = LossConfig()
     model: BackboneConfig = BackboneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     save_minutes: float = Field(5.0, gt=0)
     """A state to resume from is saved at every epoch's end, and this often in between."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """How long processes of a distributed run wait for one another before they give up."""
 
+    @property
+    def withheld(self) -> set[str]:
+        """Modalities that the adapter does not read: `data.without`, an ablation, an adapter that reads none."""
+        ablated = {"no-audio": {"audio"}, "no-vision": {"vision"}}.get(self.adapter.ablate or "", set())
+        return {*self.data.without, *ablated} if self.adapter.name != "prompt" else {"audio", "vision"}
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "kit": {},
-    "paper": {
-        "adapter": {"conditioning": "paper"},
-        "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
-        "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
-    },
-}
+    @property
+    def reads_features(self) -> bool:
+        """Whether the features themselves reach the adapter, not random vectors in their place."""
+        return self.adapter.ablate != "no-audio-vision"
 
-KIT_FOR_INTENSITIES: dict[str, Any] = {
-    "adapter": {"conditioning": "centred"},
-    "data": {"noise": 1.0},
-    "evaluation": {"estimate": "mean"},
-}
-"""What recipe `kit` does otherwise for msa: intensities lean on the text more than emotions do (RESULTS.md)."""
+    @property
+    def noise(self) -> float:
+        """Deviation of the noise on features in training; where random vectors replace them, the vectors' own."""
+        return self.data.noise if self.reads_features else 1.0
+
 
 OPTIONS_OF_THEIR_OWN = {
     "backbone": "--backbone",
@@ -172,33 +201,8 @@ OPTIONS_OF_THEIR_OWN = {
     "seed": "--seeds",
     "recipe": "--recipe",
     "profile": "--profile",
+    "layout": "--layout",
 }
-
-
-def published_settings(backbone: str, dataset: str) -> dict[str, Any]:
-    """The paper's settings for a pair, as config keys; empty for a pair that the paper does not have."""
-    pair = PUBLISHED.get((backbone, dataset))
-    if pair is None:
-        return {}
-    return {
-        "adapter": {
-            "pseudo_tokens": pair.pseudo_tokens,
-            "audio_hidden": pair.audio_hidden,
-            "vision_hidden": pair.vision_hidden,
-        },
-        "data": {"text_limit": pair.text_limit},
-        "optim": {
-            "lr": pair.lr,
-            "batch_size": pair.batch_size,
-            "epochs": pair.epochs,
-            "patience": pair.patience,
-        },
-    }
-
-
-def default_recipe(backbone: str, dataset: str) -> Recipe:
-    """`paper` for the paper's twelve pairs, `kit` for every other."""
-    return "paper" if (backbone, dataset) in PUBLISHED else "kit"
 
 
 def resolve(

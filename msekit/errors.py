@@ -15,6 +15,9 @@ class MsekitError(Exception):
         fix: What to do about it.
     """
 
+    exit_code = 2
+    """Of the command that ends with it."""
+
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix
         place = f" ({where})" if where is not None else ""
@@ -24,6 +27,18 @@ class MsekitError(Exception):
 
 class UnfinishedRunError(MsekitError):
     """Training stopped before its end (a non-finite loss, a signal); what was saved can be resumed."""
+
+
+class StoppedError(UnfinishedRunError):
+    """A signal asked training to stop, and it saved its state first: the same command with --resume goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class LostProcessError(UnfinishedRunError):
+    """Another process of a distributed run died or cannot be reached."""
+
+    exit_code = 76  # tells the launcher that the cause lies in another process
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -185,7 +185,18 @@ TABLE5 = PaperTable(
     ),
 )
 
-_UNSCALED = ("mae", "corr")
+UNSCALED = ("mae", "corr")
+"""Metrics that are no percentages."""
+
+
+def model_name(backbone: str) -> str:
+    """A backbone's name as the paper prints it; any other as it is."""
+    return _MODEL_NAMES.get(backbone, backbone)
+
+
+def table_cells(table: PaperTable, model: str) -> dict[tuple[str, str], float]:
+    """The printed numbers of a row; empty for a row that the table does not have."""
+    return next((row.cells for row in table.rows if row.model == model), {})
 
 
 def paper_row(backbone: str, dataset: str, adapter: str = "mse") -> dict[str, float]:
@@ -207,10 +218,19 @@ def paper_row(backbone: str, dataset: str, adapter: str = "mse") -> dict[str, fl
         key: value for table in tables for row in table.rows if row.model == model for key, value in row.cells.items()
     }
     return {
-        metric: value if metric in _UNSCALED else round(value / 100, 6)
+        metric: value if metric in UNSCALED else round(value / 100, 6)
         for (name, metric), value in cells.items()
         if name == dataset
     }
+
+
+def printed_parameters(backbone: str, dataset: str, adapter: str = "mse") -> float | None:
+    """Trainable parameters in millions as Table 1 prints them, or Table 5 for a rival; None where it prints none."""
+    if adapter == "mse":
+        return TABLE1.get((backbone, dataset))
+    if (backbone, dataset) != ("chatglm3-6b", "mosei") or adapter not in ("mag", "chfn"):
+        return None
+    return TABLE5.row(f"{adapter.upper()}-{_MODEL_NAMES[backbone]}").parameters
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,25 @@ def test_table1_is_exact(capsys):
     assert all(round(line["trainable"] / 1e6, 2) == line["paper"] for line in answer)
 
 
+@pytest.mark.parametrize(("adapter", "count", "printed"), [("mag", 34_471_936, 34.47), ("chfn", 50_786_304, 50.79)])
+def test_rivals_have_table5s_size(capsys, adapter, count, printed):
+    (line,) = asked(capsys, backbone="chatglm3-6b", dataset="mosei", adapter=adapter)
+    assert (line["trainable"], line["paper"]) == (count, printed)
+    assert round(count / 1e6, 2) == printed
+    (elsewhere,) = asked(capsys, backbone="chatglm3-6b", dataset="meld", adapter=adapter)
+    assert elsewhere["paper"] is None
+
+
+def test_an_ablation_is_counted_and_named(capsys):
+    (line,) = asked(capsys, backbone="chatglm3-6b", dataset="mosei", ablate="no-tgm")
+    assert line["trainable"] == 2_631_692 - linear(4096, 256)
+    assert (line["ablate"], line["paper"]) == ("no-tgm", None)
+    with pytest.raises(MsekitError, match="no-tgm"):
+        asked(capsys, ablate="no-tmg")
+    with pytest.raises(MsekitError, match="Table 4"):
+        asked(capsys, adapter="mag", ablate="no-tgm")
+
+
 @pytest.mark.parametrize(
     ("hidden", "tokens", "count"), [((64, 32), 2, 1_352_392), ((32, 16), 2, 1_312_072), ((64, 32), 4, 1_352_396)]
 )

@@ -45,6 +45,7 @@ def test_a_wheel_works_when_installed_elsewhere(tmp_path: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "msekit/_shipped/configs/quickstart.yaml" in names
     assert "msekit/_shipped/launch/ddp.yaml" in names
+    assert "msekit/serving/page.html" in names
     environment = tmp_path / "elsewhere"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"

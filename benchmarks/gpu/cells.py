@@ -17,7 +17,7 @@ from gpu.machine import GIB, Machine
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.load import Backbone, load_backbone
 from msekit.backbones.shape import shape_of
-from msekit.config import RunConfig, published_settings, resolve
+from msekit.config import RunConfig, resolve
 from msekit.data.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.model.labels import LabelSpace
@@ -26,6 +26,7 @@ from msekit.model.prompt import PromptLayout
 from msekit.paper import DATASETS as PAPERS_DATASETS
 from msekit.planning.memory import memory_plan
 from msekit.planning.plan import Plan, held, plan_run
+from msekit.recipes import published_settings
 from msekit.training.build import make_adapter
 from msekit.training.optim import optimizer_for
 

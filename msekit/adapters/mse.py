@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.adapters.sizes import SCALES
+from msekit.adapters.interface import Adapter
+from msekit.adapters.sizes import SCALES, Ablation
 
 Conditioning = Literal["paper", "unit", "centred"]
 
@@ -53,6 +54,23 @@ class ModalityEncoder(nn.Module):
         last_B11 = (lengths_B - 1).clamp(min=0)[:, None, None]
         state_BH = states_BLH.gather(1, last_B11.expand(-1, 1, states_BLH.shape[2])).squeeze(1)
         return self.projection(state_BH) * (lengths_B > 0)[:, None]
+
+
+class GivenState(nn.Module):
+    """In an encoder's place where its state is given (`no-audio-vision`): W_a or W_v alone.
+
+    Args:
+        hidden: H, size of the state.
+        mixed: h.
+    """
+
+    def __init__(self, hidden: int, mixed: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden, mixed)
+
+    def forward(self, state_B1H: Tensor, lengths_B: Tensor) -> Tensor:
+        """Project the only frame, the state itself: (B, 1, H), (B,) → (B, h)."""
+        return self.projection(state_B1H[:, 0]) * (lengths_B > 0)[:, None].to(state_B1H.device)
 
 
 class TextGuideMixer(nn.Module):
@@ -131,7 +149,7 @@ class PseudoTokenProjector(nn.Module):
         return self.expand(self.to_text_dim(fused_Bh).unsqueeze(-1)).transpose(1, 2)
 
 
-class MSEAdapter(nn.Module):
+class MSEAdapter(Adapter):
     """Audio and vision sequences, guided by the text, → pseudo tokens for a frozen LLM.
 
     Args:
@@ -145,6 +163,7 @@ class MSEAdapter(nn.Module):
         conditioning: `paper`, `unit` or `centred`; see the module's docstring.
         learned_absent: Train a vector per modality that takes the projected vector's place where the modality is
             absent from a sample or has no encoder; zero at first, as without it.
+        ablate: What is left out, a row of Table 4.
     """
 
     def __init__(
@@ -158,15 +177,26 @@ class MSEAdapter(nn.Module):
         hidden: int = 256,
         conditioning: Conditioning = "paper",
         learned_absent: bool = False,
+        ablate: Ablation | None = None,
     ) -> None:
         super().__init__()
-        self.conditioning = conditioning
+        self.conditioning, self.hidden, self.pseudo_tokens = conditioning, hidden, pseudo_tokens
         stand_ins = {name: nn.Parameter(torch.zeros(hidden)) for name in ("audio", "vision")}
         self.absent = nn.ParameterDict(stand_ins) if learned_absent else None
-        self.audio_encoder = ModalityEncoder(audio_dim, audio_hidden, hidden) if audio_dim else None
-        self.vision_encoder = ModalityEncoder(vision_dim, vision_hidden, hidden) if vision_dim else None
-        self.text_guide_mixer = TextGuideMixer(text_dim, hidden, conditioning)
-        self.multi_scale_fusion = MultiScaleFusion(hidden, text_dim)
+        self.audio_encoder: ModalityEncoder | GivenState | None = None
+        self.vision_encoder: ModalityEncoder | GivenState | None = None
+        if ablate == "no-audio-vision":
+            self.audio_dim, self.vision_dim = audio_hidden * bool(audio_dim), vision_hidden * bool(vision_dim)
+            self.audio_encoder = GivenState(audio_hidden, hidden) if audio_dim else None
+            self.vision_encoder = GivenState(vision_hidden, hidden) if vision_dim else None
+        else:
+            self.audio_dim = 0 if ablate == "no-audio" else audio_dim
+            self.vision_dim = 0 if ablate == "no-vision" else vision_dim
+            self.audio_encoder = ModalityEncoder(audio_dim, audio_hidden, hidden) if self.audio_dim else None
+            self.vision_encoder = ModalityEncoder(vision_dim, vision_hidden, hidden) if self.vision_dim else None
+        unguided = ablate in ("no-text", "no-tgm")
+        self.text_guide_mixer = None if unguided else TextGuideMixer(text_dim, hidden, conditioning)
+        self.multi_scale_fusion = None if ablate == "no-msf" else MultiScaleFusion(hidden, text_dim)
         self.projector = PseudoTokenProjector(hidden, text_dim, pseudo_tokens)
 
     def forward(
@@ -178,20 +208,10 @@ class MSEAdapter(nn.Module):
         vision: Tensor | None,
         vision_lengths: Tensor | None,
     ) -> Tensor:
-        """Make the pseudo tokens.
-
-        Args:
-            text_embeddings: Embedded text, (B, T, d).
-            text_mask: 1 at real tokens, (B, T).
-            audio: Audio features, (B, L_a, D_a); None where there are none.
-            audio_lengths: True lengths, (B,); 0 marks a sample without audio.
-            vision: Vision features, (B, L_v, D_v); None where there are none.
-            vision_lengths: True lengths, (B,).
-
-        Returns:
-            Pseudo tokens, (B, P, d).
-        """
-        guide_Bh = self.text_guide_mixer.guide(text_embeddings, text_mask)
+        """Make the pseudo tokens, (B, P, d); see `Adapter.forward`."""
+        guide_Bh = text_embeddings.new_zeros(len(text_embeddings), self.hidden)
+        if self.text_guide_mixer is not None:
+            guide_Bh = self.text_guide_mixer.guide(text_embeddings, text_mask)
         sum_Bh = guide_Bh * 0  # keeps W_t in the graph where both modalities are absent: DDP waits for its gradient
         for name, encoder, frames, lengths in (
             ("audio", self.audio_encoder, audio, audio_lengths),
@@ -206,7 +226,9 @@ class MSEAdapter(nn.Module):
                 vector_Bh = self.absent[name].expand_as(guide_Bh)
             else:
                 continue
-            sum_Bh = sum_Bh + self.text_guide_mixer(vector_Bh, guide_Bh)
+            mixer = self.text_guide_mixer
+            sum_Bh = sum_Bh + (vector_Bh if mixer is None else mixer(vector_Bh, guide_Bh))
         if self.conditioning != "paper":
             sum_Bh = F.layer_norm(sum_Bh, sum_Bh.shape[-1:])
-        return self.projector(self.multi_scale_fusion(sum_Bh))
+        fused_Bh = sum_Bh if self.multi_scale_fusion is None else self.multi_scale_fusion(sum_Bh)
+        return self.projector(fused_Bh)

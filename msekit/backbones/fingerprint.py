@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shards import tensors_of, weight_files
 
-_CHUNK = 1 << 22  # words summed at a time: 32 MB
+_CHUNK = {"cpu": 1 << 16}  # words summed at a time: what stays in the core's own cache
+_CHUNK_ELSEWHERE = 1 << 22
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -24,8 +25,9 @@ def _digest(tensor: Tensor) -> bytes:
     padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)) if len(flat) % 8 else flat
     words = padded.view(torch.int64) if padded.data_ptr() % 8 == 0 else padded.clone().view(torch.int64)
     plain = weighted = 0
-    for start in range(0, len(words), _CHUNK):
-        part = words[start : start + _CHUNK]
+    chunk = _CHUNK.get(words.device.type, _CHUNK_ELSEWHERE)
+    for start in range(0, len(words), chunk):
+        part = words[start : start + chunk]
         # odd weights by position, so that swapped words change the sum
         weights = torch.arange(start, start + len(part), device=part.device) * 2 + 1
         plain += int(part.sum())
@@ -47,8 +49,9 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """Fingerprint of a loaded model's parameters, scales of quantised ones included: training must leave them alone."""
-    return fingerprint_tensors([*model.named_parameters(), *quantization_state(model)])
+    """Fingerprint of what this process holds of a model's parameters, scales included: training must leave it alone."""
+    held = ((name, getattr(parameter, "ds_tensor", parameter)) for name, parameter in model.named_parameters())
+    return fingerprint_tensors([*held, *quantization_state(model)])
 
 
 def fingerprint_checkpoint(folder: Path) -> str:

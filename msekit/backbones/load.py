@@ -10,6 +10,7 @@ import inspect
 import logging
 import threading
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
-from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
 from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.prefix import read_prefix
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
 from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
@@ -48,28 +50,51 @@ class Backbone:
         settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
-        self._slices_itself = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         check_architecture(self.name, self.model.config)
+        self.takes = set(inspect.signature(self.model.forward).parameters)
+        self._constants: dict[tuple[int, ...], Tensor] = {}
+        self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
 
     @property
     def text_dim(self) -> int:
         """Width of the embeddings."""
-        return self.model.get_input_embeddings().weight.shape[1]
+        return self.model.get_input_embeddings().embedding_dim
 
     @property
     def device(self) -> torch.device:
         """Where the embeddings lie."""
         return self.model.get_input_embeddings().weight.device
 
+    @cached_property
+    def first_weights(self) -> str:
+        """Fingerprint of the parameters as they are held, when first asked for: at no later time another one."""
+        return fingerprint_model(self.model)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
         with torch.no_grad():
             return self.model.get_input_embeddings()(ids)
 
+    def constant(self, ids: tuple[int, ...]) -> Tensor:
+        """Tokens that every batch has → their embeddings (n, d), looked up once."""
+        if ids not in self._constants:
+            self._constants[ids] = self.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return self._constants[ids]
+
+    def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
+        """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
+        if (opening, following) not in self._prefixes:
+            self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
+        return self._prefixes[opening, following]
+
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
-        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"]
+        return self.tokenizer(_whole(text), add_special_tokens=False, verbose=False)["input_ids"]
+
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Many texts at once, each as `encode` does it."""
+        whole = [_whole(text) for text in texts]
+        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"] if whole else []
 
     @property
     def bos(self) -> list[int]:
@@ -93,15 +118,21 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        keep = {"logits_to_keep": sequence.answers} if self._slices_itself else {}
+        options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
+        if sequence.prefix is not None:
+            options["past_key_values"] = sequence.prefix
         logits = self.model(
             inputs_embeds=sequence.embeddings,
             attention_mask=sequence.mask,
             position_ids=sequence.positions,
             use_cache=False,
-            **keep,
+            **options,
         ).logits
         return logits[:, -sequence.answers :]
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def load_backbone(
@@ -129,8 +160,7 @@ def load_backbone(
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if dtype is None:
-        dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    dtype = dtype or default_dtype(device)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
     model = _load_model(folder, DTYPES[dtype], device, quantised)
@@ -138,6 +168,11 @@ def load_backbone(
     if checkpointing:
         _recompute_layers(model)
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
+
+
+def default_dtype(device: torch.device) -> str:
+    """`bf16` where a GPU has it, `fp32` otherwise."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:

@@ -14,7 +14,6 @@ from msekit.errors import MsekitError, nearest
 if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec
 
-ADAPTERS = ("mse",)
 WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
 """Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
 
@@ -25,26 +24,34 @@ def count_params(
         typer.Option(help="Catalogue name, folder with config.json, or a hub id that is in the local cache."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or the path of a data set's YAML.")] = None,
-    adapter: Annotated[str, typer.Option(help="Adapter to count.")] = "mse",
+    adapter: Annotated[str, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = "mse",
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+    ablate: Annotated[str | None, typer.Option(help="A row of Table 4: no-audio, …, no-msf.")] = None,
 ) -> None:
     """Count an adapter's trainable parameters; without options, Table 1 of the paper beside its rounded figures."""
     from msekit import paper
+    from msekit.adapters.sizes import ABLATIONS, ADAPTERS
 
     if adapter not in ADAPTERS:
         raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS))
+    if ablate is not None and ablate not in ABLATIONS:
+        raise MsekitError(f"unknown ablation '{ablate}'", fix=nearest(ablate, ABLATIONS))
+    if ablate is not None and adapter != "mse":
+        raise MsekitError(f"the ablations of Table 4 are of the adapter mse, not of {adapter}")
     backbones = paper.BACKBONES if backbone is None else (backbone,)
     datasets = paper.DATASETS if dataset is None else (dataset,)
     text_dims = {name: text_width(name) for name in backbones}
     described_sets = [described(name) for name in datasets]
-    cells = [cell(name, dim, data, adapter) for name, dim in text_dims.items() for data in described_sets]
+    cells = [cell(name, dim, data, adapter, ablate) for name, dim in text_dims.items() for data in described_sets]
     if fmt == "json":
         typer.echo(json.dumps(cells, indent=2, ensure_ascii=False))
     else:
         _show(cells)
 
 
-def cell(backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapter: str) -> dict[str, Any]:
+def cell(
+    backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapter: str, ablate: str | None = None
+) -> dict[str, Any]:
     """One line of the answer.
 
     Args:
@@ -52,26 +59,24 @@ def cell(backbone: str, text_dim: int, data: tuple[DatasetSpec, int, int], adapt
         text_dim: Width of its embeddings.
         data: The data set and its audio and vision widths, 0 for a modality it lacks.
         adapter: Name of the adapter.
+        ablate: A row of Table 4, or None.
 
     Returns:
-        `{"backbone", "dataset", "adapter", "trainable", "paper"}`; paper in millions, or None.
+        `{"backbone", "dataset", "adapter", "trainable", "paper"}`, and `"ablate"` where there is one; paper in
+        millions, or None.
     """
-    from msekit.adapters.sizes import mse_parameter_count
+    from msekit.adapters.sizes import parameter_count
     from msekit.config import AdapterConfig
-    from msekit.paper import PUBLISHED, TABLE1
+    from msekit.paper import PUBLISHED, printed_parameters
 
     spec, audio_width, vision_width = data
     size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
-    trainable = mse_parameter_count(
-        text_dim, audio_width, vision_width, size.audio_hidden, size.vision_hidden, size.pseudo_tokens
-    )
-    return {
-        "backbone": backbone,
-        "dataset": spec.name,
-        "adapter": adapter,
-        "trainable": trainable,
-        "paper": TABLE1.get((backbone, spec.name)),
-    }
+    sizes = (size.audio_hidden, size.vision_hidden, size.pseudo_tokens)
+    trainable = parameter_count(adapter, text_dim, audio_width, vision_width, *sizes, ablate=ablate)  # type: ignore[arg-type]
+    line = {"backbone": backbone, "dataset": spec.name, "adapter": adapter, "trainable": trainable}
+    if ablate is not None:
+        return line | {"ablate": ablate, "paper": None}
+    return line | {"paper": printed_parameters(backbone, spec.name, adapter)}
 
 
 def text_width(backbone: str) -> int:
@@ -176,5 +181,6 @@ def _show(cells: list[dict[str, Any]]) -> None:
     table.add_column("paper", justify="right")
     for line in cells:
         paper = "" if line["paper"] is None else f"{line['paper']:.2f}M"
-        table.add_row(line["backbone"], line["dataset"], line["adapter"], f"{line['trainable']:,}", paper)
+        adapter = line["adapter"] + (f", {line['ablate']}" if "ablate" in line else "")
+        table.add_row(line["backbone"], line["dataset"], adapter, f"{line['trainable']:,}", paper)
     Console(stderr=True).print(table)

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from msekit.errors import MsekitError
+
 
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
@@ -26,9 +28,26 @@ def evaluate_command(
     without: Annotated[
         str | None, typer.Option(help="audio, vision or both, comma-separated: withhold them from every sample.")
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option(help="Fit a temperature and choose the estimate on validation; show what they change.")
+    ] = False,
+    robustness: Annotated[
+        bool, typer.Option(help="Take audio, vision and both away from every sample in turn.")
+    ] = False,
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Evaluate a run: metrics with 95 % bootstrap intervals."""
+    if calibrate or robustness:
+        others = {
+            "--dataset": dataset,
+            "--estimate": estimate,
+            "--shuffle": shuffle,
+            "--without": without,
+            "--robustness": calibrate and robustness,
+        }
+        for option in (option for option, given in others.items() if given):
+            raise MsekitError(f"{option} does not go with {'--calibrate' if calibrate else '--robustness'}")
+        return _study("calibrate" if calibrate else "robustness", run, split, source, fmt)
     from msekit.evaluation.evaluate import evaluate
     from msekit.evaluation.summary import show_metrics
     from msekit.reporter import Reporter
@@ -49,3 +68,22 @@ def evaluate_command(
         typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
     else:
         show_metrics(report, reporter.console)
+    return None
+
+
+def _study(kind: str, run: Path, split: str, source: Path | None, fmt: str) -> None:
+    """`--calibrate` or `--robustness`: several estimates or cases beside one another."""
+    from msekit.evaluation.calibrate import calibrate, show_calibration
+    from msekit.evaluation.robustness import robustness
+    from msekit.evaluation.summary import show_cases
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    study = calibrate if kind == "calibrate" else robustness
+    report = study(run, split, source=source, reporter=reporter)
+    if fmt == "json":
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
+    elif kind == "calibrate":
+        show_calibration(report, reporter.console)
+    else:
+        show_cases("case", report, reporter.console)

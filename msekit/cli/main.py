@@ -12,19 +12,26 @@ from rich.markup import escape
 from msekit import __version__
 from msekit.cli import (
     backbone,
+    baseline,
+    compare,
     count_params,
     data,
+    doctor,
     evaluate,
     extract,
     plan,
     predict,
     report,
+    reproduce,
+    sensitivity,
     serve,
     share,
+    sweep,
     train,
     verify_backbone,
 )
 from msekit.errors import MsekitError
+from msekit.processes import hand_over
 
 app = typer.Typer(
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
@@ -44,7 +51,13 @@ app.command("export")(share.export_command)
 app.command("push")(share.push_command)
 app.command("import-adapter")(share.import_command)
 app.command("average")(share.average_command)
+app.command("baseline")(baseline.baseline_command)
+app.command("compare")(compare.compare_command)
+app.command("reproduce")(reproduce.reproduce)
+app.command("sensitivity")(sensitivity.sensitivity_command)
 app.command("count-params")(count_params.count_params)
+app.command("sweep")(sweep.sweep_command)
+app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(backbone.app, name="backbone")
 
@@ -66,7 +79,7 @@ def root(
 
 
 def run() -> None:
-    """Entry point: exit code 0 on success, 2 for a user's mistake, 1 for a failure of ours."""
+    """Entry point: exit code 0 on success, 2 for a user's mistake, 75 after a signal, 1 for a failure of ours."""
     debug = "--debug" in sys.argv
     if debug:  # accepted anywhere on the line
         sys.argv.remove("--debug")
@@ -75,5 +88,6 @@ def run() -> None:
     except MsekitError as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(2)
+        if not hand_over(str(error)):
+            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(error.exit_code)

@@ -1,8 +1,8 @@
-"""Options that several commands share: those that describe a data set of one's own."""
+"""Options that several commands share: those that describe a data set of one's own, and `train`'s many."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +12,20 @@ Labels = Annotated[str | None, typer.Option(help="Class names in the order of th
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
+
+Layout = Annotated[
+    Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
+]
+OnMissing = Annotated[
+    str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
+]
+Context = Annotated[int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")]
+
+Launch = Annotated[str | None, typer.Option(help="Run in several processes: ddp, zero1, zero2, zero3, … or a file.")]
+NumProcesses = Annotated[int | None, typer.Option(min=1, help="Processes over all machines [one per GPU].")]
+NumMachines = Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")]
+MachineRank = Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")]
+MainAddress = Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")]
 
 
 def description(labels: str | None, span: str | None, language: str | None, prompt: str | None) -> dict[str, Any]:

@@ -7,13 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from msekit.errors import MsekitError
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: a seed's, or one that holds seed-*/ folders.")],
     fmt: Annotated[
-        Literal["table", "markdown", "json"],
-        typer.Option("--format", help="table goes to the terminal (stderr); markdown and json to stdout."),
+        Literal["table", "markdown", "json", "html"],
+        typer.Option("--format", help="table goes to the terminal (stderr); the others to stdout or --output."),
     ] = "table",
+    output: Annotated[Path | None, typer.Option(help="File for markdown, json or html.")] = None,
 ) -> None:
     """Summarise finished runs over their seeds, beside the paper's numbers."""
     from rich.console import Console
@@ -23,11 +26,32 @@ def report(
 
     groups = aggregate(collect(runs))
     console = Console(stderr=True)
-    if fmt == "json":
-        typer.echo(render_json(groups))
-    elif fmt == "markdown":
-        typer.echo(render_markdown(groups), nl=False)
-    else:
+    if fmt == "table":
         render_table(groups, console)
+    else:
+        if fmt == "html":
+            from msekit.evaluation.html import html_report
+
+            text = html_report(runs)
+        else:
+            text = render_json(groups) + "\n" if fmt == "json" else render_markdown(groups)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            write(output, text)
+            console.print(escape(f"report: {output}"), soft_wrap=True)
     for folder in (folder for run in runs for folder in find_runs(run)[1]):
         console.print(f"[yellow]Warning:[/yellow] {escape(str(folder))} is unfinished and left out", soft_wrap=True)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a report's file.
+
+    Raises:
+        MsekitError: It cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MsekitError(f"the report cannot be written: {error.strerror}", where=file) from error

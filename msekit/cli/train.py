@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from msekit.cli import options
 from msekit.errors import MsekitError
+from msekit.processes import already_launched, is_main_process
 
 if TYPE_CHECKING:
     from msekit.config import RunConfig
@@ -28,19 +30,24 @@ def train_command(
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
+    layout: options.Layout = None,
+    adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
+    ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
+    parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
-    on_missing: Annotated[
-        str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
-    ] = None,
-    context: Annotated[
-        int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")
-    ] = None,
+    on_missing: options.OnMissing = None,
+    context: options.Context = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
+    launch: options.Launch = None,
+    num_processes: options.NumProcesses = None,
+    num_machines: options.NumMachines = 1,
+    machine_rank: options.MachineRank = 0,
+    main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
     given = {
@@ -51,7 +58,9 @@ def train_command(
         "recipe": recipe,
         "profile": profile,
         "model": {"quantization": quantization},
+        "layout": layout,
         "output": output,
+        "adapter": {"name": adapter, "ablate": ablate},
         "optim": {"epochs": epochs},
         "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
     }
@@ -61,16 +70,22 @@ def train_command(
 
         show_run(runs[0])
         return
-    train_all(runs, folder, resume)
+    if launch is not None and not already_launched():
+        from msekit.training.launch import Where
+        from msekit.training.launch import launch as start
+
+        start(launch, Where(num_processes, num_machines, machine_rank, main_address), sys.argv[1:])
+        return
+    train_all(runs, folder, resume, parallel_seeds)
 
 
-def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
-    """Train one run after the other and show their summary."""
+def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:
+    """Train every run, one after the other or together, and summarise what finished."""
     from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
-    from msekit.training.distributed import is_main_process
-    from msekit.training.loop import train
+    from msekit.training.loop import each_alone
     from msekit.training.run_folder import refuse_occupied
+    from msekit.training.together import train_together
 
     reporter = Reporter(quiet=not is_main_process())
     first = runs[0]
@@ -79,8 +94,9 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool) -> None:
         refuse_occupied(run.output, resume)
     reports = []
     try:
-        for run in runs:
-            reports.append(train(run, resume, reporter))
+        finished = train_together(runs, resume, reporter) if together else each_alone(runs, resume, reporter)
+        for report in finished:
+            reports.append(report)
     except KeyboardInterrupt:
         reporter.note("stopped; continue with the same command and --resume")
         raise typer.Exit(130) from None
@@ -116,7 +132,7 @@ def plan_runs(
         given["dataset"] = str(Path(dataset).resolve())
     folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    numbers = _seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
+    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(
             given | {"seed": seed, "output": folder / f"seed-{seed}"},
@@ -146,7 +162,12 @@ def find_run_file(name: str) -> Path:
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
 
 
-def _seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> list[int]:
+    """Comma-separated seeds.
+
+    Raises:
+        MsekitError: Not whole numbers, or one twice.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError as error:

@@ -21,6 +21,8 @@ class Preprocessor(BaseModel):
         std: (D), likewise.
         trim: Cut the still beginning and end (see `trimmed`); 0 for not at all.
         max_frames: Average longer sequences down to this many frames (see `shortened`); None for not at all.
+        stand_in: Give one zero vector of this many numbers instead, which becomes random with the noise of `Collator`
+            (the ablation without audio and vision); 0 for not at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,7 @@ class Preprocessor(BaseModel):
     std: list[float] | None = None
     trim: float = 0.0
     max_frames: int | None = None
+    stand_in: int = 0
 
     def model_post_init(self, _: Any) -> None:
         """Keep the statistics as arrays."""
@@ -47,6 +50,8 @@ class Preprocessor(BaseModel):
 
     def __call__(self, frames_LD: np.ndarray) -> np.ndarray:
         """(L, D) → (at most L, D) float32. Non-finite values become 0, which is the mean once standardised."""
+        if self.stand_in:
+            return np.zeros((1, self.stand_in), np.float32)
         frames_LD = frames_LD.astype(np.float32)
         if self._mean is not None and self._std is not None:
             frames_LD -= self._mean

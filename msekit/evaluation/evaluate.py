@@ -10,7 +10,7 @@ from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
-from msekit.evaluation.scoring import score_split
+from msekit.evaluation.scoring import SHUFFLE_SEED, score_split
 from msekit.media.kind import check_kind
 from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
@@ -18,8 +18,6 @@ from msekit.training.checkpoint import load_adapter, read_tensors
 from msekit.training.distributed import accelerator_for
 from msekit.training.outcome import describe, peak_memory, width_of
 from msekit.training.run_folder import find_run, read_report
-
-_SHUFFLE_SEED = 0
 
 
 def evaluate(
@@ -54,21 +52,13 @@ def evaluate(
         MsekitError: No run there, a damaged adapter, features of another width, another backbone or prompt; a
             modality to withhold that the run never had.
     """
-    folder = find_run(run)
-    description = read_description(folder)
-    config = config_of(folder, description, source, dataset, estimate)
-    # scoring keeps nothing for a backward pass, so there is nothing to recompute
-    held = {"quantization": quantization or config.model.quantization, "checkpointing": "off"}
-    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
     reporter = reporter or Reporter()
-    parts = build(config, reporter, splits=(split,))
-    restore(parts, folder, description)
-    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
-    if trained_with != held_as:
-        reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
+    folder, config, parts = open_run(
+        run, (split,), source=source, dataset=dataset, estimate=estimate, quantization=quantization, reporter=reporter
+    )
     collator = parts.collators[split]
     if shuffle:
-        collator.shuffle_modalities(_SHUFFLE_SEED)
+        collator.shuffle_modalities(SHUFFLE_SEED)
     collator.withheld = withheld(without, parts.modalities)
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, collator, config.evaluation.batch_size, accelerator, reporter, split)
@@ -81,14 +71,43 @@ def evaluate(
     )
 
 
+def open_run(
+    run: Path,
+    splits: tuple[str, ...],
+    *,
+    source: Path | None = None,
+    dataset: str | None = None,
+    estimate: str | None = None,
+    quantization: str | None = None,
+    reporter: Reporter,
+) -> tuple[Path, RunConfig, Parts]:
+    """A trained run, ready to score: its folder, its settings, and its parts with the best adapter restored.
+
+    Raises:
+        MsekitError: As `evaluate`.
+    """
+    folder = find_run(run)
+    description = read_description(folder)
+    config = config_of(folder, description, source, dataset, estimate)
+    # scoring keeps nothing for a backward pass, so there is nothing to recompute
+    held = {"quantization": quantization or config.model.quantization, "checkpointing": "off"}
+    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
+    parts = build(config, reporter, splits=splits)
+    restore(parts, folder, description)
+    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
+    if trained_with != held_as:
+        reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
+    return folder, config, parts
+
+
 def config_of(
     folder: Path, description: dict[str, Any], source: Path | None, dataset: str | None, estimate: str | None
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
     config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"layout": description["layout"]}
     if dataset or source:  # another data set brings its own source, unless one is given
-        changes = {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
+        changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:
         changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
     restored = {key: description[key] for key in ("text_limit", "context", "on_missing")}
@@ -118,8 +137,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(where.read_text(encoding="utf-8"))
         ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
         needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
-        later = {"context": 0, "on_missing": "zero"} | description  # keys that the first runs did not write
-        return {key: later[key] for key in (*needed, "context", "on_missing")} | {"features": ways}
+        # keys that the first runs did not write
+        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description
+        return {key: later[key] for key in (*needed, "context", "on_missing", "layout")} | {"features": ways}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
 

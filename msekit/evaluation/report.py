@@ -30,7 +30,7 @@ GROUP_KEYS = (
     *("without", "limit_train", "quantization", "ablate", "layout", "context", "on_missing", "modality_dropout"),
 )
 """The second line's keys count where a report has them, and not its default there."""
-DEFAULTS = {"quantization": "none", "on_missing": "zero"}
+DEFAULTS = {"quantization": "none", "layout": "paper", "on_missing": "zero"}
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""
 FINGERPRINTS = ("data_fingerprint", "backbone_fingerprint", "prompt_sha256")
@@ -75,6 +75,8 @@ class MetricSummary:
     paper: float | None
     difference: float | None
     """mean - paper."""
+    shuffled: float | None = None
+    """Mean over seeds with audio and vision shuffled between samples; None where that was not tested."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Group:
     seeds: list[int]
     metrics: dict[str, MetricSummary]
     warnings: list[str]
+    members: list[RunReport]
+    """The runs, by seed."""
 
     @property
     def title(self) -> str:
@@ -157,16 +161,16 @@ def _read(folder: Path) -> RunReport:
         settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MsekitError(f"the run's configuration cannot be read: {error}", where=config) from error
-    return RunReport(folder, values, _flatten(settings))
+    return RunReport(folder, values, flatten(settings))
 
 
-def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings → dotted keys."""
     if not isinstance(settings, dict):
         return {prefix: settings} if prefix else {}
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat.update(_flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+        flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
 
 
@@ -200,6 +204,8 @@ def _summarise(members: list[RunReport]) -> Group:
         found = [member.values["metrics"].get(name) for member in members]
         values = [float(value) for value in found if value is not None]
         mean = statistics.fmean(values) if values else None
+        checks = [((member.values.get("integrity") or {}).get("metrics") or {}).get(name) for member in members]
+        shuffled = [float(value) for value in checks if value is not None]
         paper = published.get(name)
         metrics[name] = MetricSummary(
             mean=mean,
@@ -208,9 +214,10 @@ def _summarise(members: list[RunReport]) -> Group:
             confidence=(first.get("confidence") or {}).get(name) if len(members) == 1 else None,
             paper=paper,
             difference=None if mean is None or paper is None else mean - paper,
+            shuffled=statistics.fmean(shuffled) if shuffled else None,
         )
     shared = {name: first[name] for name in GROUP_KEYS if name in first}
-    return Group(shared, [member.seed for member in members], metrics, _warnings(members))
+    return Group(shared, [member.seed for member in members], metrics, _warnings(members), members)
 
 
 def _warnings(members: list[RunReport]) -> list[str]:
@@ -242,8 +249,11 @@ def show(metric: str, value: float | None, signed: bool = False) -> str:
     return f"{value * scale:{'+' if signed else ''}.{digits}f}"
 
 
-def _cells(metric: str, summary: MetricSummary, seeds: int) -> tuple[str, str, str, str]:
-    """A metric's line of a table: name, value with its spread, the paper's value, the difference."""
+HEADINGS = ("metric", "value", "paper", "difference", "shuffled")
+
+
+def cells(metric: str, summary: MetricSummary, seeds: int) -> tuple[str, ...]:
+    """A metric's line of a table, in the order of HEADINGS; the value with its spread."""
     value = show(metric, summary.mean)
     if summary.std is not None:
         value += f" ± {show(metric, summary.std)}"
@@ -252,10 +262,12 @@ def _cells(metric: str, summary: MetricSummary, seeds: int) -> tuple[str, str, s
     if 0 < summary.seeds < seeds:
         value += f" (defined in {summary.seeds} of {seeds})"
     paper = "" if summary.paper is None else show(metric, summary.paper)
-    return metric, value, paper, "" if summary.difference is None else show(metric, summary.difference, signed=True)
+    difference = "" if summary.difference is None else show(metric, summary.difference, signed=True)
+    shuffled = "" if summary.shuffled is None else show(metric, summary.shuffled)
+    return metric, value, paper, difference, shuffled
 
 
-def _seeds_line(group: Group) -> str:
+def seeds_line(group: Group) -> str:
     """How many seeds, which, and what stands beside the values."""
     count = len(group.seeds)
     beside = "mean ± standard deviation" if count > 1 else "[95 % interval over the samples]"
@@ -281,10 +293,10 @@ def render_markdown(groups: Sequence[Group]) -> str:
     """A heading, a table and the warnings of every group; accuracies and F1 in percent."""
     parts = []
     for group in groups:
-        lines = [f"### {group.title}", "", _seeds_line(group), "", "| metric | value | paper | difference |"]
-        lines.append("|---|---:|---:|---:|")
+        lines = [f"### {group.title}", "", seeds_line(group), "", f"| {' | '.join(HEADINGS)} |"]
+        lines.append("|---|---:|---:|---:|---:|")
         lines += [
-            f"| {' | '.join(_cells(name, summary, len(group.seeds)))} |" for name, summary in group.metrics.items()
+            f"| {' | '.join(cells(name, summary, len(group.seeds)))} |" for name, summary in group.metrics.items()
         ]
         if group.warnings:
             lines += ["", *(f"- **Warning:** {warning}" for warning in group.warnings)]
@@ -298,12 +310,12 @@ def render_table(groups: Sequence[Group], console: Console) -> None:
     from rich.table import Table
 
     for group in groups:
-        table = Table(title=escape(group.title), caption=escape(_seeds_line(group)))
+        table = Table(title=escape(group.title), caption=escape(seeds_line(group)))
         table.add_column("metric")
-        for heading in ("value", "paper", "difference"):
+        for heading in HEADINGS[1:]:
             table.add_column(heading, justify="right")
         for name, summary in group.metrics.items():
-            table.add_row(*(escape(cell) for cell in _cells(name, summary, len(group.seeds))))
+            table.add_row(*(escape(cell) for cell in cells(name, summary, len(group.seeds))))
         console.print(table)
         for warning in group.warnings:
             console.print(f"[yellow]Warning:[/yellow] {escape(warning)}")

@@ -1,20 +1,28 @@
-"""A model + a split → a score for every label of every sample, and metrics from them."""
+"""A model + a split → a score for every label of every sample, and metrics from them.
+
+Shapes: N samples of a split, B of a batch, R models that are scored at once, E edges of the label trie, K labels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from msekit.config import EvaluationConfig
 from msekit.data.batch import Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 from msekit.model.labels import LabelSpace
-from msekit.model.mse_model import MSEModel
+from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
 from msekit.training.distributed import gather_rows
+
+SHUFFLE_SEED = 0
+"""Of the permutation that gives every sample another one's audio and vision."""
 
 
 @dataclass
@@ -54,18 +62,55 @@ class Scores:
 
 
 def score_split(
-    model: MSEModel, collator: Collator, batch_size: int, accelerator: Any, reporter: Reporter, title: str
+    model: MSEModel,
+    collator: Collator,
+    batch_size: int,
+    accelerator: Any,
+    reporter: Reporter,
+    title: str,
+    between: Callable[[], None] | None = None,
 ) -> Scores:
-    """Score every sample of a split once, whatever the number of processes."""
-    model.adapter.eval()
+    """Score every sample of a split once, whatever the number of processes.
+
+    Args:
+        model: Adapter and backbone.
+        collator: Of the split.
+        batch_size: Samples that a process scores at a time.
+        accelerator: This process's part in the run.
+        reporter: Where progress goes.
+        title: What the progress bar says.
+        between: Called before every batch, equally often in every process.
+    """
+    return score_together([model], collator, batch_size, accelerator, reporter, title, between)[0]
+
+
+def score_together(
+    models: list[MSEModel],
+    collator: Collator,
+    batch_size: int,
+    accelerator: Any,
+    reporter: Reporter,
+    title: str,
+    between: Callable[[], None] | None = None,
+) -> list[Scores]:
+    """Score every sample of a split once by each of several models, which share a backbone; see `score_split`."""
+    for model in models:
+        model.adapter.eval()
+    device = models[0].backbone.device
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
+    rounds = len(evaluation_batches(*collator.lengths(), batch_size, 0, world))  # the first share is the largest
     rows: dict[int, np.ndarray] = {}
     with reporter.bar(title, total=sum(map(len, batches))) as advance:
-        for indices in batches:
-            edges_BE = model.score(collator(indices).to(model.backbone.device)).cpu().numpy()
-            rows.update(zip(indices, edges_BE, strict=True))
-            advance(len(indices))
+        for number in range(rounds):
+            if between is not None:
+                between()
+            # a process with fewer batches takes part once more in the collective operations, for nothing
+            indices = batches[number] if number < len(batches) else [0]
+            edges_BRE = torch.stack(edges_of(models, collator(indices).to(device)), dim=1).cpu().numpy()
+            if number < len(batches):
+                rows.update(zip(indices, edges_BRE, strict=True))
+                advance(len(indices))
     rows = gather_rows(accelerator, rows)
-    edges = np.stack([rows[position] for position in range(len(collator.split))])
-    return Scores(edges, collator.split.labels, model.labels)
+    edges_NRE = np.stack([rows[position] for position in range(len(collator.split))])
+    return [Scores(edges_NRE[:, number], collator.split.labels, model.labels) for number, model in enumerate(models)]

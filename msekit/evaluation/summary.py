@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.evaluation.report import RunReport, aggregate, collect
+from msekit.evaluation.report import RunReport, aggregate, collect, show
 from msekit.training.checkpoint import write_text
 
 
@@ -75,3 +75,13 @@ def show_metrics(report: dict[str, Any], console: Console) -> None:
             table.add_row(metric, _cell(value, report["confidence"].get(metric)))
     console.print(table)
     console.print(f"{report['samples']} samples, estimate {report['estimate']}", highlight=False)
+
+
+def show_cases(heading: str, report: dict[str, Any], console: Console) -> None:
+    """Print the metrics of several cases (`report["metrics"]`: case → metrics) side by side."""
+    cases = report["metrics"]
+    names = [name for name, value in next(iter(cases.values())).items() if not isinstance(value, dict)]
+    table = Table(heading, *names, title=escape(f"{report['backbone']} on {report['dataset']}: {report['split']}"))
+    for case, metrics in cases.items():
+        table.add_row(escape(case), *(show(name, metrics[name]) for name in names))
+    console.print(table)

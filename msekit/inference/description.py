@@ -62,6 +62,7 @@ class Description(BaseModel):
     estimate: Literal["greedy", "argmax", "mean", "median"]
     prompt: str
     prompt_sha256: str
+    layout: Literal["paper", "prompt-first"] = "paper"
     recipe: str
     seed: int | None = None
     averaged_seeds: list[int] = Field(default_factory=list)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from msekit.adapters.mse import MSEAdapter
+from msekit.adapters.interface import Adapter
 from msekit.backbones.load import Backbone
 from msekit.config import DataConfig, RunConfig
 from msekit.data.batch import Collator, evaluation_batches
@@ -78,7 +78,7 @@ class PlugIn:
     """
 
     def __init__(
-        self, description: Description, adapter: MSEAdapter, backbone: Backbone, notices: tuple[str, ...] = ()
+        self, description: Description, adapter: Adapter, backbone: Backbone, notices: tuple[str, ...] = ()
     ) -> None:
         if description.context:
             raise MsekitError(
@@ -89,7 +89,7 @@ class PlugIn:
         self.description, self.backbone, self.notices = description, backbone, notices
         spec = description.dataset
         self.labels = LabelSpace(spec, backbone.encode, backbone.end)
-        layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+        layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, description.layout)
         if layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
         adapter.requires_grad_(False).eval()
@@ -252,12 +252,18 @@ def quantization_of(backbone: Backbone) -> str:
     return "int8" if settings.load_in_8bit else "nf4"
 
 
-def restored_adapter(folder: Path, description: Description) -> MSEAdapter:
+def restored_adapter(folder: Path, description: Description) -> Adapter:
     """The adapter that a description speaks of, with the folder's tensors.
 
     Raises:
-        MsekitError: Tensors whose names or shapes do not fit the description.
+        MsekitError: Tensors whose names or shapes do not fit the description; an ablation that reads no sample.
     """
+    if description.adapter.ablate in ("no-text", "no-audio-vision"):
+        raise MsekitError(
+            f"an adapter trained with --ablate {description.adapter.ablate} is an experiment, not one to use",
+            where=folder,
+            fix="`msekit evaluate` tests it.",
+        )
     path = folder / ADAPTER_FILE
     tensors, _ = read_tensors(path)
     config = RunConfig(

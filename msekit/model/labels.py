@@ -56,9 +56,11 @@ class Trie:
         """(E,) row of the edge's parent among the inner nodes."""
         return np.searchsorted(self.inner, self.parent)
 
-    def depth(self, node: int) -> int:
-        """Edges between the root and a node."""
-        return 0 if node == 0 else 1 + self.depth(int(self.parent[node - 1]))
+    @cached_property
+    def family(self) -> np.ndarray:
+        """(M - 1, M - 1) bool over the inner nodes but the root: whether the column is the row or an ancestor of it."""
+        nodes = self.inner[1:].tolist()
+        return np.array([[other in self.ancestors(node) for other in nodes] for node in nodes])
 
     def ancestors(self, node: int) -> list[int]:
         """A node, its parent, and so on, without the root."""
@@ -138,7 +140,10 @@ class LabelSpace:
         check_estimate(self.task, estimate)
         if estimate == "greedy":
             return self.values[self._greedy(edges_BE)]
-        distribution_BK = self.distribution(edges_BE)
+        return self.point(self.distribution(edges_BE), estimate)
+
+    def point(self, distribution_BK: np.ndarray, estimate: Estimate) -> np.ndarray:
+        """`argmax`, `mean` or `median` of a distribution over the labels. (B, K) → (B,)."""
         if estimate == "argmax":
             return self.values[distribution_BK.argmax(axis=1)]
         if estimate == "mean":

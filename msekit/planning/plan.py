@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from msekit.adapters.sizes import mse_parameter_count
+from msekit.adapters.sizes import parameter_count
 from msekit.backbones.shape import Shape, shape_of
 from msekit.config import RunConfig
 from msekit.data import synthetic
@@ -174,7 +174,8 @@ def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode)
             ("vision", vision, widths[1], config.adapter.vision_hidden),
         )
     )
-    trainable = mse_parameter_count(
+    trainable = parameter_count(
+        config.adapter.name,
         shape.architecture.hidden_size,
         encoders[0][1],
         encoders[1][1],
@@ -182,6 +183,7 @@ def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode)
         config.adapter.vision_hidden,
         config.adapter.pseudo_tokens,
         config.adapter.hidden,
+        config.adapter.ablate,
     )
     return Workload(
         samples=-(-config.optim.batch_size // config.optim.accumulation),

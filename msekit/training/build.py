@@ -8,23 +8,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.adapters.interface import Adapter
+from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.config import RunConfig
-from msekit.data.batch import Collator
+from msekit.backbones.load import Backbone, default_dtype, load_backbone
+from msekit.config import BackboneConfig, RunConfig
+from msekit.data.batch import Collator, Noise
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.dialogue import in_context, refuse_without_dialogues
 from msekit.data.features import Preprocessor
 from msekit.data.hub import with_features
-from msekit.data.missing import complete, refuse_incomplete
+from msekit.data.missing import complete, refuse_incomplete, training_positions
+from msekit.data.storage import ModalityInfo
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace, check_estimate
+from msekit.model.losses import objective_for
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.planning.plan import plan_run
 from msekit.profiles import GIB
 from msekit.reporter import Reporter
+from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 
 
 @dataclass
@@ -102,20 +107,14 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        dtype = None if config.model.dtype == "auto" else config.model.dtype
-        backbone = load_backbone(
-            config.backbone,
-            config.model.quantization,
-            dtype,
-            checkpointing=recompute_layers(config, reporter),
-            double_quantization=config.model.double_quantization,
-        )
+        backbone = load_frozen(config.backbone, config.model, recompute_layers(config, reporter))
+    if (share := held_share(backbone)) is not None:
+        reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
     labels = LabelSpace(spec, backbone.encode, backbone.end)
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, config.layout)
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
-    adapter = make_adapter(
-        config, backbone.text_dim, *(info.width if preprocessors[name] else 0 for name, info in infos.items())
-    )
+    audio_width, vision_width = (info.width if preprocessors[name] else 0 for name, info in infos.items())
+    adapter = make_adapter(config, backbone.text_dim, audio_width, vision_width, text_scale(backbone))
     model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
     limit = config.data.text_limit or spec.text_limit
     check_context(backbone, model, limit)
@@ -123,27 +122,30 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     for split in splits:
         table = cache.split(split)
         texts, cut = encode_texts(table, backbone, limit)
+        if config.adapter.ablate == "no-text":
+            texts, cut = [[] for _ in texts], 0
         truncated += cut
         collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
-        if config.data.context:
+        if config.data.context and config.adapter.ablate != "no-text":
             found = in_context(table, texts, backbone.encode, limit, config.data.context)
             collators[split].text_ids, collators[split].context_lengths = found.ids, found.lengths
             reporter.note(f"{split}: {found.summary(limit)}")
-    if "train" in collators and (center := adapter.text_guide_mixer.text_center) is not None:
-        center.copy_(text_center(backbone, collators["train"]))
+        if not config.reads_features:
+            collators[split].noise = Noise(config.noise, config.seed, epoch=0)
+    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated)
+    if "train" in collators:
+        fit_to_training(parts, config)
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
-    return Parts(spec, cache, model, preprocessors, collators, limit, truncated)
+    return parts
 
 
 def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocessor | None]:
     """Each modality's way to the adapter; None where the set lacks it or the settings withhold it."""
-    settings = config.data
+    infos = {"audio": cache.info.audio, "vision": cache.info.vision}
     return {
-        name: None
-        if name in settings.without or not info.width
-        else Preprocessor.of(info, settings.standardise, settings.trim, settings.max_frames)
-        for name, info in (("audio", cache.info.audio), ("vision", cache.info.vision))
+        name: None if name in config.withheld or not info.width else feature_way(config, name, info)
+        for name, info in infos.items()
     }
 
 
@@ -159,35 +161,77 @@ def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
     return plan.checkpointing
 
 
-def make_adapter(config: RunConfig, text_dim: int, audio_width: int, vision_width: int) -> MSEAdapter:
+def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Backbone:
+    """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
+
+    Raises:
+        MsekitError: See `load_backbone`; or quantised weights, which cannot be sharded.
+    """
+    zero = Zero.asked_for()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
+    if zero is None or zero.stage < 3:
+        double = settings.double_quantization
+        return load_backbone(name, settings.quantization, dtype, device, checkpointing, double)
+    check_sharding(settings.quantization)
+    with loading_in_shards(zero, dtype):
+        backbone = load_backbone(name, "none", dtype, device, checkpointing)
+    gather_when_used(backbone, zero, dtype)
+    return backbone
+
+
+def fit_to_training(parts: Parts, config: RunConfig) -> None:
+    """What the train split decides before training: the text's centre, the shares of the labels in the loss."""
+    mixer = parts.model.adapter.text_guide_mixer if isinstance(parts.model.adapter, MSEAdapter) else None
+    if mixer is not None and mixer.text_center is not None:
+        mixer.text_center.copy_(text_center(parts.backbone, parts.collators["train"]))
+    chosen = training_subset(parts, config)
+    parts.model.objective = objective_for(config.loss, parts.labels, parts.collators["train"].labels[chosen])
+    parts.model.to(parts.backbone.device)
+
+
+def training_subset(parts: Parts, config: RunConfig) -> np.ndarray:
+    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
+    drop = config.data.on_missing == "drop"
+    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
+
+
+def feature_way(config: RunConfig, modality: str, info: ModalityInfo) -> Preprocessor:
+    """How a modality's features reach the adapter; for the ablation without audio and vision, that they do not."""
+    if not config.reads_features:
+        return Preprocessor(stand_in=getattr(config.adapter, f"{modality}_hidden"))
+    return Preprocessor.of(info, config.data.standardise, config.data.trim, config.data.max_frames)
+
+
+def make_adapter(
+    config: RunConfig, text_dim: int, audio_width: int, vision_width: int, text_scale: float = 1.0
+) -> Adapter:
     """A freshly initialised adapter, the same for the same seed whatever ran before."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return MSEAdapter(
-            text_dim,
-            audio_width,
-            vision_width,
-            config.adapter.audio_hidden,
-            config.adapter.vision_hidden,
-            config.adapter.pseudo_tokens,
-            config.adapter.hidden,
-            config.adapter.conditioning,
-            config.data.on_missing == "learned",
-        )
+        learned = config.data.on_missing == "learned"
+        return adapter_from(config.adapter, text_dim, audio_width, vision_width, text_scale, learned)
+
+
+def text_scale(backbone: Backbone) -> float:
+    """RMS of the backbone's embedding table: the size that its words have."""
+    table_Vd = backbone.model.get_input_embeddings().weight
+    return float(torch.linalg.vector_norm(table_Vd, dtype=torch.float32) / table_Vd.numel() ** 0.5)
 
 
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:
     """Every text in tokens, cut to the limit, and how many were cut."""
-    encoded = [backbone.encode(text) for text in table.texts]
+    encoded = backbone.encode_all(list(table.texts))
     return [ids[:limit] for ids in encoded], sum(len(ids) > limit for ids in encoded)
 
 
 def text_center(backbone: Backbone, collator: Collator) -> Tensor:
     """The average over a split's texts, without context, of their mean embedding: (d,) float32."""
     total = torch.zeros(backbone.text_dim, dtype=torch.float64)
-    for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
-        if ids := whole[context:]:
-            total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
+    with gathered(backbone.model.get_input_embeddings()):
+        for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
+            if ids := whole[context:]:
+                total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
     return (total / max(len(collator.text_ids), 1)).float()
 
 
@@ -199,8 +243,7 @@ def check_context(backbone: Backbone, model: MSEModel, limit: int) -> None:
     """
     trained = getattr(backbone.model.config, "max_position_embeddings", None)
     answer = max(len(tokens) for tokens in model.labels.tokens)
-    pseudo = model.adapter.projector.expand.out_features
-    longest = len(model.layout.opening) + pseudo + limit + len(model.layout.closing) + answer
+    longest = len(model.layout.opening) + model.adapter.pseudo_tokens + limit + len(model.layout.closing) + answer
     if trained is not None and longest > trained:
         raise MsekitError(
             f"sequences of up to {longest} tokens exceed the {trained} that {backbone.name} was trained for",

@@ -47,6 +47,15 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per complete epoch: the lines of metrics.jsonl."""
 
+    def count(self, samples: int, loss: float, seconds: float, cpu_seconds: float) -> None:
+        """One more optimiser step on a global batch, with the batch's mean loss."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+        self.loss_sum += loss * samples
+        self.samples += samples
+        self.trained += samples
+        self.seconds += seconds
+        self.cpu_seconds += cpu_seconds
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -136,38 +145,39 @@ def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) 
 def save_state(
     folder: Path,
     adapter: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    moments: dict[str, Tensor],
     best: dict[str, Tensor],
     progress: Progress,
     run_key: str,
+    average: dict[str, Tensor],
 ) -> None:
     """Write the state to resume from.
 
     Args:
         folder: The run folder.
         adapter: As it stands.
-        optimizer: Over the adapter's parameters, in their order.
+        moments: The optimiser's state, as the engine gives it.
         best: The best epoch's adapter; empty before the first.
         progress: Where training stands.
         run_key: What must be equal for a resumed run to be the same run.
+        average: The moving average of the adapter; empty where there is none.
     """
-    names = [name for name, _ in adapter.named_parameters()]
-    moments = optimizer.state_dict()["state"]
     tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    tensors |= {f"optim.{key}.{names[i]}": tensor for i, state in moments.items() for key, tensor in state.items()}
+    tensors |= {f"optim.{name}": tensor for name, tensor in moments.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     tensors["random.torch"] = torch.get_rng_state()
     header = {"progress": json.dumps(asdict(progress)), "run_key": run_key}
     write_tensors(folder / STATE_FILE, tensors, header)
 
 
 def load_state(
-    folder: Path, adapter: nn.Module, optimizer: torch.optim.Optimizer, run_key: str
-) -> tuple[Progress, dict[str, Tensor]]:
-    """Restore a saved state in place.
+    folder: Path, adapter: nn.Module, run_key: str, average: dict[str, Tensor] | None = None
+) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """Read a saved state; the random state, the adapter and its moving average are restored in place.
 
     Returns:
-        Where training stood, and the best adapter so far (empty before the first epoch's end).
+        Where training stood, and the tensors of `adapter`, `best` (empty before the first epoch's end) and `optim`.
 
     Raises:
         MsekitError: No state, a damaged one, or one of a run with other settings.
@@ -180,16 +190,12 @@ def load_state(
             where=path,
             fix="Resume with the command that started the run, or choose another --output.",
         )
-    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}}
+    groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
     for name, tensor in tensors.items():
         group, _, rest = name.partition(".")
         groups[group][rest] = tensor
     load_adapter(adapter, groups["adapter"], path)
-    state = optimizer.state_dict()
-    for number, (name, _) in enumerate(adapter.named_parameters()):
-        parts = {key: groups["optim"].get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-        state["state"][number] = {key: tensor for key, tensor in parts.items() if tensor is not None}
-    if groups["optim"]:
-        optimizer.load_state_dict(state)
+    for name, tensor in (average or {}).items():
+        tensor.copy_(groups["average"][name])
     torch.set_rng_state(groups["random"]["torch"])
-    return Progress(**json.loads(header["progress"])), groups["best"]
+    return Progress(**json.loads(header["progress"])), groups

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 
-from msekit.errors import MsekitError
+from msekit.errors import LostProcessError, MsekitError
+from msekit.training.zero import Zero
 
 T = TypeVar("T")
 
 
-def is_main_process() -> bool:
-    """Whether this process speaks for the run; known before anything distributed is set up."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def accelerator_for(device: torch.device) -> Any:
+def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
     """The Accelerator of this process.
 
     Precision is the backbone's own dtype and the adapter's fp32, so accelerate's autocast stays off.
+
+    Args:
+        device: Where the backbone will lie.
+        timeout_minutes: How long processes wait for one another.
     """
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, if installed, warns on stdout when looked for
@@ -30,8 +35,51 @@ def accelerator_for(device: torch.device) -> Any:
     from accelerate.utils import InitProcessGroupKwargs
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # accelerate takes a named backend as a sign of several
-    kwargs = [InitProcessGroupKwargs(backend="gloo")] if several and device.type == "cpu" else []
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=kwargs)
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    timeout = timedelta(minutes=timeout_minutes)
+    kwargs = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
+    # told `cpu`, accelerate would turn DeepSpeed off
+    plain_cpu = device.type == "cpu" and Zero.asked_for() is None
+    return Accelerator(cpu=plain_cpu, mixed_precision="no", kwargs_handlers=kwargs)
+
+
+class StopSignals:
+    """Within, SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) ask instead of kill."""
+
+    received = False
+    """Whether one has come."""
+
+    def __enter__(self) -> StopSignals:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def naming_lost_processes(accelerator: Any, folder: Path) -> Iterator[None]:
+    """Turn a broken connection or a wait in vain into a message.
+
+    Raises:
+        LostProcessError: Another process of this run is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in first
+        if accelerator.num_processes == 1 or not broken:
+            raise
+        raise LostProcessError(
+            f"process {accelerator.process_index} lost contact with another one: {first}",
+            where=folder,
+            fix="Mend what broke there, then use --resume.",
+        ) from error
 
 
 def gather_rows(accelerator: Any, rows: dict[int, Any]) -> dict[int, Any]:

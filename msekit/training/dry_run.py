@@ -38,16 +38,17 @@ def sequence_table(parts: Parts) -> Table:
     sequence = parts.model.laid_out(batch)
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
     layout, labels = parts.model.layout, parts.labels
-    pseudo = parts.model.adapter.projector.expand.out_features
+    pseudo = parts.model.adapter.pseudo_tokens
     text, context = collator.text_ids[first], int(collator.context_lengths[first])
     padding = int(tokens[longest]) - len(text)
     answer = labels.tokens[int(batch.label[0])]
     rows = [("padding", "")] * padding
-    rows += [("bos, opening tag", token) for token in decode(layout.opening)]
+    first = layout.order == "prompt-first"
+    rows += [("bos, prompt, opening tag" if first else "bos, opening tag", token) for token in decode(layout.opening)]
     rows += [("pseudo token", f"#{number}") for number in range(1, pseudo + 1)]
     rows += [("context", token) for token in decode(text[:context])]
     rows += [("text", token) for token in decode(text[context:])]
-    rows += [("closing tag, prompt", token) for token in decode(layout.closing)]
+    rows += [("closing tag, cue" if first else "closing tag, prompt", token) for token in decode(layout.closing)]
     rows += [("label", token) for token in decode(answer[:-1])]
     rows += [("", "")] * (sequence.embeddings.shape[1] - len(rows))
     first_target = sequence.embeddings.shape[1] - sequence.answers

@@ -6,32 +6,34 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msekit import __version__
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
-from msekit.data.missing import training_positions
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
-from msekit.evaluation.scoring import Scores, score_split
+from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.reporter import Reporter
-from msekit.training.build import Parts, build
+from msekit.training.average import Average
+from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
-from msekit.training.distributed import accelerator_for, on_main
-from msekit.training.optim import learning_rate, optimizer_for
+from msekit.training.distributed import StopSignals, accelerator_for, naming_lost_processes, on_main
+from msekit.training.engine import engine_for
+from msekit.training.identity import run_key, settings_of
+from msekit.training.optim import learning_rate
 from msekit.training.outcome import finish, save_best
 from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, read_report, remove_empty
+from msekit.training.zero import Zero
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -47,26 +49,50 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
 
     Raises:
         MsekitError: Bad input; raised before anything is trained.
-        UnfinishedRunError: The loss became non-finite.
+        UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     missing = not_there_yet(config.output)
-    accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    accelerator = accelerator_for(device, config.timeout_minutes)
     on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
     reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
     try:
-        parts = build(config, reporter)
-        run = Run(config, parts, accelerator, reporter)
-        if resume and (config.output / STATE_FILE).is_file():
-            run.restore()
-        elif accelerator.is_main_process:
-            write_text(config.output / "config.yaml", dump(config))
-        run.fit()
-        return run.test()
+        with StopSignals() as signals, naming_lost_processes(accelerator, config.output):
+            parts = build(config, reporter)
+            run = Run(config, parts, accelerator, reporter, signals)
+            if resume and has_state(config, accelerator):
+                run.restore()
+            elif accelerator.is_main_process:
+                write_text(config.output / "config.yaml", dump(config))
+            run.fit()
+            return run.test()
     finally:
         if accelerator.is_main_process:
             remove_empty(missing)  # a run that could not start leaves nothing behind
+
+
+def each_alone(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    """`train` for one run after the other; yields their reports."""
+    for config in configs:
+        yield train(config, resume, reporter)
+
+
+def has_state(config: RunConfig, accelerator: Any) -> bool:
+    """Whether there is a state to resume from, as the main process sees it.
+
+    Raises:
+        MsekitError: This process does not see the main process's run folder.
+    """
+    there = on_main(accelerator, (config.output / STATE_FILE).is_file)
+    if there and not (config.output / STATE_FILE).is_file():
+        raise MsekitError(
+            "this machine does not see the state to resume from",
+            where=config.output,
+            fix="Put the output on a file system that all machines share.",
+        )
+    return there
 
 
 def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:
@@ -96,18 +122,29 @@ class Run:
         parts: What `build` made of it.
         accelerator: This process's part in the run.
         reporter: Where progress goes.
+        signals: Asks whether to stop; None for never.
     """
 
-    def __init__(self, config: RunConfig, parts: Parts, accelerator: Any, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        parts: Parts,
+        accelerator: Any,
+        reporter: Reporter,
+        signals: StopSignals | None = None,
+    ) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
+        self.signals = signals or StopSignals()
         torch.set_flush_denormal(True)  # gradients through hundreds of LSTM steps underflow, which CPUs are slow at
         random.seed(config.seed)
         np.random.seed(config.seed)
         torch.manual_seed(config.seed)
         self.adapter = parts.model.adapter
-        self.optimizer = optimizer_for(self.adapter, config.optim)
-        self.model = accelerator.prepare(parts.model)
-        self.subset = training_subset(config, parts, reporter)
+        self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
+        if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
+            reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
+        self.subset = training_subset(parts, config)
+        self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
         tokens, frames = parts.collators["train"].lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
@@ -115,80 +152,103 @@ class Run:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.run_key = run_key(config, parts)
-        self.weights_before = fingerprint_model(parts.backbone.model)
+        self.weights_before = parts.backbone.first_weights
         self.last_saved = time.monotonic()
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        self.progress, self.best = load_state(self.config.output, self.adapter, self.optimizer, self.run_key)
+        average = self.average.tensors if self.average else None
+        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
+        self.engine.restore(tensors["adapter"], tensors["optim"])
+        self.best = tensors["best"]
         self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
 
     def fit(self) -> None:
         """Epochs until the schedule's end or until patience runs out."""
         while not self.progress.finished:
             self.train_epoch()
-            self.validate()
-            waited = self.progress.epoch - self.progress.best_epoch
-            out_of_time = self.progress.epoch >= self.config.optim.epochs
-            self.progress.finished = out_of_time or waited >= self.config.optim.patience
-            self.save()
+            try:
+                with self.averaged():
+                    self.validate(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+            except StoppedError:  # by now the adapter is the training's own again
+                self.save()
+                raise
+            self.end_epoch()
 
-    def train_epoch(self) -> None:
-        """The rest of the current epoch."""
+    def averaged(self) -> AbstractContextManager[None]:
+        """While an epoch is judged: the average of the weights in the adapter's place, if one is kept."""
+        return self.average.in_place() if self.average else nullcontext()
+
+    def begin_epoch(self) -> list[list[int]]:
+        """The current epoch's batches: positions in the split."""
         self.adapter.train()
         progress, size = self.progress, self.config.optim.batch_size
-        if self.config.data.noise:
-            noise = Noise(self.config.data.noise, self.config.seed, progress.epoch)
+        if self.config.noise:
+            noise = Noise(self.config.noise, self.config.seed, progress.epoch)
             self.parts.collators["train"].noise = noise
         if self.config.data.modality_dropout:
             dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
             self.parts.collators["train"].dropout = dropout
         batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
+        return [self.subset[batch].tolist() for batch in batches]
+
+    def train_epoch(self) -> None:
+        """The rest of the current epoch."""
+        batches, progress = self.begin_epoch(), self.progress
         with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
             for batch in batches[progress.batch :]:
                 started, cpu_started = time.perf_counter(), time.process_time()
-                loss, save_now = self.step([int(self.subset[i]) for i in batch])
-                progress.batch, progress.step = progress.batch + 1, progress.step + 1
-                progress.loss_sum += loss * len(batch)
-                progress.samples += len(batch)
-                progress.trained += len(batch)
-                progress.seconds += time.perf_counter() - started
-                progress.cpu_seconds += time.process_time() - cpu_started
+                loss, save_now, stop_now = self.step(batch)
+                progress.count(len(batch), loss, time.perf_counter() - started, time.process_time() - cpu_started)
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
-                if save_now:
+                if save_now or stop_now:
                     self.save()
+                if stop_now:
+                    self.stop_for_signal()
 
-    def step(self, batch: list[int]) -> tuple[float, bool]:
+    def step(self, batch: list[int]) -> tuple[float, bool, bool]:
         """One optimiser step on a global batch.
 
         Returns:
-            The batch's loss (the mean over its samples, over all processes), and whether it is time to save the
-            state: the processes agree on both.
+            The batch's loss (the mean over its samples, over all processes), whether it is time to save the state,
+            and whether a signal asks to stop: the processes agree on all three.
         """
         world, parts = self.accelerator.num_processes, self.config.optim.accumulation
-        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
         total = torch.zeros((), device=self.parts.backbone.device)
         micro = list(micro_batches(batch, self.accelerator.process_index, world, parts))
         for number, (indices, counted) in enumerate(micro):
             collated = self.parts.collators["train"](indices, counted).to(self.parts.backbone.device)
             last = number == len(micro) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                # gradients are averaged over processes, so each takes its share of the global mean times their number
-                loss = self.model(collated) / len(batch) * world
-                self.accelerator.backward(loss)
-            total += loss.detach()
+            total += self.engine.backward(collated, 1 / len(batch), last)
+        return self.update(total)
+
+    def update(self, loss: Tensor) -> tuple[float, bool, bool]:
+        """Change the adapter by its gradients, if they are finite; `step`'s answer."""
+        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
+        norm = self.engine.step(rate)
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        norm = torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.optim.clip_norm or float("inf"))
-        shared = torch.stack([total, norm, torch.full_like(total, due)])
-        mean, norm_mean, any_due = self.accelerator.reduce(shared, "mean").tolist()
+        shared = torch.stack([loss, *loss.new_tensor([norm, due, self.signals.received])])
+        mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
         if not np.isfinite(mean + norm_mean):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return mean, any_due > 0
+        if self.average is not None:
+            self.average.update(self.progress.step + 1)
+        return mean, any_due > 0, any_stop > 0
+
+    def stop_for_signal(self) -> None:
+        """End in good order; the state has been saved."""
+        raise StoppedError(
+            f"stopped by a signal after epoch {self.progress.epoch}, batch {self.progress.batch}; the state is saved",
+            where=self.config.output,
+            fix="Continue with the same command and --resume.",
+        )
+
+    def heed_signals(self) -> None:
+        """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
+        asked = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
+        if self.accelerator.reduce(asked, "mean").item() > 0:
+            self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:
         """End a run whose numbers are not finite; the last saved state stays good."""
@@ -198,10 +258,16 @@ class Run:
             fix="Lower optim.lr or use another model.dtype; `msekit data info` shows unusual features.",
         )
 
-    def validate(self) -> None:
-        """Score the validation split, keep the adapter if it is the best so far, log the epoch."""
+    def end_epoch(self) -> None:
+        """Decide whether the epoch was the last one; save."""
+        waited = self.progress.epoch - self.progress.best_epoch
+        out_of_time = self.progress.epoch >= self.config.optim.epochs
+        self.progress.finished = out_of_time or waited >= self.config.optim.patience
+        self.save()
+
+    def validate(self, scores: Scores) -> None:
+        """Keep the adapter if its validation scores are the best so far, log the epoch."""
         progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
-        scores = self.score("valid", f"epoch {progress.epoch + 1} validation")
         if np.isnan(scores.edges).any():
             self.stop_on("label scores became nan")
         metrics = scores.metrics(spec, estimate)
@@ -232,51 +298,50 @@ class Run:
     def score(self, split: str, title: str) -> Scores:
         """Label scores of a split by the adapter as it stands."""
         size = self.config.evaluation.batch_size
-        return score_split(self.parts.model, self.parts.collators[split], size, self.accelerator, self.reporter, title)
+        model, collator = self.parts.model, self.parts.collators[split]
+        return score_split(model, collator, size, self.accelerator, self.reporter, title, self.heed_signals)
 
     def save(self) -> None:
         """Write what a resumed run needs, and the best adapter as a usable file."""
+        moments = self.engine.moments()
         if self.accelerator.is_main_process:
             if self.progress.history:
                 lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
                 write_text(self.config.output / "metrics.jsonl", lines)
                 save_best(self.config, self.parts, self.best)
-            save_state(self.config.output, self.adapter, self.optimizer, self.best, self.progress, self.run_key)
+            average = self.average.tensors if self.average else {}
+            save_state(self.config.output, self.adapter, moments, self.best, self.progress, self.run_key, average)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
+        self.load_best()
+        scores, shuffled = self.score("test", "test"), None
+        if self.shuffles():
+            shuffled = self.score("test", "test, audio and vision shuffled")
+        return self.report(scores, shuffled, self.check_backbone())
+
+    def load_best(self) -> None:
+        """Put the best epoch's adapter in place."""
         assert self.best, "a run ends with a best epoch"
         self.adapter.load_state_dict(self.best)
-        scores = self.score("test", "test")
+
+    def shuffles(self) -> bool:
+        """Give every test sample another one's audio and vision, where what the adapter reads is to be shown."""
+        reads = self.config.reads_features and (self.adapter.audio_dim or self.adapter.vision_dim)
+        wanted = bool(self.config.evaluation.integrity and reads)
+        if wanted:
+            self.parts.collators["test"].shuffle_modalities(SHUFFLE_SEED)
+        return wanted
+
+    def check_backbone(self) -> dict[str, str]:
+        """Frozen means frozen; the fingerprints of the weights before and after."""
         weights_after = fingerprint_model(self.parts.backbone.model)
         assert weights_after == self.weights_before, "the frozen backbone changed"
-        weights = {"before": self.weights_before, "after": weights_after}
-        main_process = self.accelerator.is_main_process
-        return finish(self.config, self.parts, scores, self.progress, weights, self.reporter, main_process)
+        return {"before": self.weights_before, "after": weights_after}
 
-
-def training_subset(config: RunConfig, parts: Parts, reporter: Reporter) -> np.ndarray:
-    """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
-    drop = config.data.on_missing == "drop"
-    if drop and (dropped := parts.incomplete("train")):
-        reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
-    return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
-
-
-def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits.
-
-    What describes the data set is in its cache's fingerprint and in the prompt's hash.
-    """
-    files = ("output", "source", "dataset", "description", "save_minutes", "profile")
-    return config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
-
-
-def run_key(config: RunConfig, parts: Parts) -> str:
-    """What two processes must share for one to continue the other's run: settings, data, weights, prompt."""
-    settings = settings_of(config) | {"text_limit": parts.text_limit, "dtype": str(parts.backbone.model.dtype)}
-    fingerprints = [parts.cache.info.fingerprint, parts.backbone.fingerprint, parts.model.layout.sha256]
-    identity = [__version__, settings, *fingerprints]
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    def report(self, scores: Scores, shuffled: Scores | None, weights: dict[str, str]) -> dict[str, Any]:
+        """Write predictions and report."""
+        main = self.accelerator.is_main_process
+        return finish(self.config, self.parts, scores, shuffled, self.progress, weights, self.reporter, main)

@@ -45,6 +45,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         "on_missing": config.data.on_missing,
         "estimate": config.evaluation.estimate,
         "prompt": parts.spec.task_prompt,
+        "layout": config.layout,
         "prompt_sha256": parts.model.layout.sha256,
         "recipe": config.recipe,
         "seed": config.seed,
@@ -55,9 +56,8 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
 
 
 def width_of(parts: Parts, modality: str) -> int:
-    """Features per frame that the adapter reads; 0 for a modality it has no encoder for."""
-    encoder = getattr(parts.model.adapter, f"{modality}_encoder")
-    return 0 if encoder is None else encoder.lstm.input_size
+    """Features per frame that the adapter reads; 0 for a modality it does not read."""
+    return int(getattr(parts.model.adapter, f"{modality}_dim"))
 
 
 def prediction_lines(scores: Scores, ids: list[str], estimate: str, spec_labels: tuple[str, ...] | None) -> str:
@@ -91,6 +91,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "backbone": config.backbone,
         **precision(config, parts),
         "adapter": config.adapter.name,
+        "ablate": config.adapter.ablate,
         "recipe": config.recipe,
         "seed": config.seed,
         "split": split,
@@ -101,6 +102,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "predicted": prediction_counts(scores, estimate),
         "collapsed_to": scores.collapsed(estimate),
         "without": list(config.data.without),
+        "layout": config.layout,
         "limit_train": config.data.limit_train,
         "on_missing": config.data.on_missing,
         "modality_dropout": config.data.modality_dropout,
@@ -132,6 +134,7 @@ def finish(
     config: RunConfig,
     parts: Parts,
     scores: Scores,
+    shuffled: Scores | None,
     progress: Progress,
     weights: dict[str, str],
     reporter: Reporter,
@@ -142,6 +145,8 @@ def finish(
     `weights` are the loaded backbone's fingerprints, before and after training.
     """
     report = describe(config, parts, scores, "test") | {
+        # the same adapter with every sample's audio and vision taken from another; null where it reads neither
+        "integrity": shuffled and {"metrics": shuffled.metrics(parts.spec, config.evaluation.estimate)},
         "best_epoch": progress.best_epoch,
         "backbone_weights": weights,
         "epochs": progress.epoch,

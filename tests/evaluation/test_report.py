@@ -61,6 +61,15 @@ def test_mean_and_std_beside_the_paper(three_seeds):
     assert group.warnings == []
 
 
+def test_the_integrity_check_stands_beside_the_score(tmp_path):
+    for seed, acc in ((1, 0.2), (2, 0.3)):
+        write_run(tmp_path / f"seed-{seed}", seed, integrity={"metrics": {"acc": acc, "wf1": None}})
+    (group,) = aggregate(collect([tmp_path]))
+    assert group.metrics["acc"].shuffled == pytest.approx(0.25)
+    assert group.metrics["wf1"].shuffled is None
+    assert "| 25.00 |" in render_markdown([group])
+
+
 def test_one_seed_has_no_std_but_its_own_interval(tmp_path):
     (group,) = aggregate(collect([write_run(tmp_path / "one")]))
     assert group.metrics["acc"].std is None
@@ -113,9 +122,9 @@ def test_undefined_metrics(tmp_path):
     assert (group.metrics["corr"].mean, group.metrics["corr"].seeds, group.metrics["corr"].std) == (0.5, 1, None)
     assert group.metrics["acc2_weak"].mean is None
     text = render_markdown([group])
-    assert "| acc2_weak | undefined | 73.09 |  |" in text
+    assert "| acc2_weak | undefined | 73.09 |  |  |" in text
     assert "| corr | 0.500 (defined in 1 of 2) |" in text
-    assert "| mae | 0.300 ± 0.000 | 0.311 | -0.011 |" in text
+    assert "| mae | 0.300 ± 0.000 | 0.311 | -0.011 |  |" in text
 
 
 @pytest.mark.parametrize("key", ["data_fingerprint", "backbone_fingerprint", "prompt_sha256"])
@@ -171,7 +180,7 @@ def test_json_is_in_fractions_and_complete(three_seeds):
     assert group["dataset"] == "meld"
     assert group["n"] == 3
     assert group["metrics"]["acc"]["mean"] == pytest.approx(0.62)
-    assert set(group["metrics"]["acc"]) == {"mean", "std", "seeds", "confidence", "paper", "difference"}
+    assert set(group["metrics"]["acc"]) == {"mean", "std", "seeds", "confidence", "paper", "difference", "shuffled"}
 
 
 def test_table_names_the_run_and_keeps_brackets(tmp_path):
@@ -198,7 +207,7 @@ def test_command_formats(command, three_seeds):
     table = command(three_seeds)
     assert table.stdout == ""
     assert "62.00 ± 2.00" in table.stderr
-    assert command(three_seeds, "--format", "html").exit_code == 2
+    assert command(three_seeds, "--format", "pdf").exit_code == 2
 
 
 def test_context_and_missing_modalities_make_other_experiments(tmp_path):

@@ -74,7 +74,8 @@ def test_scores_of_a_label_are_the_sum_along_its_path():
     assert trie.inner.tolist() == [0, 1, 4]
     assert trie.edge_row.tolist() == [0, 1, 1, 0, 2]
     assert trie.paths.tolist() == [[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 1]]
-    assert [trie.depth(node) for node in range(6)] == [0, 1, 2, 2, 1, 2]
+    assert trie.family.tolist() == [[True, False], [False, True]]
+    assert Trie.build([[1, 2, 3], [1, 2, 4]]).family.tolist() == [[True, False], [True, True]]
     assert trie.ancestors(5) == [5, 4]
 
 

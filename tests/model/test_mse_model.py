@@ -89,6 +89,14 @@ def test_the_loss_is_the_label_cross_entropy_summed(tiny, spec):
     assert loss == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_loss_is_exact_over_a_large_vocabulary(tiny):
+    model, batch = build(tiny, MSA), batch_of(tiny, [3, 10, 7])
+    targets = model.targets[batch.label]
+    logits = 3 * torch.randn(*targets.shape, 49152, generator=torch.Generator().manual_seed(0))
+    exact = -logits.double().log_softmax(dim=-1).gather(2, targets.clamp(min=0)[..., None])[..., 0]
+    assert float(model.loss(logits, batch)) == pytest.approx(float(exact[targets >= 0].sum()), rel=1e-6)
+
+
 def test_a_filler_sample_does_not_count(tiny):
     model, batch = build(tiny, ERC), batch_of(tiny, [3, 10, 7])
     batch.weight = torch.tensor([1.0, 0.0, 1.0])

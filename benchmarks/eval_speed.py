@@ -1,0 +1,84 @@
+"""Evaluation speed beside the published procedure: every label scored in one pass against `generate` token by token.
+
+    python benchmarks/eval_speed.py --data ../shared/data --datasets meld6 mosi_utt [--threads 2] [--rounds 4]
+
+Same backbone, data, prompt, batch size and threads, alternating. Prints Markdown for RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from measure import Side, Work, alternate, machine, matrix_peak, table
+from procedure import Procedure
+from train_speed import LAYOUTS, in_layout, prepare, work_of
+
+from msekit.config import RunConfig
+from msekit.data.batch import evaluation_batches
+from msekit.training.build import Parts
+
+
+def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
+    """Scoring batches at even steps of their length."""
+    collator = parts.collators["test"]
+    batches = evaluation_batches(*collator.lengths(), config.evaluation.batch_size, 0, 1)
+    batches = [b for b in batches if len(b) == config.evaluation.batch_size]
+    batches = [batches[int((n + 0.5) / steps * len(batches))] for n in range(steps)]
+    work = work_of(parts, batches, training=False)
+
+    def block() -> Work:
+        for indices in batches:
+            parts.model.score(collator(indices).to(parts.backbone.device)).cpu()
+        return work
+
+    return Side(f"kit, {config.layout} layout", block)
+
+
+def procedure_side(config: RunConfig, parts: Parts, steps: int, new_tokens: int) -> Side:
+    """Writing answers for samples in the split's order."""
+    procedure = Procedure(parts, config.optim.lr, new_tokens)
+    size = config.evaluation.batch_size
+    batches = [list(range(n * size, (n + 1) * size)) for n in range(steps)]
+    work = work_of(parts, batches, training=False)
+
+    def block() -> Work:
+        for indices in batches:
+            procedure.answer("test", indices)
+        return work
+
+    return Side("procedure", block)
+
+
+def main() -> None:
+    """Print a Markdown table per data set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--datasets", nargs="+", default=["meld6", "mosi_utt"])
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=4, help="longest answer of the procedure")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="batches of each side in a round")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name in options.datasets:
+        path = options.data / name / f"{name}.yaml"
+        config, parts = prepare(options.backbone, str(path) if path.is_file() else name, options.batch_size, [])
+        sides = [procedure_side(config, parts, options.steps, options.new_tokens)]
+        sides += [kit_side(*in_layout(config, parts, layout), options.steps) for layout in LAYOUTS]
+        alternate(sides, options.rounds, device)
+        peak = matrix_peak(device, parts.backbone.model.dtype)
+        print(table(f"evaluation, {parts.spec.name}", sides, peak))
+        print(
+            f"\n{options.backbone}, batch {options.batch_size}, {len(parts.labels)} labels; the procedure writes up to "
+            f"{options.new_tokens} tokens; {machine(device)}; {options.rounds} rounds of {options.steps} batches.\n",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

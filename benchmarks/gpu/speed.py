@@ -1,0 +1,251 @@
+"""Training speed on a GPU beside the published procedure, at the published backbones' real shapes.
+
+    python benchmarks/gpu/speed.py --shapes qwen-1.8b [--rounds 2] [--steps 30]
+    python benchmarks/gpu/speed.py --shapes tiny --rounds 1 --steps 1      # on a CPU, only to see that it works
+
+Weights are random (speed and memory do not depend on their values), the data has MELD's widths and frames and meld6's
+real text lengths. Every side runs in a process of its own, so that its memory is its own and the procedure can also be
+run with synchronous kernel launches, as its authors did; the sides take turns. Prints Markdown. Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from measure import Side, Work, alternate, machine, matrix_peak, spread
+from procedure import Procedure
+from train_speed import even_batches, in_layout, kit_side, procedure_side, work_of
+
+from msekit.backbones.load import Backbone
+from msekit.config import RunConfig, resolve
+from msekit.data.batch import Collator
+from msekit.data.catalogue import DATASETS
+from msekit.model.labels import LabelSpace
+from msekit.model.mse_model import MSEModel
+from msekit.model.prompt import PromptLayout
+from msekit.reporter import Reporter
+from msekit.training.build import Parts, make_adapter
+from msekit.training.distributed import accelerator_for
+from msekit.training.loop import Run
+from msekit.training.together import Together, parts_for
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen-1.8b": {
+        **{"model_type": "qwen2", "hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 5504},
+        **{"num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151936},
+    },
+    "llama2-7b": {
+        **{"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 11008},
+        **{"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000},
+    },
+    "chatglm3-6b": {
+        **{"model_type": "glm", "hidden_size": 4096, "num_hidden_layers": 28, "intermediate_size": 13696},
+        **{"num_attention_heads": 32, "num_key_value_heads": 2, "vocab_size": 65024, "head_dim": 128},
+        **{"attention_bias": True, "pad_token_id": 0},
+    },
+    "tiny": {
+        **{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128},
+        **{"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 1024},
+    },
+}
+SYNCHRONOUS, PROCEDURE, SEEDS = "procedure, synchronous launches", "procedure", "kit, five seeds at once"
+SIDES = (SYNCHRONOUS, PROCEDURE, "kit, paper layout", "kit, prompt-first layout", SEEDS)
+# how many of meld6's training texts have 0, 1, 2, … tokens (SmolLM2's tokenizer)
+TEXTS_BY_LENGTH = (
+    *(0, 2, 203, 147, 181, 177, 207, 190, 200, 182, 181, 145, 158, 135, 126, 123, 137, 104, 89, 81, 101, 76, 49, 47),
+    *(58, 47, 51, 43, 40, 39, 23, 21, 15, 13, 11, 9, 5, 10, 2, 2, 1, 2, 3, 1, 3, 2, 1, 2, 1, 1, 1, 1, 0, 1, 1),
+)
+AUDIO, VISION = (157, 64), (32, 64)
+"""Most frames and width, as published for MELD."""
+
+
+class PieceTokenizer:
+    """Words and marks, one token each; enough to give prompts and labels their usual number of tokens."""
+
+    bos_token_id, eos_token_id = None, 1
+
+    def __init__(self, size: int) -> None:
+        self.size, self.known = size, {}  # type: ignore[var-annotated]
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        pieces = re.findall(r"\w+|[^\w\s]+", text)
+        return {"input_ids": [self.known.setdefault(piece, 2 + len(self.known) % (self.size - 2)) for piece in pieces]}
+
+    def batch_decode(self, ids: torch.Tensor, **_: Any) -> list[str]:
+        """Answers as numbers."""
+        return [" ".join(map(str, row)) for row in ids.tolist()]
+
+
+class MadeTable:
+    """A split of random features and meld6's text lengths."""
+
+    def __init__(self, classes: int) -> None:
+        self.random = np.random.default_rng(0)
+        self.tokens = self.random.permutation(np.repeat(np.arange(len(TEXTS_BY_LENGTH)), TEXTS_BY_LENGTH))
+        size = len(self.tokens)
+        self.labels = self.random.integers(0, classes, size)
+        self.audio_lengths, self.vision_lengths = (self.random.integers(8, m + 1, size) for m, _ in (AUDIO, VISION))
+        self.audio_LD, self.vision_LD = (self.random.standard_normal(s, dtype=np.float32) for s in (AUDIO, VISION))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def audio(self, position: int) -> np.ndarray:
+        """(L, 64)."""
+        return self.audio_LD[: self.audio_lengths[position]]
+
+    def vision(self, position: int) -> np.ndarray:
+        """(L, 64)."""
+        return self.vision_LD[: self.vision_lengths[position]]
+
+
+def made(shape: str, dtype: torch.dtype, batch_size: int) -> tuple[RunConfig, Parts]:
+    """A run by recipe `paper` over a random backbone of a real shape and made data."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = dict(SHAPES[shape])
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    with torch.device(device):
+        attention = "sdpa" if device.type == "cuda" else "eager"
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    backbone = Backbone(shape, model, PieceTokenizer(config.vocab_size), "random")
+    spec = DATASETS["meld"]
+    labels = LabelSpace(spec, backbone.encode, backbone.end)
+    assert spec.labels is not None
+    table = MadeTable(len(spec.labels))
+    texts = [table.random.integers(2, config.vocab_size, length).tolist() for length in table.tokens]
+    collator = Collator(table, texts, labels.indices(table.labels), lambda x: x, lambda x: x)  # type: ignore[arg-type]
+    widths = {"audio": SimpleNamespace(width=AUDIO[1]), "vision": SimpleNamespace(width=VISION[1])}
+    cache = SimpleNamespace(info=SimpleNamespace(fingerprint="made", **widths), split=lambda _: table)
+    given = {"backbone": "qwen-1.8b" if shape == "tiny" else shape, "dataset": "meld", "output": "none"}
+    sizes = [f"optim.batch_size={batch_size}", "adapter.pseudo_tokens=4"]
+    run = resolve(given | {"recipe": "paper"}, task="erc", overrides=sizes)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+    adapter = make_adapter(run, backbone.text_dim, AUDIO[1], VISION[1])
+    parts = Parts(
+        spec=spec,
+        cache=cache,  # type: ignore[arg-type]
+        model=MSEModel(backbone, adapter, layout, labels).to(device),
+        preprocessors={},
+        collators={"train": collator},
+        text_limit=spec.text_limit,
+        truncated=0,
+    )
+    return run, parts
+
+
+def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int = 5) -> Side:
+    """Training steps of several seeds in one pass each."""
+    accelerator, quiet = accelerator_for(parts.backbone.device), Reporter(quiet=True)
+    configs = [config.model_copy(update={"seed": seed}) for seed in range(count)]
+    runs = [Run(each, parts_for(each, parts), accelerator, quiet) for each in configs]
+    for run in runs:
+        run.adapter.train()
+    together = Together(runs, accelerator, quiet)
+    batches = [even_batches(run, steps) for run in runs]
+    every = [work_of(parts, mine, training=True) for mine in batches]
+    totals = [sum(getattr(work, field.name) for work in every) for field in dataclasses.fields(Work)]
+
+    def block() -> Work:
+        for each in zip(*batches, strict=True):
+            together.step(runs, list(each))
+        return Work(*totals)
+
+    return Side(SEEDS, block)
+
+
+def measured(name: str, shape: str, batch_size: int, rounds: int, steps: int) -> dict[str, Any]:
+    """One side, in this process."""
+    half = torch.float16 if name in (SYNCHRONOUS, PROCEDURE) else torch.bfloat16
+    config, parts = made(shape, half if torch.cuda.is_available() else torch.float32, batch_size)
+    device = parts.backbone.device
+    if name in (SYNCHRONOUS, PROCEDURE):
+        side = procedure_side(config, parts, steps)
+    elif name == SEEDS:
+        side = seeds_side(config, parts, steps)
+    else:
+        side = kit_side(*in_layout(config, parts, name.removeprefix("kit, ").removesuffix(" layout")), steps)
+    alternate([side], rounds, device)
+    return {
+        "samples": side.per_second("samples"),
+        "tokens": side.per_second("useful_tokens"),
+        "flop": side.per_second("flop"),
+        "peak_bytes": side.peak_bytes,
+        "matrix": matrix_peak(device, parts.backbone.model.dtype, 0.5 if device.type == "cuda" else 0.01),
+        "columns": Procedure(parts).tokens_read(),
+        "prompt": len(parts.backbone.encode(parts.spec.task_prompt)),
+        "machine": machine(device),
+    }
+
+
+def child(name: str, arguments: list[str]) -> dict[str, Any]:
+    """One side, in a process of its own."""
+    environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name == SYNCHRONOUS else {})
+    command = [sys.executable, __file__, *arguments, "--side", name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(shape: str, found: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown; every process gives a median, the range is over the processes."""
+    rows = [
+        f"| {shape} | samples/s | useful tokens/s | share of the matrix peak | peak memory | × {PROCEDURE} |",
+        "|---|---|---|---|---|---|",
+    ]
+    base = [statistics.median(turn["samples"]) for turn in found[PROCEDURE]]
+    for name, turns in found.items():
+        samples = [statistics.median(turn["samples"]) for turn in turns]
+        tokens = statistics.median(statistics.median(turn["tokens"]) for turn in turns)
+        share = statistics.median(statistics.median(turn["flop"]) / turn["matrix"] for turn in turns)
+        memory = max(turn["peak_bytes"] for turn in turns) / 1e9
+        ratios = [mine / theirs for mine, theirs in zip(samples, base, strict=True)]
+        rows.append(
+            f"| {name} | {spread(samples)} | {tokens:,.0f} | {share:.0%} | {memory:.2f} GB | {spread(ratios)} |"
+        )
+    last = found[PROCEDURE][-1]
+    rows.append(
+        f"\n{last['machine']}; prompt of {last['prompt']} tokens, the procedure reads {last['columns']} columns a "
+        f"sample; matrix peak {max(t['matrix'] for turns in found.values() for t in turns) / 1e12:,.1f} TFLOP/s.\n"
+    )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Print a Markdown table per shape."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["qwen-1.8b"], choices=SHAPES)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=2, help="processes per side")
+    parser.add_argument("--steps", type=int, default=30, help="steps of a block; three blocks a process")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(measured(options.side, options.shapes[0], options.batch_size, 3, options.steps)))
+        return
+    for shape in options.shapes:
+        arguments = ["--shapes", shape, "--batch-size", str(options.batch_size), "--steps", str(options.steps)]
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+        for _ in range(options.rounds):
+            for name in SIDES:
+                found[name].append(child(name, arguments))
+        print(table(shape, found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Training speed beside the published procedure: same backbone, data, prompt, batch size and threads, alternating.
+
+    python benchmarks/train_speed.py --data ../shared/data --datasets meld6 ravdess [--threads 2] [--rounds 4]
+
+Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
+the script says by how much they differ. The kit's batches are those of an epoch at even steps of their length, so that
+a few of them are like the whole. Prints Markdown for RESULTS.md; takes about three minutes a data set on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from measure import Side, Work, alternate, body_and_head, machine, matrix_peak, table, useful_flop
+from procedure import Procedure
+
+from msekit.config import RunConfig, resolve
+from msekit.data.batch import global_batches
+from msekit.data.catalogue import resolve_dataset
+from msekit.model.mse_model import MSEModel
+from msekit.model.prompt import PromptLayout
+from msekit.reporter import Reporter
+from msekit.training.build import Parts, build, make_adapter
+from msekit.training.distributed import accelerator_for
+from msekit.training.loop import Run
+
+LAYOUTS = ("paper", "prompt-first")
+
+
+def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> tuple[RunConfig, Parts]:
+    """A run by recipe `paper`, in the paper's layout."""
+    given = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none"}
+    task = resolve_dataset(dataset).task
+    sizes = [f"optim.batch_size={batch_size}", f"evaluation.batch_size={batch_size}"]
+    config = resolve(given, task=task, overrides=[*sizes, *overrides])
+    return config, build(config, Reporter(quiet=True))
+
+
+def in_layout(config: RunConfig, parts: Parts, layout: str) -> tuple[RunConfig, Parts]:
+    """The same parts with a fresh adapter and another layout, on the same backbone."""
+    model, old = parts.backbone, parts.model
+    config = config.model_copy(update={"layout": layout})
+    widths = (parts.cache.info.audio.width, parts.cache.info.vision.width)
+    adapter = make_adapter(config, model.text_dim, *widths)
+    order = PromptLayout(model.encode, model.bos, parts.spec.task_prompt, layout)  # type: ignore[arg-type]
+    return config, replace(parts, model=MSEModel(model, adapter, order, old.labels).to(model.device))
+
+
+def even_batches(run: Run, count: int) -> list[list[int]]:
+    """Batches of an epoch at even steps of their length."""
+    size = run.config.optim.batch_size
+    batches = [b for b in global_batches(*run.lengths, size, run.config.seed, 0) if len(b) == size]
+    batches.sort(key=lambda batch: (run.lengths[0][batch].sum(), run.lengths[1][batch].sum()))
+    return [[int(run.subset[i]) for i in batches[int((n + 0.5) / count * len(batches))]] for n in range(count)]
+
+
+def work_of(parts: Parts, batches: list[list[int]], training: bool) -> Work:
+    """What batches hold: samples, real tokens, and the products they need (a prefix read once needs none)."""
+    body, head = body_and_head(parts.backbone.model)
+    seen = computed = positions = 0
+    split = "train" if training else "test"
+    for indices in batches:
+        tokens = sum(len(parts.collators[split].text_ids[i]) for i in indices)
+        if training:
+            targets = sum(len(parts.labels.tokens[int(parts.collators[split].labels[i])]) for i in indices)
+            answers = targets - len(indices)  # the last token of a label is never read
+        else:
+            targets = len(parts.labels.trie.inner) * len(indices)
+            answers = targets - len(indices)
+        pseudo = parts.model.adapter.projector.expand.out_features
+        fixed = len(parts.model.layout.opening) + pseudo + len(parts.model.layout.closing)
+        seen += tokens + answers + fixed * len(indices)
+        read = 0 if parts.model.prefix is None else parts.model.prefix.get_seq_length()
+        computed += tokens + answers + (fixed - read) * len(indices)
+        positions += targets
+    return Work(sum(map(len, batches)), seen, useful_flop(body, computed, head, positions, training))
+
+
+def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
+    """Training steps of the kit."""
+    run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
+    run.adapter.train()
+    batches = even_batches(run, steps)
+    work = work_of(parts, batches, training=True)
+
+    def block() -> Work:
+        for indices in batches:
+            run.step(indices)
+        return work
+
+    return Side(f"kit, {config.layout} layout", block)
+
+
+def procedure_side(config: RunConfig, parts: Parts, steps: int) -> Side:
+    """Training steps of the procedure, on samples in random order."""
+    procedure = Procedure(parts, config.optim.lr)
+    order = torch.randperm(len(parts.collators["train"].split), generator=torch.Generator().manual_seed(0)).tolist()
+    size = config.optim.batch_size
+    batches = [order[n * size : (n + 1) * size] for n in range(steps)]
+    work = work_of(parts, batches, training=True)
+
+    def block() -> Work:
+        for indices in batches:
+            procedure.step(indices)
+        return work
+
+    return Side("procedure", block)
+
+
+def loss_difference(parts: Parts, batch_size: int) -> float:
+    """Relative difference between the kit's and the procedure's loss of a batch before training."""
+    indices = list(range(batch_size))
+    with torch.no_grad():
+        ours = float(parts.model(parts.collators["train"](indices).to(parts.backbone.device))) / batch_size
+        procedure = Procedure(parts)
+        theirs = float(procedure.loss(procedure.batch("train", indices)))
+    return abs(ours - theirs) / abs(theirs)
+
+
+def main() -> None:
+    """Print a Markdown table per data set."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--datasets", nargs="+", default=["meld6", "ravdess"])
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="of each side in a round")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="any setting of the run")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name in options.datasets:
+        path = options.data / name / f"{name}.yaml"
+        dataset = str(path) if path.is_file() else name
+        config, parts = prepare(options.backbone, dataset, options.batch_size, options.overrides)
+        difference = loss_difference(parts, options.batch_size)
+        sides = [procedure_side(config, parts, options.steps)]
+        sides += [kit_side(*in_layout(config, parts, layout), options.steps) for layout in LAYOUTS]
+        peak = matrix_peak(device, parts.backbone.model.dtype)
+        alternate(sides, options.rounds, device)
+        peak = max(peak, matrix_peak(device, parts.backbone.model.dtype))
+        print(table(f"training, {parts.spec.name}", sides, peak))
+        prompt = len(parts.backbone.encode(parts.spec.task_prompt))
+        print(
+            f"\n{options.backbone}, batch {options.batch_size}, prompt of {prompt} tokens, the procedure reads "
+            f"{Procedure(parts).tokens_read()} columns a sample; {machine(device)}; matrix peak {peak / 1e9:,.0f} "
+            f"GFLOP/s; {options.rounds} rounds of {options.steps} steps. Loss before training, kit against procedure: "
+            f"{difference:.1e} relative.\n",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

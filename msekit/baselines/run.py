@@ -1,0 +1,242 @@
+"""Train a baseline on the kit's cache and leave what `report`, `compare` and the HTML page read.
+
+A run's folder is like an adapter's, without weights: report.json, predictions-test.jsonl, metrics.jsonl, adapter.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from msekit.baselines.models import MODELS
+from msekit.baselines.text_linear import answer, best_of
+from msekit.config import DataConfig
+from msekit.data.batch import Batch, Collator, Noise, global_batches
+from msekit.data.cache import Cache, prepare
+from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.features import Preprocessor
+from msekit.data.hub import with_features
+from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
+from msekit.evaluation.predictions import PREDICTIONS
+from msekit.evaluation.scoring import SHUFFLE_SEED
+from msekit.reporter import Reporter
+from msekit.training.checkpoint import write_text
+from msekit.training.outcome import WHERE_ITS_FILES_LIE, peak_memory, versions
+from msekit.training.run_folder import REPORT
+
+BASELINES = ("text-linear", *MODELS)
+LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8
+
+
+def run_baseline(
+    name: str,
+    spec: DatasetSpec,
+    seed: int,
+    output: Path,
+    *,
+    epochs: int = 30,
+    limit_train: int | None = None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train one seed, test its best epoch, leave a run folder; a finished one is reused.
+
+    Args:
+        name: One of `BASELINES`.
+        spec: The data set.
+        seed: Decides weights, order and noise.
+        output: The seed's folder.
+        epochs: Most epochs; training ends after `PATIENCE` without improvement on validation.
+        limit_train: Train on this many samples, the same for every seed and as `data.limit_train`.
+        reporter: Where progress goes.
+
+    Returns:
+        The content of `report.json`.
+    """
+    if (output / REPORT).is_file():
+        return json.loads((output / REPORT).read_text(encoding="utf-8"))
+    cache = prepare(with_features(spec, reporter))
+    size = len(cache.split("train"))
+    chosen = np.arange(size)
+    if limit_train is not None:
+        chosen = np.sort(np.random.default_rng(0).permutation(size)[:limit_train])
+    started = time.perf_counter()
+    if name == "text-linear":
+        outcome = _linear(spec, cache, chosen)
+    else:
+        outcome = Trainer(name, spec, cache, chosen, seed, epochs, reporter).fit()
+    outcome["train_seconds"] = time.perf_counter() - started
+    return _write(name, spec, cache, seed, limit_train, output, outcome)
+
+
+def _linear(spec: DatasetSpec, cache: Cache, chosen: np.ndarray) -> dict[str, Any]:
+    splits = {name: (cache.split(name).texts, cache.split(name).labels) for name in SPLITS}
+    train = ([splits["train"][0][place] for place in chosen], splits["train"][1][chosen])
+    model, strength, _ = best_of(spec, train, splits["valid"])
+    return {"scores": model(splits["test"][0]), "shuffled": None, "history": [], "best_epoch": 0, "strength": strength}
+
+
+def words_of(text: str, language: str) -> list[str]:
+    """Lower-case words; characters for Chinese."""
+    return list(text) if language == "zh" else re.findall(r"\w+", text.lower())
+
+
+class Trainer:
+    """A neural baseline in training; arguments as for `run_baseline`, and the positions to train on."""
+
+    def __init__(
+        self, name: str, spec: DatasetSpec, cache: Cache, chosen: np.ndarray, seed: int, epochs: int, reporter: Reporter
+    ) -> None:
+        self.spec, self.chosen, self.seed, self.epochs, self.reporter = spec, chosen, seed, epochs, reporter
+        texts = {split: [words_of(text, spec.language) for text in cache.split(split).texts] for split in SPLITS}
+        known = {word: place for place, word in enumerate(sorted({w for i in chosen for w in texts["train"][i]}), 2)}
+        settings, infos = DataConfig.model_validate({}), {"audio": cache.info.audio, "vision": cache.info.vision}
+        ways = {
+            name: Preprocessor.of(info, True, settings.trim, settings.max_frames) if info.width else None
+            for name, info in infos.items()
+        }
+        self.noise = settings.noise
+        self.collators = {
+            split: Collator(
+                cache.split(split),
+                [[known.get(word, 1) for word in words[: spec.text_limit]] or [1] for words in texts[split]],
+                cache.split(split).labels,
+                **ways,
+            )
+            for split in SPLITS
+        }
+        torch.manual_seed(seed)
+        widths = {name: info.width for name, info in infos.items() if info.width}
+        self.model = MODELS[name](len(known) + 2, widths, len(spec.labels) if spec.labels else 1)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the best validation epoch and score the test split with it."""
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+        sign = 1.0 if higher_is_better(self.spec.key_metric) else -1.0
+        best: dict[str, Any] = {"value": -np.inf, "epoch": 0, "state": {}}
+        history: list[dict[str, Any]] = []
+        for epoch in range(self.epochs):
+            loss = self._epoch(optimizer, epoch)
+            metrics, valid_loss = self._validate()
+            value = sign * metrics[self.spec.key_metric]
+            if better := value > best["value"]:
+                state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+                best = {"value": value, "epoch": epoch + 1, "state": state}
+            line = {"epoch": epoch + 1, "train_loss": loss, "valid_loss": valid_loss, "valid": metrics, "best": better}
+            history.append(line)
+            if epoch + 1 - best["epoch"] >= PATIENCE:
+                break
+        self.model.load_state_dict(best["state"])
+        scores = self._scores("test")
+        self.collators["test"].shuffle_modalities(SHUFFLE_SEED)
+        return {
+            "scores": scores,
+            "shuffled": self._scores("test"),
+            "history": history,
+            "best_epoch": best["epoch"],
+            "trainable_parameters": sum(p.numel() for p in self.model.parameters()),
+        }
+
+    def _loss(self, batch: Batch, outputs: torch.Tensor, split: str) -> torch.Tensor:
+        """Cross-entropy (erc) or L1 (msa), the mean over the batch."""
+        truth = torch.from_numpy(self.collators[split].split.labels[batch.index.numpy()])
+        if self.spec.labels:
+            return F.cross_entropy(outputs, truth.long())
+        return (outputs[:, 0] - truth.float()).abs().mean()
+
+    def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> float:
+        self.model.train()
+        collator = self.collators["train"]
+        collator.noise = Noise(self.noise, self.seed, epoch)
+        tokens, frames = collator.lengths()
+        total = 0.0
+        batches = global_batches(tokens[self.chosen], frames[self.chosen], BATCH_SIZE, self.seed, epoch)
+        with self.reporter.bar(f"epoch {epoch + 1}", len(self.chosen)) as advance:
+            for positions in batches:
+                batch = collator([int(self.chosen[place]) for place in positions])
+                loss = self._loss(batch, self.model(batch), "train")
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                total += loss.item() * len(positions)
+                advance(len(positions))
+        return total / len(self.chosen)
+
+    def _validate(self) -> tuple[dict[str, Any], float]:
+        scores, truth = self._scores("valid"), self.collators["valid"].split.labels
+        if self.spec.labels:
+            loss = float(-np.log(scores[np.arange(len(truth)), truth.astype(np.int64)].clip(1e-12)).mean())
+        else:
+            loss = float(np.abs(scores - truth).mean())
+        return metrics_of(self.spec)(truth, answer(scores)), loss
+
+    @torch.no_grad()
+    def _scores(self, split: str) -> np.ndarray:
+        """Class probabilities (N, C), or intensities (N,) clipped to the range."""
+        self.model.eval()
+        collator = self.collators[split]
+        starts = range(0, len(collator.split), BATCH_SIZE)
+        batches = [list(range(start, min(start + BATCH_SIZE, len(collator.split)))) for start in starts]
+        outputs = torch.cat([self.model(collator(positions)) for positions in batches])
+        if self.spec.range is None:
+            return outputs.softmax(dim=1).double().numpy()
+        return outputs[:, 0].double().numpy().clip(*self.spec.range)
+
+
+def _write(
+    name: str,
+    spec: DatasetSpec,
+    cache: Cache,
+    seed: int,
+    limit_train: int | None,
+    output: Path,
+    outcome: dict[str, Any],
+) -> dict[str, Any]:
+    """The run's folder; its report last."""
+    split, metric_fn = cache.split("test"), metrics_of(spec)
+    predictions = answer(outcome["scores"])
+    collapsed = collapsed_to(predictions.tolist())
+    named = (lambda value: (spec.labels or ())[int(value)]) if spec.labels else float
+    shuffled = outcome["shuffled"]
+    report = {
+        "dataset": spec.name,
+        "backbone": "none",
+        "adapter": name,
+        "recipe": "baseline",
+        "seed": seed,
+        "split": "test",
+        "samples": len(split),
+        "estimate": "argmax" if spec.labels else "direct",
+        "metrics": metric_fn(split.labels, predictions),
+        "integrity": None if shuffled is None else {"metrics": metric_fn(split.labels, answer(shuffled))},
+        "confidence": bootstrap(split.labels, predictions, metric_fn),
+        "collapsed_to": None if collapsed is None else named(collapsed),
+        "limit_train": limit_train,
+        "best_epoch": outcome["best_epoch"],
+        "strength": outcome.get("strength"),
+        "trainable_parameters": outcome.get("trainable_parameters", 0),
+        "train_seconds": outcome["train_seconds"],
+        "peak_memory_bytes": peak_memory(torch.device("cpu")),
+        "data_fingerprint": cache.info.fingerprint,
+        "versions": versions(),
+    }
+    lines = []
+    for place, sample in enumerate(split.ids):
+        shares = outcome["scores"][place].tolist() if spec.labels else []
+        scores = {label: round(share, 8) for label, share in zip(spec.labels or (), shares, strict=True)}
+        line = {"id": sample, "truth": named(split.labels[place]), "prediction": named(predictions[place])}
+        lines.append(json.dumps(line | {"scores": scores}, ensure_ascii=False) + "\n")
+    write_text(output / PREDICTIONS, "".join(lines))
+    write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in outcome["history"]))
+    described = spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)
+    write_text(output / "adapter.json", json.dumps({"dataset": described}, ensure_ascii=False, indent=1) + "\n")
+    write_text(output / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    return report

@@ -1,0 +1,34 @@
+"""`msekit baseline NAME --dataset D`: a model without an LLM, on the same cache, metrics and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def baseline_command(
+    name: Annotated[Literal["text-linear", "ef-lstm", "lf-lstm", "tfn", "lmf"], typer.Argument(help="Which model.")],
+    dataset: Annotated[str, typer.Option(help="Catalogue name, or a YAML describing your own.")],
+    source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
+    limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many samples.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>].")] = None,
+) -> None:
+    """Train and test a classical baseline; finished seeds are reused."""
+    from msekit.baselines.run import run_baseline
+    from msekit.cli.train import parse_seeds
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.evaluation.report import aggregate, collect, render_table
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    spec = resolve_dataset(dataset, source)
+    folder = (output or Path("runs") / f"{spec.name}-{name}").resolve()
+    for seed in parse_seeds(seeds):
+        place = folder / f"seed-{seed}"
+        run_baseline(name, spec, seed, place, epochs=epochs, limit_train=limit_train, reporter=reporter)
+        reporter.note(f"run folder: {place}")
+    render_table(aggregate(collect([folder])), reporter.console)

@@ -1,0 +1,106 @@
+"""`msekit reproduce TABLE`: plan the runs of a table of the paper, run what is missing, print ours beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from msekit.experiments.plan import Experiment
+    from msekit.reporter import Reporter
+
+
+def reproduce(
+    table: Annotated[Literal["table2", "table3", "table4", "table5"], typer.Argument(help="Table of the paper.")],
+    backbone: Annotated[list[str] | None, typer.Option(help="Backbones [the paper's].")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Data sets, names or YAMLs [the paper's].")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="paper or kit.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111,2222,3333,4444,5555",
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Output folder [runs/<table>].")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show the runs and their cost, run nothing.")] = False,
+    only_report: Annotated[bool, typer.Option("--report", help="Show what is finished, run nothing.")] = False,
+    fmt: Annotated[
+        Literal["table", "markdown", "json"], typer.Option("--format", help="markdown and json go to stdout.")
+    ] = "table",
+) -> None:
+    """Make a table of the paper: ours beside its numbers. The same command goes on where it stopped."""
+    from msekit.cli.train import plan_runs
+    from msekit.experiments.plan import experiments, run_missing
+    from msekit.experiments.table import draw, markdown, reproduced
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    folder = (output or Path("runs") / table).resolve()
+    found = experiments(table, backbone or [], dataset or [])
+    if source is not None and len({each.dataset for each in found}) > 1:
+        raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
+    for each in found:
+        place = folder / f"{Path(each.dataset).stem}-{Path(each.backbone).name}-{each.key}"
+        given: dict[str, Any] = {
+            "backbone": each.backbone,
+            "dataset": each.dataset,
+            "source": source and source.resolve(),
+            "recipe": recipe,
+            "output": place,
+            "adapter": dict(each.adapter),
+            "optim": {"epochs": epochs},
+            "data": {"limit_train": limit_train},
+        }
+        each.runs, _ = plan_runs(given, None, seeds, overrides or [])
+    if not only_report:
+        _show_cost(found, reporter)
+    if dry_run:
+        return
+    if not only_report:
+        try:
+            run_missing(found, reporter)
+        except KeyboardInterrupt:
+            reporter.note("stopped; continue with the same command")
+            raise typer.Exit(130) from None
+    document = reproduced(table, found)
+    if fmt == "json":
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    elif fmt == "markdown":
+        typer.echo(markdown(document), nl=False)
+    else:
+        draw(document, reporter.console)
+
+
+def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
+    """The runs, those that are left, and what they take at most."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from msekit.data.cache import prepare
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.experiments.plan import cost
+
+    sizes: dict[str, int] = {}
+
+    def samples(run: Any) -> int:
+        if run.dataset not in sizes:
+            spec = resolve_dataset(run.dataset, run.source)
+            known = spec.split_sizes[0] if spec.split_sizes else None
+            sizes[run.dataset] = known or prepare(spec).info.splits["train"].samples
+        return min(sizes[run.dataset], run.data.limit_train or sizes[run.dataset])
+
+    lines = cost(found, samples)
+    table = Table("row", "data set", "backbone", "finished", "samples left, at most", "hours left, at most")
+    for line in lines:
+        hours = "unknown before a first run" if line["hours"] is None else f"{line['hours']:.1f}"
+        done = f"{line['finished']} of {line['runs']}"
+        cells = (line["row"], Path(line["dataset"]).stem, line["backbone"], done, f"{line['samples']:,}", hours)
+        table.add_row(*map(escape, cells))
+    reporter.console.print(table)
+    known = [line["hours"] for line in lines if line["hours"] is not None]
+    if len(known) == len(lines):
+        reporter.note(f"{sum(known):.1f} hours left at the speed of the finished runs, if no run stops early")

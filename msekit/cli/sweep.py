@@ -1,0 +1,40 @@
+"""`msekit sweep GRID.yaml`: independent runs of a grid of settings, over the devices that are here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sweep_command(
+    grid: Annotated[Path, typer.Argument(help="YAML with `output:`, `base:` (shared) and `grid:` (a list each).")],
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time [one per GPU; one where there is none].")
+    ] = None,
+    only: Annotated[int | None, typer.Option(min=0, help="Run the grid's Nth run alone (array jobs).")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Write a SLURM array script to stdout and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs and stop.")] = False,
+) -> None:
+    """Train every combination of a grid; finished runs are reused, failed ones retried once and kept."""
+    from msekit.errors import MsekitError
+    from msekit.sweep import read_grid, run_sweep, slurm_array
+    from msekit.sweep_table import Display
+
+    output, jobs = read_grid(grid)
+    if slurm:
+        typer.echo(slurm_array(grid, jobs, output), nl=False)
+        return
+    if only is not None:
+        if only >= len(jobs):
+            raise MsekitError(f"--only {only}: the grid has {len(jobs)} runs, counted from 0", where=grid)
+        jobs = [jobs[only]]
+    with Display() as display:
+        if dry_run:
+            display.show(jobs)
+            return
+        found = run_sweep(output if only is None else None, jobs, processes, display.show)
+    display.summary(found)
+    if any(run["state"] != "finished" for run in found["runs"]):
+        raise typer.Exit(1)

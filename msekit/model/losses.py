@@ -1,0 +1,82 @@
+"""Losses beside the paper's, each off by default: they look at the scores of all labels, not at the true one alone.
+
+L_task, the paper's, is the cross-entropy of the true label's tokens. Beside it:
+
+- `class-balanced` (erc): weighed by the inverse of the class's share of the train split, 1 on average over it.
+- `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each raised by tau times its log share.
+- `expected` (msa): plus so many times the L1 distance between the mean of the label distribution and the truth.
+
+Shapes: B batch, E edges of the label trie, K labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from msekit.config import LossConfig
+from msekit.errors import MsekitError
+from msekit.model.labels import LabelSpace
+
+
+class Objective(nn.Module):
+    """The loss of a batch from its edges' log-probabilities.
+
+    Args:
+        config: Which loss.
+        labels: The label space.
+        train_labels: (N,) position of every training sample's label.
+
+    Raises:
+        MsekitError: A loss that the task has no meaning for.
+    """
+
+    paths: Tensor
+    """(K, E) see Trie."""
+    values: Tensor
+    """(K,) intensities of the labels."""
+    shares: Tensor
+    """(K,) of the training samples; a label without any counts as one sample."""
+
+    def __init__(self, config: LossConfig, labels: LabelSpace, train_labels: np.ndarray) -> None:
+        super().__init__()
+        if config.balance != "none" and labels.task == "msa":
+            raise MsekitError(
+                f"loss.balance {config.balance} is for emotions", fix="Use loss.expected for intensities."
+            )
+        if config.expected and labels.task == "erc":
+            raise MsekitError("loss.expected is for intensities", fix="Use loss.balance for emotions.")
+        self.config = config
+        counts = np.bincount(train_labels, minlength=len(labels)).clip(min=1)
+        self.register_buffer("paths", torch.from_numpy(labels.trie.paths), persistent=False)
+        self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(counts / counts.sum()).float(), persistent=False)
+
+    def forward(self, edges_BE: Tensor, label_B: Tensor, weight_B: Tensor) -> Tensor:
+        """Summed over the samples that count (scalar).
+
+        Args:
+            edges_BE: Log-probability of each edge's token.
+            label_B: Position of the true label.
+            weight_B: 0 for a sample that must not count.
+        """
+        scores_BK = edges_BE @ self.paths.T
+        if self.config.balance == "logit-adjusted":
+            raised_BK = scores_BK + self.config.tau * self.shares.log()
+            losses_B = nn.functional.cross_entropy(raised_BK, label_B, reduction="none")
+        else:
+            losses_B = -scores_BK.gather(1, label_B[:, None]).squeeze(1)
+        if self.config.balance == "class-balanced":
+            losses_B = losses_B / (self.shares * (self.shares > 0).sum())[label_B]
+        if self.config.expected:
+            mean_B = scores_BK.softmax(dim=1) @ self.values
+            losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()
+        return (losses_B * weight_B).sum()
+
+
+def objective_for(config: LossConfig, labels: LabelSpace, train_labels: np.ndarray) -> Objective | None:
+    """The loss that settings ask for; None for the paper's, which needs one label's scores alone."""
+    if config.balance == "none" and not config.expected:
+        return None
+    return Objective(config, labels, train_labels)

@@ -1,0 +1,163 @@
+"""How gradients become a step: plainly (one process, or DDP), or through DeepSpeed ZeRO. The loop sees one interface.
+
+The adapter alone is handed to either: the frozen backbone is no submodule of `MSEModel`, so no frozen weight is
+synchronised, written or given optimiser state. ZeRO-3 shards the backbone besides (`zero.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from msekit.config import OptimConfig
+from msekit.data.batch import Batch
+from msekit.model.mse_model import MSEModel
+from msekit.training.optim import optimizer_for
+from msekit.training.zero import Zero, quiet_deepspeed
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's running averages: what a resumed run needs beside the parameters and the number of steps."""
+
+
+class Engine(Protocol):
+    """What the loop trains with."""
+
+    def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
+        """Add a part's gradient.
+
+        Args:
+            batch: One process's part of the global batch.
+            share: What the part's summed loss is multiplied with: 1 / samples of the global batch.
+            last: Whether it is the process's last part, after which gradients travel.
+
+        Returns:
+            This part's contribution to the global mean loss times the number of processes (scalar).
+        """
+
+    def step(self, rate: float) -> float:
+        """Clip, take an optimiser step at a learning rate, forget the gradients.
+
+        Returns:
+            The gradient's norm; where it is not finite, no step was taken.
+        """
+
+    def moments(self) -> dict[str, Tensor]:
+        """AdamW's state as `{key}.{parameter}`, whole; every process must ask, empty before the first step."""
+
+    def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """Go back to a saved state."""
+
+
+def engine_for(model: MSEModel, accelerator: Any, config: OptimConfig, zero: Zero | None) -> Engine:
+    """The engine that the launch configuration asks for."""
+    return PlainEngine(model, accelerator, config) if zero is None else ZeroEngine(model, accelerator, config, zero)
+
+
+class PlainEngine:
+    """AdamW on whole gradients, averaged by DDP where there are several processes."""
+
+    def __init__(self, model: MSEModel, accelerator: Any, config: OptimConfig) -> None:
+        self.adapter, self.accelerator, self.config = model.adapter, accelerator, config
+        self.optimizer = optimizer_for(model.adapter, config)
+        self.model = accelerator.prepare(model)
+
+    def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
+        """See `Engine`."""
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            # gradients are averaged over processes, so each takes its share of the global mean times their number
+            loss = self.model(batch) * share * self.accelerator.num_processes
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def step(self, rate: float) -> float:
+        """See `Engine`."""
+        norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf).item()
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def moments(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        states = self.optimizer.state
+        return {
+            f"{key}.{name}": tensor
+            for name, parameter in self.adapter.named_parameters()
+            for key, tensor in states.get(parameter, {}).items()
+        }
+
+    def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """See `Engine`."""
+        self.adapter.load_state_dict(adapter)
+        for name, parameter in self.adapter.named_parameters():
+            parts = {key: moments[f"{key}.{name}"] for key in ("step", *MOMENTS) if f"{key}.{name}" in moments}
+            if parts:  # a parameter that no gradient ever reached has none
+                moved = {key: parts[key].to(parameter.device, copy=True) for key in MOMENTS}
+                self.optimizer.state[parameter] = {"step": parts["step"].clone(), **moved}
+
+
+class ZeroEngine:
+    """AdamW whose state (ZeRO-1) and gradients (ZeRO-2, ZeRO-3) are spread over the processes by DeepSpeed."""
+
+    def __init__(self, model: MSEModel, accelerator: Any, config: OptimConfig, zero: Zero) -> None:
+        import deepspeed
+
+        quiet_deepspeed()
+        self.adapter, self.accelerator = model.adapter, accelerator
+        self.base = optimizer_for(model.adapter, config)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=self.base, config=zero.adapter_settings(config.clip_norm)
+        )
+
+    def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
+        """See `Engine`."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        loss = self.engine(batch) * share * self.accelerator.num_processes
+        self.engine.backward(loss)
+        return loss.detach()
+
+    def step(self, rate: float) -> float:
+        """See `Engine`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def moments(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        states = list(self.base.state.values())
+        if not states:
+            return {}
+        found = {}
+        for name, parameter in self.adapter.named_parameters():
+            found[f"step.{name}"] = states[0]["step"].clone()
+            for key in MOMENTS:
+                found[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key)
+        return found
+
+    def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """See `Engine`."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        self.adapter.load_state_dict(adapter)
+        self.optimizer.refresh_fp32_params()
+        if not moments:
+            return
+        steps = next(tensor for name, tensor in moments.items() if name.startswith("step."))
+        for group in self.base.param_groups:
+            for flat in group["params"]:  # this process's partition, laid out by DeepSpeed; empty until a first step
+                zeros = {key: torch.zeros_like(flat.data) for key in MOMENTS}
+                self.base.state[flat] = {"step": steps.clone(), **zeros}
+        self.optimizer._lazy_init_hp_params_optimizer_state()  # no public way to link the state to the parameters
+        for name, parameter in self.adapter.named_parameters():
+            for key in MOMENTS:
+                value = moments.get(f"{key}.{name}", torch.zeros_like(parameter))
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)

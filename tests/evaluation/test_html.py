@@ -1,0 +1,102 @@
+"""The HTML report of real runs: whole, self-contained, every figure there; and what is taken away from a run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from msekit.cli.main import app
+from msekit.config import resolve
+from msekit.evaluation.html import html_report
+from msekit.evaluation.robustness import robustness
+from msekit.evaluation.sensitivity import sensitivity
+from msekit.reporter import Reporter
+from msekit.training.loop import train
+
+QUIET = Reporter(quiet=True)
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and whether every opened tag is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module", params=["synthetic-erc", "synthetic-msa"])
+def runs(request, tmp_path_factory) -> Path:
+    """One seed of a short run, tested also with modalities withheld."""
+    folder = tmp_path_factory.mktemp(request.param)
+    given = {"backbone": "tiny-llama", "dataset": request.param, "output": folder / "seed-1", "seed": 1}
+    given |= {"data": {"limit_train": 32}, "optim": {"epochs": 2}, "evaluation": {"bootstrap": 5}}
+    train(resolve(given, task=request.param[-3:]), reporter=QUIET)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_page_is_whole_and_self_contained(runs: Path):
+    found = robustness(runs, reporter=QUIET)
+    assert set(found["metrics"]) == {"all there", "without audio", "without vision", "neither"}
+    report = json.loads((runs / "seed-1" / "report.json").read_text())
+    assert found["metrics"]["all there"] == report["metrics"]
+    assert found["metrics"]["neither"] != report["metrics"]
+    text = html_report([runs])
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    common = {"loss by epoch", "reliability", "robustness to missing modalities"}
+    own = {"validation mae by epoch", "true and predicted intensity"}
+    if "erc" in runs.name:
+        own = {"validation wf1 by epoch", "confusion matrix", "F1 by class"}
+    assert {attributes["alt"] for attributes in images} == common | own
+    for attributes in images:
+        svg = base64.b64decode(attributes["src"].removeprefix("data:image/svg+xml;base64,"))
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert len(svg) > 2000
+    assert not re.search(r"(src|href)=\"(?!data:)", text), "nothing is loaded from elsewhere"
+    assert not any(tag == "script" for tag, _ in page.tags)
+    for expected in (report["data_fingerprint"], "validation", "shuffled", "viewport", "evaluation:"):
+        assert expected in text
+
+
+@pytest.mark.slow
+def test_other_wordings_ask_for_the_same_answers(runs: Path):
+    report = json.loads((runs / "seed-1" / "report.json").read_text())
+    found = sensitivity(runs, orders=2, reporter=QUIET)
+    assert found["metrics"]["as trained"] == report["metrics"]
+    prompts = found["prompts"]
+    assert len(set(prompts.values())) == len(prompts) >= 4
+    if "erc" in runs.name:
+        assert {name for name in prompts if name.startswith("order")} == {"order 1", "order 2"}
+        for prompt in prompts.values():
+            assert all(f"{number} {label}" in prompt for number, label in enumerate(("calm", "glad", "sad", "angry")))
+    name = "wf1" if "erc" in runs.name else "mae"
+    values = [metrics[name] for metrics in found["metrics"].values()]
+    assert found["spread"][name]["max"] == max(values) > min(values) == found["spread"][name]["min"]
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_file(runs: Path, tmp_path: Path):
+    target = tmp_path / "new" / "report.html"
+    done = CliRunner().invoke(app, ["report", str(runs), "--format", "html", "--output", str(target)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert target.read_text().startswith("<!DOCTYPE html>")

@@ -1,0 +1,160 @@
+"""`msekit reproduce`: what it plans, what it reads, and a whole table on the tiny backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from msekit.cli.main import app
+from msekit.config import dump, resolve
+from msekit.errors import MsekitError
+from msekit.experiments.plan import cost, experiments
+from msekit.experiments.table import differences, lines_of, markdown, reproduced
+
+
+def planned(table: str, folder: Path, backbone: str, dataset: str, seeds=(1111, 2222), **given):
+    found = experiments(table, [backbone], [dataset])
+    for each in found:
+        settings = given | {"backbone": backbone, "dataset": dataset, "adapter": each.adapter}
+        each.runs = [
+            resolve(settings | {"seed": seed, "output": folder / each.key / f"seed-{seed}"}, task="erc")
+            for seed in seeds
+        ]
+    return found
+
+
+def finish(each, values: list[float], shuffled: float = 0.3):
+    """Reports as `train` leaves them, with these accuracies."""
+    for run, value in zip(each.runs, values, strict=False):
+        run.output.mkdir(parents=True)
+        report = {
+            "dataset": Path(run.dataset).stem,
+            "backbone": run.backbone,
+            "adapter": run.adapter.name,
+            "ablate": run.adapter.ablate,
+            "recipe": run.recipe,
+            "estimate": "greedy",
+            "split": "test",
+            "seed": run.seed,
+            "metrics": {"acc": value, "wf1": value - 0.01},
+            "integrity": {"metrics": {"acc": shuffled, "wf1": shuffled}},
+            "trainable_parameters": 100,
+            "train_samples_per_s": 50.0,
+        }
+        (run.output / "report.json").write_text(json.dumps(report))
+        (run.output / "config.yaml").write_text(dump(run))
+
+
+@pytest.mark.parametrize(("table", "rows"), [("table2", 6), ("table3", 6), ("table4", 14), ("table5", 6)])
+def test_the_papers_own_plan(table, rows):
+    found = experiments(table, [], [])
+    assert len(found) == rows
+    assert len({(each.key, each.backbone, each.dataset) for each in found}) == rows
+
+
+def test_every_row_is_a_row_of_the_paper():
+    from msekit.experiments.plan import TABLES
+
+    for table, original in TABLES.items():
+        assert {each.row for each in experiments(table, [], [])} <= {row.model for row in original.rows}
+
+
+def test_a_set_of_the_other_task_is_refused():
+    with pytest.raises(MsekitError, match="table3"):
+        experiments("table2", ["tiny-llama"], ["synthetic-erc"])
+
+
+def test_mistakes_are_told_before_anything_runs():
+    runner = CliRunner()
+    for arguments, said in (
+        (["reproduce", "table2", "--source", "."], "one data set"),
+        (["evaluate", "run", "--calibrate", "--shuffle"], "--shuffle does not go with --calibrate"),
+    ):
+        done = runner.invoke(app, arguments)
+        assert isinstance(done.exception, MsekitError)
+        assert said in str(done.exception)
+
+
+def test_ours_stands_beside_the_papers_own_cell(tmp_path):
+    found = planned("table4", tmp_path, "chatglm3-6b", "meld")
+    for each in found:
+        finish(each, [0.60, 0.62] if each.key == "no-msf" else [0.65, 0.67])
+    document = reproduced("table4", found)
+    row = next(row for row in document["rows"] if row["key"] == "no-msf")
+    acc = row["metrics"]["acc"]
+    assert acc["mean"] == pytest.approx(0.61)
+    assert acc["paper"] == pytest.approx(0.6272)
+    assert acc["difference"] == pytest.approx(-0.0172)
+    assert acc["change"] == pytest.approx(-0.05)
+    assert acc["shuffled"] == pytest.approx(0.3)
+    text = markdown(document)
+    assert "| w/o MSF | 100 | 2 | 61.00 ± 1.41 | 30.00 | -5.00 | 62.72 | -1.72 |" in text
+    assert "2 seeds of the paper's 5" in text
+    assert "66.24 (+0.01)" in text, "the paper's own table stands below"
+
+
+def test_another_backbone_is_not_measured_against_chatglm(tmp_path):
+    found = planned("table4", tmp_path, "tiny-llama", "meld")
+    for each in found:
+        finish(each, [0.5, 0.5])
+    document = reproduced("table4", found)
+    assert all(cell["paper"] is None for row in document["rows"] for cell in row["metrics"].values())
+    ((_, headings, _),) = lines_of(document)
+    assert "acc against full" in headings
+    assert "acc paper" not in headings
+
+
+def test_rows_without_a_finished_run_stay_empty(tmp_path):
+    found = planned("table5", tmp_path, "chatglm3-6b", "meld")
+    finish(found[0], [0.6])
+    document = reproduced("table5", found)
+    assert [row["seeds"] for row in document["rows"]] == [[1111], [], []]
+    assert document["rows"][0]["metrics"]["acc"]["change"] is None
+    ((_, _, body),) = lines_of(document)
+    assert body[1][2:] == ["0", "", "", "", "", *[""] * (len(body[1]) - 7)]
+
+
+def test_what_differs_from_the_paper_is_named(tmp_path):
+    found = planned("table5", tmp_path, "llama2-7b", "meld", seeds=(1, 2, 3, 4, 5), optim={"epochs": 3})
+    for each in found:
+        finish(each, [0.6] * 5)
+    assert differences(found) == ["optim.epochs 3 (recipe paper: 30)"]
+    other = planned("table5", tmp_path / "kit", "tiny-llama", "synthetic-erc")
+    lines = differences(other)
+    assert "recipe kit" in lines
+    assert any("optim.eps 1e-08 (recipe paper: 0.0001)" in line for line in lines)
+    assert any("tiny-llama" in line for line in lines)
+    assert lines[-1] == "0 seeds of the paper's 5"
+
+
+def test_the_cost_falls_as_runs_finish(tmp_path):
+    found = planned("table5", tmp_path, "tiny-llama", "synthetic-erc", optim={"epochs": 4})
+    assert [line["hours"] for line in cost(found, lambda run: 900)] == [None] * 3
+    finish(found[0], [0.5])
+    lines = cost(found, lambda run: 900)
+    assert [line["samples"] for line in lines] == [3600, 7200, 7200]
+    assert lines[1]["hours"] == pytest.approx(7200 / 50 / 3600)
+
+
+@pytest.mark.slow
+def test_a_whole_table_runs_and_is_not_run_again(tmp_path):
+    arguments = ["reproduce", "table5", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--seeds", "7"]
+    arguments += ["--limit-train", "16", "--epochs", "1", "--output", str(tmp_path), "--set", "evaluation.bootstrap=0"]
+    planned = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert not list(tmp_path.iterdir())
+    done = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert [row["key"] for row in document["rows"]] == ["mag", "chfn", "mse"]
+    assert all(row["seeds"] == [7] and row["metrics"]["acc"]["mean"] > 0 for row in document["rows"])
+    reports = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("report.json")}
+    again = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert json.loads(again.stdout) == document
+    assert reports == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("report.json")}
+    other = CliRunner().invoke(app, [*arguments, "--set", "optim.lr=1e-5"])
+    assert isinstance(other.exception, MsekitError)
+    assert "other settings" in str(other.exception)
