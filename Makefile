@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # the release whose CPU wheel some indexes carry; a CUDA machine gets its usual build of the same release
 TORCH ?= torch==2.13.0
+# two tests at a time; a file's tests stay together, for they share what they trained
+PYTEST ?= -n 2 --dist loadscope
 
 .PHONY: setup train test fast lint clean
 
@@ -20,11 +22,11 @@ train: setup
 	$(BIN)/msekit train --config quickstart --resume
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 # without what takes more than a few seconds or several processes
 fast: setup
-	$(BIN)/python -m pytest -m "not slow and not multiprocess"
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def text_width(backbone: str) -> int:
         return _config_width(path / "config.json")
     if backbone.count("/") != 1 or path.suffix == ".json" or backbone.startswith((".", "/", "~")):
         raise MsekitError(
-            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or a hub id works too."
+            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or hub id works too."
         )
     return _config_width(_cached_config(backbone))
 

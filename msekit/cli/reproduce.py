@@ -88,7 +88,7 @@ def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
 
     def samples(run: Any) -> int:
         if run.dataset not in sizes:
-            spec = resolve_dataset(run.dataset, run.source)
+            spec = resolve_dataset(run.dataset, run.source, run.description.model_dump())
             known = spec.split_sizes[0] if spec.split_sizes else None
             sizes[run.dataset] = known or prepare(spec).info.splits["train"].samples
         return min(sizes[run.dataset], run.data.limit_train or sizes[run.dataset])

@@ -95,7 +95,7 @@ def plan_run(config: RunConfig) -> Plan:
         MsekitError: The backbone's configuration is not at hand or cannot be understood; no such data set.
     """
     profile = read_profile(config.profile or default_profile())
-    spec = resolve_dataset(config.dataset, config.source)
+    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
     work, assumed = workload(config, spec, shape, encode)

@@ -11,7 +11,8 @@ from torch import Tensor
 from msekit.adapters.interface import Adapter
 from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, default_dtype, load_backbone
+from msekit.backbones.load import Backbone, architecture_of, default_dtype, load_backbone
+from msekit.backbones.locate import checkpoint_folder
 from msekit.config import BackboneConfig, RunConfig
 from msekit.data.batch import Collator, Noise
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
@@ -153,6 +154,7 @@ def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
     """Whether to use gradient checkpointing: as the settings say, or where the plan needs it."""
     if config.model.checkpointing != "auto":
         return config.model.checkpointing == "on"
+    architecture_of(checkpoint_folder(config.backbone))  # at hand and loadable, before anything is planned for it
     plan = plan_run(config)
     if plan.checkpointing:
         reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")

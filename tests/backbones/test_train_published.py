@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from typer.testing import CliRunner
 
 from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 
@@ -70,3 +72,14 @@ def test_a_long_text_is_cut_and_counted(published, tmp_path: Path):
         assert "texts are longer than" in result.stderr
         lines = (tmp_path / kind / "seed-1111" / "predictions-test.jsonl").read_text().splitlines()
         assert len(lines) == len(rows)
+
+
+def test_a_backbone_of_the_hub_is_fetched_then_planned_then_trained(
+    hub: HubServer, own_cache: Path, tmp_path: Path
+) -> None:
+    folder = tiny_llama_folder()
+    hub.add("someone/tiny", {path.name: path.read_bytes() for path in folder.iterdir()})
+    arguments = ["train", "--backbone", "someone/tiny", "--dataset", "synthetic-erc", "--limit-train", "16"]
+    options = ["--epochs", "1", "--output", str(tmp_path / "run"), "--set", "evaluation.bootstrap=0"]
+    done = CliRunner().invoke(app, [*arguments, *options])
+    assert done.exit_code == 0, (done.output, done.exception)
