@@ -13,7 +13,8 @@ import pytest
 
 from msekit.adapters.sizes import linear, lstm, modality_encoder, mse_parameter_count
 from msekit.backbones.catalogue import BACKBONES
-from msekit.cli.count_params import count_params, described, text_width
+from msekit.backbones.shape import text_width
+from msekit.cli.count_params import count_params, described
 from msekit.errors import MsekitError
 
 DATA = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

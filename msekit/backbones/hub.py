@@ -1,15 +1,20 @@
 """Checkpoints from the hub: what is cached is used without touching the network, the rest is downloaded.
 
-Only configuration, tokenizer and weight files are fetched, never code. A broken connection is taken up again in the
-middle of a file; a download that was stopped goes on with the files that are not complete.
+Only configuration, tokenizer and weight files are fetched, never code. They are kept in huggingface_hub's cache, where
+other programs find them; a download that was interrupted goes on where it stopped, in the middle of a file too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
+
+from filelock import FileLock
 
 from msekit.backbones.shards import weight_files
 from msekit.errors import MsekitError
+from msekit.hub import HubRepo, download, explained, listing
 
 _SMALL = ["*.json", "*.model", "*.txt", "*.tiktoken"]
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -47,40 +52,40 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
         MsekitError: No such model, a gated one without a token, or a hub that cannot be reached.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
     if cached := cached_folder(repo, revision):
         return cached
-    try:
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*_SMALL, weights]))
-            if list(folder.glob(weights)):
-                break
-    except GatedRepoError as error:
-        raise MsekitError(
-            "the model is gated: its licence must be accepted first",
-            where=repo,
-            fix="Accept it on the model's hub page, then run `hf auth login` or set HF_TOKEN, and try again; "
-            "or give the folder of a downloaded checkpoint.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise MsekitError(f"the model has no revision '{revision}'", where=repo) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise MsekitError(
-            "no such model on the hub (or a private one)", where=repo, fix="`msekit backbone list` shows known names."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise MsekitError(
-            "the model is neither in the local cache nor reachable on the hub",
-            where=repo,
-            fix="Check the network, or give the folder of a downloaded checkpoint.",
-        ) from error
+    wanted = HubRepo(repo, "model", revision)
+    give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
+    with explained(wanted, "the model", give):
+        commit, found = listing(wanted)
+        names = _needed(found)
+        cache = _cache_folder(repo)
+        for file in sorted((found[name] for name in names), key=lambda file: file.size):
+            blob = cache / "blobs" / file.digest
+            lock = cache.parent / ".locks" / cache.name / f"{file.digest}.lock"  # huggingface_hub's own
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                if not blob.exists():
+                    download(wanted, commit, file, blob.with_name(f"{file.digest}.partial"), blob)
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))  # all is there: it links
     weight_files(folder)
     return folder
+
+
+def _needed(paths: Iterable[str]) -> list[str]:
+    """The files of a repository that a checkpoint consists of; safetensors where it has both kinds of weights."""
+    paths = [path for path in paths if "/" not in path]
+    chosen = [path for path in paths if any(fnmatch(path, pattern) for pattern in _SMALL)]
+    for pattern in _WEIGHTS:
+        if weights := [path for path in paths if fnmatch(path, pattern)]:
+            return sorted({*chosen, *weights})
+    return chosen
+
+
+def _cache_folder(repo: str) -> Path:
+    """Where huggingface_hub keeps a model."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msekit.backbones.catalogue import BACKBONES, Architecture
+from msekit.backbones.catalogue import BACKBONES, Architecture, canonical_name
 from msekit.errors import MsekitError, nearest
+
+WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
+"""Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def shape_of(backbone: str) -> Shape:
     Raises:
         MsekitError: No such backbone is at hand, or its configuration cannot be understood.
     """
-    if backbone in BACKBONES:
-        return decoder_shape(BACKBONES[backbone].architecture)
+    name = canonical_name(backbone)
+    if name in BACKBONES:
+        return decoder_shape(BACKBONES[name].architecture)
     config = _config_file(backbone)
     try:
         raw = json.loads(config.read_text(encoding="utf-8"))
@@ -62,6 +66,32 @@ def shape_of(backbone: str) -> Shape:
         return _built_shape(config.parent)
     shape = decoder_shape(architecture)
     return Shape(shape.architecture, shape.linears, shape.others, config.parent)
+
+
+def text_width(backbone: str) -> int:
+    """Width of a backbone's embeddings, from the catalogue or from its configuration file; nothing is downloaded.
+
+    Args:
+        backbone: Catalogue name, folder with a config.json, path of one, or a hub id in the local cache.
+
+    Raises:
+        MsekitError: No such backbone is at hand, or its configuration does not say the width.
+    """
+    name = canonical_name(backbone)
+    if name in BACKBONES:
+        return BACKBONES[name].hidden_size
+    path = _config_file(backbone)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
+    top = config if isinstance(config, dict) else {}
+    inner = top.get("text_config")
+    for part in (top, inner if isinstance(inner, dict) else {}):
+        for key in WIDTH_KEYS:
+            if isinstance(part.get(key), int) and part[key] > 0:
+                return int(part[key])
+    raise MsekitError(f"the backbone's configuration has none of {', '.join(WIDTH_KEYS)}", where=path)
 
 
 def decoder_shape(architecture: Architecture) -> Shape:
@@ -147,21 +177,28 @@ def _built_shape(folder: Path) -> Shape:
 
 
 def _config_file(backbone: str) -> Path:
+    """The configuration in a folder, by its own path, or of a hub model that was downloaded before."""
     path = Path(backbone)
+    if path.is_file():
+        return path
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise MsekitError("the backbone's folder has no config.json", where=path)
         return path / "config.json"
-    if backbone.count("/") != 1 or backbone.startswith((".", "/", "~")):
+    if backbone.count("/") != 1 or path.suffix == ".json" or backbone.startswith((".", "/", "~")):
         raise MsekitError(
             f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or hub id works too."
         )
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(backbone, "config.json")
+    try:
+        cached = try_to_load_from_cache(backbone, "config.json")
+    except HFValidationError as error:
+        raise MsekitError(f"'{backbone}' is neither a folder nor a hub id", fix=str(error)) from error
     if not isinstance(cached, str):
         raise MsekitError(
-            f"'{backbone}' is not in the local Hugging Face cache, and a plan downloads nothing",
+            f"'{backbone}' is not in the local Hugging Face cache, and this command downloads nothing",
             fix=f"Run `hf download {backbone} config.json`, or give a folder.",
         )
     return Path(cached)

@@ -81,7 +81,7 @@ def tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
     except pickle.UnpicklingError as error:
         raise MsekitError("the weight file holds other things than tensors, or is damaged", where=file) from error
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, AttributeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
         raise MsekitError(f"the weight file is truncated or damaged: {first}", where=file, fix=_AGAIN) from error
 
 

@@ -50,7 +50,7 @@ def info_command(name: Name, fmt: Format = "table") -> None:
 
 @app.command("fetch")
 def fetch_command(name: Name) -> None:
-    """Download a backbone (or build it); run again after an interruption, it goes on with the files still missing."""
+    """Download a backbone (or build it); run again after an interruption, it goes on where it stopped."""
     from msekit.backbones.load import checkpoint_folder
     from msekit.reporter import Reporter
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,9 +12,6 @@ from msekit.errors import MsekitError, nearest
 
 if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec
-
-WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
-"""Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
 
 
 def count_params(
@@ -31,6 +27,7 @@ def count_params(
     """Count an adapter's trainable parameters; without options, Table 1 of the paper beside its rounded figures."""
     from msekit import paper
     from msekit.adapters.sizes import ABLATIONS, ADAPTERS
+    from msekit.backbones.shape import text_width
 
     if adapter not in ADAPTERS:
         raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS))
@@ -77,65 +74,6 @@ def cell(
     if ablate is not None:
         return line | {"ablate": ablate, "paper": None}
     return line | {"paper": printed_parameters(backbone, spec.name, adapter)}
-
-
-def text_width(backbone: str) -> int:
-    """Width of a backbone's embeddings, from the catalogue or from its configuration file; nothing is downloaded.
-
-    Args:
-        backbone: Catalogue name, folder with a config.json, path of one, or a hub id in the local cache.
-
-    Raises:
-        MsekitError: No such backbone is at hand, or its configuration does not say the width.
-    """
-    from msekit.backbones.catalogue import BACKBONES
-
-    if backbone in BACKBONES:
-        return BACKBONES[backbone].hidden_size
-    path = Path(backbone)
-    if path.is_file():
-        return _config_width(path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise MsekitError("the backbone's folder has no config.json", where=path)
-        return _config_width(path / "config.json")
-    if backbone.count("/") != 1 or path.suffix == ".json" or backbone.startswith((".", "/", "~")):
-        raise MsekitError(
-            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or hub id works too."
-        )
-    return _config_width(_cached_config(backbone))
-
-
-def _cached_config(hub_id: str) -> Path:
-    """The config.json of a hub model that was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cached = try_to_load_from_cache(hub_id, "config.json")
-    except HFValidationError as error:
-        raise MsekitError(f"'{hub_id}' is neither a folder nor a hub id", fix=str(error)) from error
-    if not isinstance(cached, str):
-        raise MsekitError(
-            f"'{hub_id}' is not in the local Hugging Face cache, and count-params downloads nothing",
-            fix=f"Run `hf download {hub_id} config.json`, or give a folder.",
-        )
-    return Path(cached)
-
-
-def _config_width(path: Path) -> int:
-    """The embedding width that a config.json states, at the top or in its `text_config`."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
-    top = config if isinstance(config, dict) else {}
-    inner = top.get("text_config")
-    for part in (top, inner if isinstance(inner, dict) else {}):
-        for key in WIDTH_KEYS:
-            if isinstance(part.get(key), int) and part[key] > 0:
-                return int(part[key])
-    raise MsekitError(f"the backbone's configuration has none of {', '.join(WIDTH_KEYS)}", where=path)
 
 
 def described(dataset: str) -> tuple[DatasetSpec, int, int]:

@@ -22,7 +22,7 @@ from msekit.adapters.sizes import SCALES
 from msekit.backbones.catalogue import canonical_name
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.locate import checkpoint_folder
-from msekit.cli.count_params import text_width
+from msekit.backbones.shape import text_width
 from msekit.config import RunConfig, dump, validated
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.features import Preprocessor

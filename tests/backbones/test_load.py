@@ -87,7 +87,7 @@ def test_names_are_suggested():
 
 
 def test_a_hub_id_that_is_not_at_hand_offline():
-    with pytest.raises(MsekitError, match="neither in the local cache nor reachable"):
+    with pytest.raises(MsekitError, match="the hub is switched off by HF_HUB_OFFLINE"):
         checkpoint_folder("nobody/no-such-model")
 
 

@@ -1,0 +1,176 @@
+"""Files from the hub: listed with their checksums, downloaded, compared, put in place when they are whole.
+
+A download that was interrupted, even by a kill, goes on where it stopped: the unfinished file is named by the checksum
+of what it will be, and the rest is asked for by a Range request. (huggingface_hub's own downloads begin a file anew in
+another process.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from msekit.errors import MsekitError
+
+_SECONDS = 10.0  # to wait for the hub's list of files before it counts as unreachable
+_NOUNS = {"dataset": "data set", "model": "model"}
+
+
+@dataclass(frozen=True)
+class HubRepo:
+    """A repository at a revision."""
+
+    name: str
+    """`owner/name`."""
+    kind: Literal["dataset", "model"]
+    revision: str | None = None
+    """Commit, tag or branch; None for the main branch."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository."""
+
+    path: str
+    size: int
+    """Bytes."""
+    digest: str
+    """sha256 of a large file, git's blob id (sha1) of a small one; hexadecimal."""
+
+
+def listing(repo: HubRepo) -> tuple[str, dict[str, HubFile]]:
+    """The commit of a revision, and its files by their paths.
+
+    Raises:
+        MsekitError: The hub gives something else for a checksum. (Its own refusals: see `explained`.)
+    """
+    from huggingface_hub import HfApi
+
+    info: Any = HfApi().repo_info(
+        repo.name, revision=repo.revision, repo_type=repo.kind, timeout=_SECONDS, files_metadata=True
+    )
+    files = {}
+    for sibling in info.siblings or ():
+        lfs: Any = sibling.lfs
+        size = lfs.size if lfs else sibling.size
+        digest = str(lfs.sha256 if lfs else sibling.blob_id)
+        files[sibling.rfilename] = HubFile(sibling.rfilename, int(size or 0), digest)
+    for checksum in (str(info.sha), *(file.digest for file in files.values())):
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):  # they become names of files here
+            raise MsekitError(f"the hub gives '{checksum}' for a checksum", where=repo.name)
+    return str(info.sha), files
+
+
+def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: Path) -> None:
+    """Load one file, going on where an earlier try stopped; put in place only when its checksum is right.
+
+    Args:
+        repo: Where it is.
+        commit: Of the listing that it is from.
+        file: What to load.
+        partial: Where the unfinished file is kept; its name must follow from the checksum.
+        target: Where the whole one belongs, on the same disk.
+
+    Raises:
+        MsekitError: Too little space, or damaged content.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(repo.name, file.path, repo_type=repo.kind, revision=commit)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    started = partial.stat().st_size if partial.is_file() else 0
+    free = shutil.disk_usage(partial.parent).free
+    if free < file.size - started:
+        raise MsekitError(
+            f"{file.path} needs {(file.size - started) / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=partial.parent,
+            fix="Free some space, or keep the downloads on another disk: "
+            + ("set MSEKIT_CACHE." if repo.kind == "dataset" else "set HF_HOME."),
+        )
+    for kept in [started, 0] if started else [0]:  # what was kept may be damaged: then once more from the start
+        with partial.open("ab") as stream:
+            stream.truncate(kept if kept <= file.size else 0)
+            stream.seek(0, os.SEEK_END)
+            http_get(
+                url,
+                stream,
+                resume_size=stream.tell(),
+                headers=build_hf_headers(),
+                expected_size=file.size,
+                displayed_filename=file.path,
+            )
+        if is_whole(partial, file):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(target)
+            return
+    partial.unlink()
+    raise MsekitError(
+        f"{file.path} arrived damaged: its checksum is not {file.digest}", where=repo.name, fix="Try again."
+    )
+
+
+def is_whole(path: Path, file: HubFile) -> bool:
+    """Whether a file here has the size and the checksum of the repository's."""
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    large = len(file.digest) == 64
+    digest = hashlib.sha256() if large else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(4 << 20):
+            digest.update(block)
+    return digest.hexdigest() == file.digest
+
+
+@contextmanager
+def explained(repo: HubRepo, what: str, otherwise: str) -> Iterator[None]:
+    """huggingface_hub's errors as one line each.
+
+    Args:
+        repo: What is being downloaded.
+        what: The same in the user's words: "the model", "the features of 'mosei'".
+        otherwise: What to do without the hub: "Or give …".
+    """
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    noun = _NOUNS[repo.kind]
+    try:
+        yield
+    except GatedRepoError as error:
+        fix = f"Accept it on its hub page, then run `hf auth login` or set HF_TOKEN, and try again. {otherwise}"
+        raise MsekitError(f"{what}: gated, its licence must be accepted first", where=repo.name, fix=fix) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise MsekitError(f"no such {noun} on the hub, or a private one", where=repo.name, fix=otherwise) from error
+    except RevisionNotFoundError as error:
+        raise MsekitError(
+            f"no revision '{repo.revision}' of the {noun} on the hub", where=repo.name, fix=otherwise
+        ) from error
+    except OfflineModeIsEnabled as error:
+        reason = f"{what}: not on this machine, and the hub is switched off by HF_HUB_OFFLINE"
+        raise MsekitError(reason, where=repo.name, fix=otherwise) from error
+    except HfHubHTTPError as error:
+        reason = f"{error.response.status_code} {error.response.reason_phrase}".strip()
+        fix = f"Try again later: what has arrived is kept. {otherwise}"
+        raise MsekitError(f"{what}: the hub answers {reason}", where=repo.name, fix=fix) from error
+    except (HTTPError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        fix = f"The same command goes on where it stopped. {otherwise}"
+        raise MsekitError(
+            f"{what}: not on this machine, and the download failed: {reason}", where=repo.name, fix=fix
+        ) from error
