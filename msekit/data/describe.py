@@ -38,7 +38,8 @@ def show_verification(outcome: Verification, console: Console) -> None:
     for finding in outcome.findings:
         color = "red" if finding.severity == "error" else "yellow"
         count = f": {finding.samples} samples" if finding.samples > 1 else ""
-        rows = f" (row {', '.join(finding.rows)}{', …' if finding.samples > len(finding.rows) else ''})"
+        kind, more = "row " if finding.samples else "", ", …" if finding.samples > len(finding.rows) else ""
+        rows = f" ({kind}{', '.join(finding.rows)}{more})"
         text = f"{finding.split + ': ' if finding.split else ''}{finding.what}{count}{rows if finding.rows else ''}"
         console.print(f"[{color}]{finding.severity}:[/{color}] {escape(text)}", soft_wrap=True)
     console.print(f"verdict: {outcome.verdict}")

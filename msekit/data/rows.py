@@ -168,7 +168,8 @@ def label_of(spec: DatasetSpec, value: object, where: str, key: str) -> float:
     if spec.range is not None:
         low, high = spec.range
         if number is None or not math.isfinite(number):
-            raise MsekitError(f"label {reprlib.repr(value)} is not a finite number", where=where)
+            shown = reprlib.repr(value) if number is None else number
+            raise MsekitError(f"label {shown} is not a finite number", where=where)
         if not low - _RANGE_TOLERANCE <= number <= high + _RANGE_TOLERANCE:
             raise MsekitError(
                 f"label {number:g} is outside the range of '{spec.name}', {low:g} to {high:g}",

@@ -33,7 +33,7 @@ class Finding(BaseModel):
     samples: int = 0
     """Samples concerned; 0 where it concerns the split or the set."""
     rows: list[str] = []
-    """The first of them: row number and id."""
+    """The first of them: row number and id; where it concerns a whole split, the file or key at fault."""
 
 
 class ModalityCheck(BaseModel):
@@ -92,7 +92,9 @@ class Verification(BaseModel):
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             first = errors[0]
-            where = " ".join([f"{first.split} row", *first.rows[:1]]) if first.rows else first.split
+            where = next(iter(first.rows), first.split)
+            if first.samples:
+                where = f"{first.split} row {where}"
             raise MsekitError(f"data set '{self.name}' is unusable: {first.what}{more}", where=where)
 
 
@@ -122,7 +124,7 @@ def verify(spec: DatasetSpec, progress: Progress | None = None) -> Verification:
                 if progress is not None:
                     progress(split, number + 1)
         except MsekitError as error:
-            inspection.refuse(split, number + 1, error)
+            inspection.refuse(split, number + 1 or None, error)  # before the first row: the whole split is at fault
     return inspection.outcome()
 
 
@@ -154,10 +156,15 @@ class Inspection:
             if len(finding.rows) < _ROWS_NAMED:
                 finding.rows.append(row)
 
-    def refuse(self, split: str, number: int, error: MsekitError) -> None:
-        """A row that cannot be read."""
+    def refuse(self, split: str, number: int | None, error: MsekitError) -> None:
+        """A row that cannot be read, or, without a number, a split."""
         self.splits[split].unusable += 1
         place = str(error.where).removeprefix(str(self.spec.source)).lstrip("/, ") or Path(str(error.where)).name
+        if number is None:
+            finding = Finding(severity="error", split=split, what=error.what, rows=[place])
+            self.findings.setdefault(("error", split, error.what), finding)
+            return
+        place = place.removeprefix(f"{split} row {number}, ")
         self.note("error", split, error.what, f"{number} ({place})" if error.where is not None else str(number))
 
     def see(self, split: str, number: int, row: Row) -> None:
