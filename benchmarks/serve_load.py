@@ -173,7 +173,7 @@ def report(tally: Tally, took: float, memory: list[tuple[float, float]], clients
         "lost": f"{sum(tally.failures.values())} {dict(tally.failures) or ''}".strip(),
         "latency p50, p95, longest": f"{p50:.2f}, {p95:.2f}, {ordered[-1]:.2f} s",
         "largest difference of answers to the same sample": f"{tally.furthest:.1e}",
-        "memory in the first third, in the last": f"{early:.0f}, {late:.0f} MB",
+        "memory, median of the first third and of the last": f"{early:.0f}, {late:.0f} MB",
         "exit code after Ctrl-C": str(code),
     }
     print("| | |\n|---|---|")
