@@ -106,7 +106,7 @@ def test_the_endpoint_answers_as_the_plug_in_and_withholds_each_modality(client:
 
 def test_uploads_give_the_same_as_arrays(client: Client, erc_rows: list[Row]) -> None:
     row = erc_rows[1]
-    files = {"audio": ("../../etc/passwd.npy", npy(row.audio)), "vision": ("v.npy", npy(row.vision))}
+    files = {"audio": ("sound.npy", npy(row.audio)), "vision": ("v.npy", npy(row.vision))}
     status, text = client.form("/api/predict", {"text": row.text, "plug_in": "emotion"}, files)
     assert status == 200
     alone = client.host.predict("emotion", row.text, row.audio, row.vision)
@@ -154,6 +154,9 @@ def test_bad_questions_are_a_message_each(client: Client, erc_rows: list[Row]) -
     payload = pickle.dumps({"a": np.zeros(3)})
     for name, content, complaint in (
         ("a.npy", payload, "which were not executed"),
+        ("../../etc/cron.npy", npy(erc_rows[0].audio), "holds no path"),
+        ("..\\a.npy", npy(erc_rows[0].audio), "holds no path"),
+        ("/tmp/a.npy", npy(erc_rows[0].audio), "holds no path"),
         ("a.exe", b"MZ", "cannot be read"),
         ("a.npz", b"PK\x03\x04junk", "cannot be read"),
         ("a.npy", npy(np.zeros((4, width + 1), np.float32)), "features per frame"),
