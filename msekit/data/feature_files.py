@@ -74,7 +74,7 @@ def _npy(path: Path, key: str) -> np.ndarray:
 
 def _npz(path: Path, key: str) -> np.ndarray:
     if not zipfile.is_zipfile(path):
-        raise MsekitError("it is not an .npz archive")
+        raise ValueError("it is not an .npz archive")
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         with archive.open(f"{_choose(names, key)}.npy") as member:
