@@ -38,13 +38,13 @@ def run(machine: Machine, backbone: str, precision: str) -> list[dict[str, Any]]
         one = Path(temporary) / "one"
         rows = [train(machine, "one process", "off", common, one)]
         assert rows[0]["code"] == 0, rows[0]
-        for launch, checkpointing in todo[::4] if machine.tiny else todo:
+        for launch, checkpointing in todo[:1] if machine.tiny else todo:
             more = ["--launch", launch, *several, "--set", f"model.checkpointing={checkpointing}"]
             output = Path(temporary) / f"{launch}-{checkpointing}"
             row = train(machine, launch, checkpointing, [*common, *more], output)
             refused = quantised and launch == "zero3"
             assert row["code"] == (2 if refused else 0), row
-            assert not refused or "cannot shard" in row["said"], row
+            assert not refused or "in shards" in row["said"], row
             rows.append(row | {"difference": difference(one, output)})
     return rows
 

@@ -62,10 +62,9 @@ def test_the_speed_parts_run_every_side(machine):
 def test_the_launch_parts_train_a_4_bit_backbone_in_two_processes_as_in_one(machine):
     import gpu_suite
 
-    one, two, refused = gpu_suite.run_part("launches-nf4", machine)["rows"]
-    assert [row["launch"] for row in (one, two, refused)] == ["one process", "ddp", "zero3"]
+    one, two = gpu_suite.run_part("launches-nf4", machine)["rows"]
+    assert [row["launch"] for row in (one, two)] == ["one process", "ddp"]
     assert two["difference"] <= 1e-5
-    assert refused["code"] == 2
 
 
 @pytest.mark.slow
