@@ -4,6 +4,9 @@
     python benchmarks/gpu_suite.py --part cells-qwen-1.8b-bf16 --work FOLDER
     python benchmarks/gpu_suite.py --part cells-llama2-7b-nf4 --tiny --device cpu     # do the code paths work?
 
+`cells`: the paper's (backbone x data set) cells on a 24 GB card. `speed`: training beside the published procedure.
+`launches`: several processes, one per GPU, against one. `doctor`: what the machine can run.
+
 A part checks that its results are right before it measures. It prints one JSON document, and a table on stderr. A new
 part is a file in `benchmarks/gpu/` and a line in `PARTS`.
 """
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu import cells
+from gpu import cells, launches, speed
 from gpu.machine import Machine
 
 Part = Callable[[Machine], list[dict[str, Any]]]
@@ -37,6 +40,14 @@ PARTS: dict[str, Part] = {
     "cells-llama2-7b-bf16": partial(cells.run, backbone="llama2-7b", quantization="bf16"),
     "cells-llama2-7b-int8": partial(cells.run, backbone="llama2-7b", quantization="int8"),
     "cells-llama2-7b-nf4": partial(cells.run, backbone="llama2-7b", quantization="nf4"),
+    "speed-qwen-1.8b": partial(speed.run, backbone="qwen-1.8b", turns=2, steps=20),
+    "speed-chatglm3-6b": partial(speed.run, backbone="chatglm3-6b", turns=2, steps=5),
+    "speed-llama2-7b": partial(speed.run, backbone="llama2-7b", turns=2, steps=5),
+    "launches-fp32": partial(launches.run, backbone="tiny-llama", precision="fp32"),
+    "launches-bf16": partial(launches.run, backbone="qwen-1.8b", precision="bf16"),
+    "launches-int8": partial(launches.run, backbone="qwen-1.8b", precision="int8"),
+    "launches-nf4": partial(launches.run, backbone="qwen-1.8b", precision="nf4"),
+    "doctor": launches.doctor,
 }
 
 

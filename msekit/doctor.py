@@ -124,7 +124,7 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     """Print what was found as tables."""
     overview = Table("", "", title="this machine", show_header=False)
     for key, value in found["machine"].items():
-        overview.add_row(key.replace("_", " "), escape(str(value)))
+        overview.add_row(key.replace("_", " ").replace(" gb", ", GB"), escape(str(value)))
     for number, one in enumerate(found["gpus"]):
         bf16 = "bf16" if one["bf16"] else "no bf16"
         overview.add_row(f"GPU {number}", f"{one['name']}, {one['memory_gb']} GB, {one['capability']}, {bf16}")

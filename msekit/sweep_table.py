@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -40,8 +42,8 @@ class Display:
                 problem = f": {job.problem}" if job.state == "failed" else ""
                 self.console.print(escape(f"{job.state:<9} {job.name}{problem}"), soft_wrap=True)
 
-    def summary(self, found: Found) -> None:
-        """The means over seeds, and what failed."""
+    def summary(self, found: Found, output: Path) -> None:
+        """The means over seeds, what failed, and where everything is."""
         names = list(dict.fromkeys(name for group in found["means"] for name in group["metrics"]))
         table = Table("settings", "seeds", *names, title="test, mean ± std over seeds")
         for group in found["means"]:
@@ -58,6 +60,7 @@ class Display:
                 self.console.print(
                     f"[red]failed:[/red] {escape(run['name'])}: {escape(run['problem'])}", soft_wrap=True
                 )
+        self.console.print(escape(f"runs, their logs and summary.json: {output}"), soft_wrap=True)
 
 
 def job_table(jobs: list[Job]) -> Table:

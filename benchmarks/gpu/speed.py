@@ -1,16 +1,12 @@
 """Training speed on a GPU beside the published procedure, at the published backbones' real shapes.
 
-    python benchmarks/gpu/speed.py --shapes qwen-1.8b [--rounds 2] [--steps 30]
-    python benchmarks/gpu/speed.py --shapes tiny --rounds 1 --steps 1      # on a CPU, only to see that it works
-
 Weights are random (speed and memory do not depend on their values), the data has MELD's widths and frames and meld6's
 real text lengths. Every side runs in a process of its own, so that its memory is its own and the procedure can also be
-run with synchronous kernel launches, as its authors did; the sides take turns. Prints Markdown. Not yet run on a GPU.
+run with synchronous kernel launches, as its authors did; the sides take turns. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -31,6 +27,7 @@ from measure import Side, Work, alternate, machine, matrix_peak, spread
 from procedure import Procedure
 from train_speed import even_batches, in_layout, kit_side, procedure_side, work_of
 
+from gpu.machine import Machine
 from msekit.backbones.load import Backbone
 from msekit.config import RunConfig, resolve
 from msekit.data.batch import Collator
@@ -114,11 +111,10 @@ class MadeTable:
         return self.vision_LD[: self.vision_lengths[position]]
 
 
-def made(shape: str, dtype: torch.dtype, batch_size: int) -> tuple[RunConfig, Parts]:
+def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfig, Parts]:
     """A run by recipe `paper` over a random backbone of a real shape and made data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = dict(SHAPES[shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     with torch.device(device):
@@ -134,7 +130,7 @@ def made(shape: str, dtype: torch.dtype, batch_size: int) -> tuple[RunConfig, Pa
     widths = {"audio": SimpleNamespace(width=AUDIO[1]), "vision": SimpleNamespace(width=VISION[1])}
     cache = SimpleNamespace(info=SimpleNamespace(fingerprint="made", **widths), split=lambda _: table)
     given = {"backbone": "qwen-1.8b" if shape == "tiny" else shape, "dataset": "meld", "output": "none"}
-    sizes = [f"optim.batch_size={batch_size}", "adapter.pseudo_tokens=4"]
+    sizes = [f"optim.batch_size={2 if shape == 'tiny' else 16}", "adapter.pseudo_tokens=4"]
     run = resolve(given | {"recipe": "paper"}, task="erc", overrides=sizes)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     adapter = make_adapter(run, backbone.text_dim, AUDIO[1], VISION[1])
@@ -170,11 +166,10 @@ def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int = 5) -> S
     return Side(SEEDS, block)
 
 
-def measured(name: str, shape: str, batch_size: int, rounds: int, steps: int) -> dict[str, Any]:
+def measured(name: str, shape: str, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
     """One side, in this process."""
     half = torch.float16 if name in (SYNCHRONOUS, PROCEDURE) else torch.bfloat16
-    config, parts = made(shape, half if torch.cuda.is_available() else torch.float32, batch_size)
-    device = parts.backbone.device
+    config, parts = made(shape, half if device.type == "cuda" else torch.float32, device)
     if name in (SYNCHRONOUS, PROCEDURE):
         side = procedure_side(config, parts, steps)
     elif name == SEEDS:
@@ -194,58 +189,50 @@ def measured(name: str, shape: str, batch_size: int, rounds: int, steps: int) ->
     }
 
 
-def child(name: str, arguments: list[str]) -> dict[str, Any]:
+def child(name: str, shape: str, device: str, rounds: int, steps: int) -> dict[str, Any]:
     """One side, in a process of its own."""
     environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name == SYNCHRONOUS else {})
-    command = [sys.executable, __file__, *arguments, "--side", name]
+    command = [sys.executable, __file__, name, shape, device, str(rounds), str(steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(shape: str, found: dict[str, list[dict[str, Any]]]) -> str:
-    """Markdown; every process gives a median, the range is over the processes."""
-    rows = [
-        f"| {shape} | samples/s | useful tokens/s | share of the matrix peak | peak memory | × {PROCEDURE} |",
-        "|---|---|---|---|---|---|",
-    ]
+def run(machine: Machine, backbone: str, turns: int, steps: int) -> list[dict[str, Any]]:
+    """Every side so many times, in turn; a row for each.
+
+    Args:
+        machine: Where; in its dry mode every side takes one step in this process.
+        backbone: One of `SHAPES`.
+        turns: Processes per side.
+        steps: Of a block; a process runs one block to warm up and three that count.
+    """
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+    for _ in range(1 if machine.tiny else turns):
+        for name in SIDES:
+            if machine.tiny:
+                found[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
+            else:
+                found[name].append(child(name, backbone, machine.device, 3, steps))
+    return rows(found)
+
+
+def rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Every process gives a median; the range is over the processes."""
     base = [statistics.median(turn["samples"]) for turn in found[PROCEDURE]]
+    peak = max(turn["matrix"] for turns in found.values() for turn in turns) / 1e12
+    lines = []
     for name, turns in found.items():
         samples = [statistics.median(turn["samples"]) for turn in turns]
-        tokens = statistics.median(statistics.median(turn["tokens"]) for turn in turns)
+        row = {"side": name, "samples/s": spread(samples)}
+        row["useful tokens/s"] = round(statistics.median(statistics.median(turn["tokens"]) for turn in turns))
         share = statistics.median(statistics.median(turn["flop"]) / turn["matrix"] for turn in turns)
-        memory = max(turn["peak_bytes"] for turn in turns) / 1e9
-        ratios = [mine / theirs for mine, theirs in zip(samples, base, strict=True)]
-        rows.append(
-            f"| {name} | {spread(samples)} | {tokens:,.0f} | {share:.0%} | {memory:.2f} GB | {spread(ratios)} |"
-        )
-    last = found[PROCEDURE][-1]
-    rows.append(
-        f"\n{last['machine']}; prompt of {last['prompt']} tokens, the procedure reads {last['columns']} columns a "
-        f"sample; matrix peak {max(t['matrix'] for turns in found.values() for t in turns) / 1e12:,.1f} TFLOP/s.\n"
-    )
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Print a Markdown table per shape."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=["qwen-1.8b"], choices=SHAPES)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=2, help="processes per side")
-    parser.add_argument("--steps", type=int, default=30, help="steps of a block; three blocks a process")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        print(json.dumps(measured(options.side, options.shapes[0], options.batch_size, 3, options.steps)))
-        return
-    for shape in options.shapes:
-        arguments = ["--shapes", shape, "--batch-size", str(options.batch_size), "--steps", str(options.steps)]
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
-        for _ in range(options.rounds):
-            for name in SIDES:
-                found[name].append(child(name, arguments))
-        print(table(shape, found), flush=True)
+        row |= {"share of the matrix peak": f"{share:.0%}", "matrix peak, TFLOP/s": round(peak, 1)}
+        row["peak GB"] = round(max(turn["peak_bytes"] for turn in turns) / 1e9, 2)
+        row[f"x {PROCEDURE}"] = spread([mine / theirs for mine, theirs in zip(samples, base, strict=True)])
+        lines.append(row | {key: turns[-1][key] for key in ("prompt", "columns", "machine")})
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    name, shape, device, *counts = sys.argv[1:]
+    print(json.dumps(measured(name, shape, torch.device(device), *map(int, counts))))

@@ -35,6 +35,6 @@ def sweep_command(
             display.show(jobs)
             return
         found = run_sweep(output if only is None else None, jobs, processes, display.show)
-    display.summary(found)
+    display.summary(found, output)
     if any(run["state"] != "finished" for run in found["runs"]):
         raise typer.Exit(1)

@@ -16,35 +16,47 @@ import numpy as np
 from msekit.data.rows import MOST_VALUES
 from msekit.errors import MsekitError
 
+_PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
 SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
-def read_features(path: Path, key: str, where: str) -> np.ndarray:
+def read_features(path: Path, key: str, sample: str | None = None) -> np.ndarray:
     """The array of one modality.
 
     Args:
         path: The file. Of several arrays, the one named as the modality is taken.
         key: `audio` or `vision`.
-        where: The sample, for messages.
+        sample: Whose they are, for messages.
 
     Raises:
         MsekitError: The file is missing, damaged, absurdly large, or holds no plain numbers of that name.
     """
+    where = f"{sample}, {path}" if sample else path
     readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}
-    if path.suffix not in readers:
-        raise MsekitError(f"'{key}' is in '{path.name}'", where=where, fix=f"Known endings: {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise MsekitError(f"no such feature file: {path}", where=where)
+    reader = readers.get(path.suffix.lower())
     try:
-        return readers[path.suffix](path, key)
+        if not path.is_file():  # neither a folder nor a device
+            raise MsekitError(f"no such {key} file")
+        if reader is None:
+            raise MsekitError(f"'{path.suffix}' is not a feature file", fix=f"Known endings: {', '.join(SUFFIXES)}")
+        return reader(path, key)
     except MsekitError as error:
-        raise MsekitError(error.what, where=f"{where}, {path}", fix=error.fix) from None
+        raise MsekitError(error.what, where=where, fix=error.fix) from None
     except Exception as error:  # whatever a damaged file makes three libraries raise
-        raise MsekitError(f"the feature file cannot be read: {str(error)[:300]}", where=f"{where}, {path}") from error
+        raise MsekitError(f"the {key} file cannot be read: {_reason(error)}", where=where) from error
+
+
+def _reason(error: BaseException) -> str:
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if "llow_pickle" in text or "bject arrays" in text or "Python objects" in text:
+        return _PICKLE
+    return text[:300]
 
 
 def _check(shape: Iterable[int], kind: str, key: str) -> None:
     shape = tuple(shape)
+    if kind == "O":
+        raise MsekitError(f"'{key}' cannot be read: {_PICKLE}")
     if kind not in "fiub":
         raise MsekitError(f"'{key}' holds no numbers (dtype kind '{kind}')")
     if len(shape) > 2 or math.prod(shape) > MOST_VALUES or min(shape, default=0) < 0:
@@ -52,12 +64,17 @@ def _check(shape: Iterable[int], kind: str, key: str) -> None:
 
 
 def _npy(path: Path, key: str) -> np.ndarray:
-    frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":  # the start of a pickle of protocol 2 or later
+            raise ValueError("Python objects")
+    frames = np.lib.format.open_memmap(path, mode="r")  # a header that states more than the file holds is refused
     _check(frames.shape, frames.dtype.kind, key)
     return np.asarray(frames)
 
 
 def _npz(path: Path, key: str) -> np.ndarray:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is not an .npz archive")
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         with archive.open(f"{_choose(names, key)}.npy") as member:
@@ -80,12 +97,18 @@ def _safetensors(path: Path, key: str) -> np.ndarray:
 
     with safe_open(path, framework="np") as file:
         name = _choose(list(file.keys()), key)
-        _check(file.get_slice(name).get_shape(), "f", key)
-        frames: Any = file.get_tensor(name)
-        return frames
+        part = file.get_slice(name)
+        _check(part.get_shape(), "f", key)
+        if part.get_dtype() != "BF16":  # which numpy does not know
+            frames: Any = file.get_tensor(name)
+            return frames
+    with safe_open(path, framework="pt") as file:
+        wide: Any = file.get_tensor(name).float().numpy()
+        return wide
 
 
 def _choose(names: list[str], key: str) -> str:
     if key in names or len(names) == 1:
         return key if key in names else names[0]
-    raise MsekitError(f"the file holds {', '.join(names)[:200] or 'nothing'}", fix=f"Name one array '{key}'")
+    held = ", ".join(sorted(names))[:200] or "nothing"
+    raise MsekitError(f"the file holds {held}, none of them '{key}'", fix=f"Name one array '{key}'")

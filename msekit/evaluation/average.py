@@ -29,8 +29,10 @@ from msekit.training.checkpoint import load_adapter, read_tensors, write_tensors
 from msekit.training.distributed import accelerator_for
 from msekit.training.run_folder import prepare_run_folder, refuse_occupied
 
-_ALIKE = ("backbone", "dataset", "adapter", "widths", "features", "text_dim", "text_limit", "prompt_sha256", "estimate")
+_ALIKE = ("backbone", "dataset", "adapter", "widths", "features", "text_dim", "prompt_sha256", "estimate")
 """Keys of adapter.json in which runs must agree to be averaged."""
+_READ = ("text_limit", "context", "on_missing", "layout")
+"""Likewise, and read with what the first runs meant by leaving them out."""
 
 
 @dataclass
@@ -72,9 +74,10 @@ def average_runs(
         refuse_occupied(output, resume=False)
     reporter = reporter or Reporter()
     config = validated(read_run_file(folders[0] / "config.yaml"), where=folders[0] / "config.yaml")
-    data = config.data.model_copy(update={"text_limit": raw[0]["text_limit"]})
+    description = read_description(folders[0])
+    data = config.data.model_copy(update={key: description[key] for key in ("text_limit", "context", "on_missing")})
     parts = build(config.model_copy(update={"data": data}), reporter, splits=(split,))
-    restore(parts, folders[0], read_description(folders[0]))
+    restore(parts, folders[0], description)
     key = parts.spec.key_metric
     members = [_member(folder, one["seed"], key) for folder, one in zip(folders, raw, strict=True)]
     averaged = {
@@ -129,9 +132,13 @@ def _agreeing(folder: Path, first: Path) -> dict[str, Any]:
         for key in _ALIKE:
             if mine[key] != other[key]:
                 raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
-        return mine
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MsekitError(f"adapter.json is missing or damaged: {error!r}", where=folder) from error
+    read, other_read = read_description(folder), read_description(first)
+    for key in _READ:
+        if read[key] != other_read[key]:
+            raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
+    return mine
 
 
 def _member(folder: Path, seed: int, key: str) -> Member:

@@ -110,8 +110,9 @@ class PlugIn:
 
         Args:
             text: What was said.
-            audio: (L, D) array, tensor or nested lists, or the path of a .npy, .npz or .safetensors file; None where
-                it is missing. For many samples a list of these, or None.
+            audio: (L, D) array, tensor or nested lists, or the path of a .npy, .npz or .safetensors file, or of a clip
+                where training's features came from `msekit extract`; None where it is missing. For many samples a
+                list of these, or None.
             vision: Likewise.
             ids: Names of the samples; None to number them.
             estimate: `greedy`, `argmax`, `mean` or `median`; None for the one the run was trained with.

@@ -193,10 +193,13 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
         raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
     if here != extractor:
         raise MsekitError(f"features of {extractor} are wanted, the extractor here is {here}", where=path)
-    if modality == "audio":
-        return audio.audio_features(decode.sound(path), extractor.name)
-    pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
-    return vision.vision_features(pictures, extractor.settings["face"])
+    try:
+        if modality == "audio":
+            return audio.audio_features(decode.sound(path), extractor.name)
+        pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
+        return vision.vision_features(pictures, extractor.settings["face"])
+    except MsekitError as error:
+        raise MsekitError(error.what, where=path, fix=error.fix) from None
 
 
 def write_features(path: Path, modality: str, features_LD: Any, extractor: Extractor) -> None:

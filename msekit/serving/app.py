@@ -48,6 +48,8 @@ class Answer:
 
     plug_in: str
     full: Prediction
+    text: str
+    """What was read: typed, or the picked sample's."""
     without: dict[str, Prediction]
     """`audio`, `vision` or `audio and vision` → prediction; only for modalities that the sample has."""
 
@@ -89,7 +91,8 @@ class Site:
             answer = await self.answer(form)
         except MsekitError as error:
             chosen = form.get("plug_in") if form.get("plug_in") in names else names[0]
-            return self._page(request, str(chosen), form, error=str(error), status=_status(error))
+            status = 503 if isinstance(error, BusyError) else 200  # a page with a message is no failure to a browser
+            return self._page(request, str(chosen), form, error=str(error), status=status)
         return self._page(request, answer.plug_in, form, answer=answer)
 
     async def predict(self, request: Request) -> Response:
@@ -152,7 +155,7 @@ class Site:
             variants = await run_in_threadpool(self._variants, name, fields)
         predictions = await asyncio.wrap_future(self.engine.submit(name, list(variants.values())))
         full, *withheld = predictions
-        return Answer(name, full, dict(zip(list(variants)[1:], withheld, strict=True)))
+        return Answer(name, full, variants[""].text, dict(zip(list(variants)[1:], withheld, strict=True)))
 
     def _variants(self, name: str, fields: Mapping[str, Any]) -> dict[str, Prepared]:
         """The sample as given, under "", then with each modality withheld."""
@@ -206,6 +209,7 @@ class Site:
             "truth": shelf.truth(int(sample)) if shelf and answer and sample else None,
             "text": (form or {}).get("text") or "",
             "answer": answer,
+            "read": answer.text if answer and sample else None,
             "columns": _columns(answer),
             "rows": _rows(answer),
             "error": error,

@@ -75,6 +75,9 @@ class Engine:
     def _work(self) -> None:
         while jobs := self._next():
             try:
+                jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+                if not jobs:  # whoever asked is gone
+                    continue
                 plug_in = self.host.plug_in(jobs[0].plug_in)
                 samples = [sample for job in jobs for sample in job.samples]
                 predictions = plug_in.predict_prepared(samples, batch_size=self.batch_size)

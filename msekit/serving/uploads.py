@@ -31,12 +31,15 @@ def features_of_upload(field: str, upload: UploadFile, description: Description,
         Modality → (L, D) array.
 
     Raises:
-        MsekitError: Another field or ending, or a file that cannot be used.
+        MsekitError: Another field or ending, a name with a path in it, or a file that cannot be used.
     """
     if field not in FIELDS:
         raise MsekitError(f"no field '{field}' for files", fix=f"Known: {', '.join(FIELDS)}")
     known = (*FEATURES, *CLIPS)
-    suffix = PurePosixPath((upload.filename or "").replace("\\", "/")).suffix.lower()
+    name = upload.filename or ""
+    if set(name) & set("/\\\0"):  # nothing is opened under it; whoever sends such a name means no good
+        raise MsekitError(f"{field}: a file's name holds no path: {name[:60]!r}")
+    suffix = PurePosixPath(name).suffix.lower()
     if suffix not in known or (field == "video" and suffix in FEATURES):
         raise MsekitError(f"a file ending in '{suffix[:20]}' cannot be read", fix=f"Known: {', '.join(known)}.")
     path = folder / f"{field}{suffix}"

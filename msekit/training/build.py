@@ -167,7 +167,7 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
     """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
 
     Raises:
-        MsekitError: See `load_backbone`; or quantised weights, which cannot be sharded.
+        MsekitError: See `load_backbone`; or quantised weights, which cannot be loaded in shards.
     """
     zero = Zero.asked_for()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

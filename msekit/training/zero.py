@@ -115,14 +115,14 @@ def gathered(module: nn.Module) -> AbstractContextManager[None]:
 
 
 def check_sharding(quantization: str) -> None:
-    """Refuse ZeRO-3 on a quantised backbone.
+    """Refuse ZeRO-3 on a quantised backbone: transformers loads one whole, and what fits whole needs no shards.
 
     Raises:
         MsekitError: Always for int8 and nf4, with what works instead.
     """
     if quantization != "none":
         raise MsekitError(
-            f"ZeRO-3 cannot shard {quantization} weights: every process would hold all of them",
+            f"ZeRO-3 cannot load {quantization} weights in shards: every process would first hold all of them",
             where="model.quantization",
             fix="Use --launch zero2 or ddp with it, or zero3 with an unquantised backbone.",
         )

@@ -35,6 +35,38 @@ def test_a_dry_part_runs_all_four_data_sets(part: str, machine):
     check(gpu_suite.run_part(part, machine))
 
 
+def test_the_program_names_every_kind_of_part(machine, capsys: pytest.CaptureFixture[str], monkeypatch):
+    import gpu_suite
+
+    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--list"])
+    gpu_suite.main()
+    named = capsys.readouterr().out.split()
+    assert named == list(gpu_suite.PARTS)
+    assert {name.partition("-")[0] for name in named} == {"cells", "speed", "launches", "doctor"}
+
+
+@pytest.mark.slow
+def test_the_speed_parts_run_every_side(machine):
+    import gpu_suite
+    from gpu import speed
+
+    rows = gpu_suite.run_part("speed-qwen-1.8b", machine)["rows"]
+    assert [row["side"] for row in rows] == list(speed.SIDES)
+    assert all(row["useful tokens/s"] > 0 and row["peak GB"] > 0 for row in rows)
+    alone = speed.child(speed.SYNCHRONOUS, "tiny", "cpu", 1, 1)  # as on a GPU: in a process of its own
+    assert alone["samples"][0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_the_launch_parts_train_a_4_bit_backbone_in_two_processes_as_in_one(machine):
+    import gpu_suite
+
+    one, two = gpu_suite.run_part("launches-nf4", machine)["rows"]
+    assert [row["launch"] for row in (one, two)] == ["one process", "ddp"]
+    assert two["difference"] <= 1e-5
+
+
 @pytest.mark.slow
 def test_the_program_prints_one_json_document():
     command = [sys.executable, str(SUITE), "--part", "cells-llama2-7b-bf16", "--tiny", "--device", "cpu"]

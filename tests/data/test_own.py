@@ -140,7 +140,7 @@ class TestFolder:
             ({"split": ...}, "'split' is missing"),
             ({"audio": "../secret.npy"}, "outside the folders of features"),
             ({"audio": "/etc/passwd"}, "outside the folders of features"),
-            ({"audio": "audio/gone.npy"}, "no such feature file"),
+            ({"audio": "audio/gone.npy"}, "no such audio file"),
             ({"audio": "features/odd.txt"}, "Known endings"),
             ({"audio": "features/two.npz"}, "Name one array 'audio'"),
             ({"audio": "features/bad.npy"}, "cannot be read"),

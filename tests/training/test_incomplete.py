@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from msekit.cli.main import app
 from msekit.cli.train import plan_runs
 from msekit.errors import MsekitError
+from msekit.evaluation.average import average_runs
 from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
 from msekit.training import loop
@@ -175,6 +176,19 @@ def test_context_is_trained_reported_and_restored(described: Path, tmp_path: Pat
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     again = evaluate(folder, reporter=QUIET)
     assert (again["context"], again["metrics"]) == (2, found["metrics"])
+
+
+@pytest.mark.slow
+def test_runs_with_context_are_averaged_with_it_and_not_with_others(described: Path, tmp_path: Path):
+    train(described, tmp_path / "run", "--context", "2", "--seeds", "1,2")
+    one, two = (tmp_path / "run" / f"seed-{seed}" for seed in (1, 2))
+    averaged = average_runs([one, two], reporter=QUIET)
+    assert [run["metrics"] for run in averaged["runs"]] == [report(folder)["metrics"] for folder in (one, two)]
+    description = json.loads((two / "adapter.json").read_text())
+    for key, other in (("context", 1), ("on_missing", "error")):
+        (two / "adapter.json").write_text(json.dumps(description | {key: other}))
+        with pytest.raises(MsekitError, match=f"the runs differ in {key}"):
+            average_runs([one, two], reporter=QUIET)
 
 
 def test_dry_run_shows_the_context(described: Path, tmp_path: Path):

@@ -17,7 +17,10 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from msekit.cli.train import plan_runs
 from msekit.evaluation.evaluate import evaluate
+from msekit.reporter import Reporter
+from msekit.training.loop import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 REPOSITORY = Path(__file__).parents[2]
@@ -185,3 +188,28 @@ def test_two_machines_and_a_cut_cable():
         assert "lost contact" in end["said"]
         assert end["after_s"] < found["timeout_s"] + 60
     assert found["resumed"] <= 1e-5
+
+
+@needs_compiler
+def test_processes_stop_together_when_patience_runs_out_on_an_8_bit_backbone(tmp_path: Path, own_cache):
+    given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "source": None, "output": tmp_path / "one"}
+    short = ["optim.batch_size=4", "optim.patience=1", "optim.epochs=4", "optim.lr=1e-3", "evaluation.integrity=false"]
+    short += ["data.limit_train=16", "evaluation.bootstrap=0", "model.quantization=int8"]
+    (config,), _ = plan_runs(given, None, "1111", short)
+    alone = train(config, reporter=Reporter(quiet=True))
+    assert alone["epochs"] < 4
+    settings = [part for setting in short for part in ("--set", setting)]
+    run(*RUN[:5], *settings, "--output", tmp_path / "two", "--launch", "zero1", "--num-processes", 2)
+    together = json.loads((tmp_path / "two" / "seed-1111" / "report.json").read_text())
+    assert together["epochs"] == alone["epochs"]
+    assert together["metrics"] == alone["metrics"]
+    assert adapter_difference(tmp_path / "one", tmp_path / "two") <= 1e-5
+
+
+def test_processes_stop_together_on_a_loss_that_is_not_finite(tmp_path: Path):
+    wild = ["--limit-train", "32", "--set", "optim.lr=1e30", "--set", "optim.clip_norm=null"]
+    said = run(*RUN, *wild, "--output", tmp_path, "--launch", "cpu2", code=2)
+    assert said.count("error:") == 1, said
+    assert "became" in said
+    assert "optim.lr" in said
+    assert not (tmp_path / "seed-1111" / "report.json").exists()

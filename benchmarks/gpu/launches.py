@@ -1,0 +1,83 @@
+"""Several processes through the real launcher: the adapter of one process, what each card holds, how fast.
+
+The same as the tests do on a CPU, over NCCL and at a published backbone's size, one process per GPU. One GPU is enough
+for a first look.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from gpu.machine import GIB, Machine
+
+LIMIT_S = 240
+PLAIN = [(name, way) for name in ("ddp", "zero1", "zero2", "zero3", "zero3-offload") for way in ("off", "on")]
+QUANTISED = [("ddp", "off"), ("ddp", "on"), ("zero1", "off"), ("zero2", "off"), ("zero3", "off")]
+"""(launch, checkpointing); the last one must be refused."""
+
+
+def run(machine: Machine, backbone: str, precision: str) -> list[dict[str, Any]]:
+    """Every launch configuration at one precision, one process first; a row for each."""
+    quantised = precision in ("int8", "nf4")
+    size, epochs = ("16", "1") if machine.tiny else ("75", "4")
+    name = backbone if backbone == "tiny-llama" else str(machine.checkpoint(backbone))
+    common = ["--backbone", name, "--dataset", "synthetic-erc", "--limit-train", size, "--epochs", epochs]
+    common += ["--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0", "--set", "evaluation.integrity=false"]
+    common += ["--quantization", precision] if quantised else ["--set", f"model.dtype={precision}"]
+    several = ["--num-processes", str(torch.cuda.device_count() if machine.cuda else 2)]
+    todo = QUANTISED if quantised else PLAIN
+    with tempfile.TemporaryDirectory() as temporary:
+        one = Path(temporary) / "one"
+        rows = [train(machine, "one process", "off", common, one)]
+        assert rows[0]["code"] == 0, rows[0]
+        for launch, checkpointing in todo[:1] if machine.tiny else todo:
+            more = ["--launch", launch, *several, "--set", f"model.checkpointing={checkpointing}"]
+            output = Path(temporary) / f"{launch}-{checkpointing}"
+            row = train(machine, launch, checkpointing, [*common, *more], output)
+            refused = quantised and launch == "zero3"
+            assert row["code"] == (2 if refused else 0), row
+            assert not refused or "in shards" in row["said"], row
+            rows.append(row | {"difference": difference(one, output)})
+    return rows
+
+
+def train(machine: Machine, launch: str, checkpointing: str, options: list[str], folder: Path) -> dict[str, Any]:
+    """One training: how it ended, and the figures of its report."""
+    command = [sys.executable, "-m", "msekit", "train", *options, "--output", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    row: dict[str, Any] = {"launch": launch, "recomputed": checkpointing == "on", "code": done.returncode}
+    report = folder / "seed-1111" / "report.json"
+    found = json.loads(report.read_text()) if report.is_file() else {}
+    error = next((line for line in done.stderr.splitlines() if "error:" in line), done.stderr[-500:])
+    return row | {
+        "peak_gb": round(found["peak_memory_bytes"] / GIB, 2) if found and machine.cuda else None,
+        "samples_per_s": round(found["train_samples_per_s"], 1) if found else None,
+        "difference": None,
+        "said": "" if found else error,
+    }
+
+
+def difference(one: Path, other: Path) -> float | None:
+    """Largest difference between two runs' adapters; None where the other has none."""
+    files = [folder / "seed-1111" / "adapter.safetensors" for folder in (one, other)]
+    if not all(file.is_file() for file in files):
+        return None
+    mine, theirs = map(load_file, files)
+    return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+
+
+def doctor(machine: Machine) -> list[dict[str, Any]]:
+    """What `msekit doctor` says: a row per launch configuration, and its two processes."""
+    command = [sys.executable, "-m", "msekit", "doctor", "--format", "json"]
+    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    rows = [{"what": name, "problem": problem or ""} for name, problem in found["launch"].items()]
+    test = found["self_test"]
+    return [*rows, {"what": f"two processes over {test['backend']}", "problem": test["problem"] or ""}]
