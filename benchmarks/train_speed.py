@@ -88,7 +88,7 @@ def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
 
     def block() -> Work:
         for indices in batches:
-            run.step(indices)
+            run.step(run.collate(indices), len(indices))
         return work
 
     return Side(f"kit, {config.layout} layout", block)

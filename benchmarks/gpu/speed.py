@@ -39,7 +39,7 @@ from msekit.reporter import Reporter
 from msekit.training.build import Parts, make_adapter
 from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
-from msekit.training.together import Together, parts_for
+from msekit.training.together import Together, collate, parts_for
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen-1.8b": {
@@ -160,7 +160,7 @@ def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int = 5) -> S
 
     def block() -> Work:
         for each in zip(*batches, strict=True):
-            together.step(runs, list(each))
+            together.step(runs, collate(runs, each), [len(batch) for batch in each])
         return Work(*totals)
 
     return Side(SEEDS, block)

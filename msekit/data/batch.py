@@ -5,7 +5,7 @@ Shapes: B batch, T longest text of the batch in tokens, L its longest sequence o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -56,14 +56,16 @@ class Batch:
         return own_BT.long()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; from pinned memory a GPU fetches it while the program goes on."""
-        pin = device.type == "cuda"
-        moved = {
-            field.name: (value.pin_memory() if pin else value).to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)
+        """The same batch on a device; a GPU fetches it from pinned memory while the program goes on."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned_for(self, device: torch.device) -> Batch:
+        """The same batch in memory that the device can fetch it from by itself; it stays on the CPU."""
+        return self._each(Tensor.pin_memory) if device.type == "cuda" else self
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
 @dataclass(frozen=True)

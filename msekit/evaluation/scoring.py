@@ -6,6 +6,7 @@ Shapes: N samples of a split, B of a batch, R models that are scored at once, E 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from msekit.config import EvaluationConfig
+from msekit.data.ahead import ahead
 from msekit.data.batch import Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
@@ -100,17 +102,17 @@ def score_together(
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
     rounds = len(evaluation_batches(*collator.lengths(), batch_size, 0, world))  # the first share is the largest
+    # a process with fewer batches takes part once more in the collective operations, for nothing
+    made = ahead(lambda indices: collator(indices).pinned_for(device), batches + [[0]] * (rounds - len(batches)))
     rows: dict[int, np.ndarray] = {}
-    with reporter.bar(title, total=sum(map(len, batches))) as advance:
-        for number in range(rounds):
+    with closing(made), reporter.bar(title, total=sum(map(len, batches))) as advance:
+        for number, batch in enumerate(made):
             if between is not None:
                 between()
-            # a process with fewer batches takes part once more in the collective operations, for nothing
-            indices = batches[number] if number < len(batches) else [0]
-            edges_BRE = torch.stack(edges_of(models, collator(indices).to(device)), dim=1).cpu().numpy()
+            edges_BRE = torch.stack(edges_of(models, batch.to(device)), dim=1).cpu().numpy()
             if number < len(batches):
-                rows.update(zip(indices, edges_BRE, strict=True))
-                advance(len(indices))
+                rows.update(zip(batches[number], edges_BRE, strict=True))
+                advance(len(batches[number]))
     rows = gather_rows(accelerator, rows)
     edges_NRE = np.stack([rows[position] for position in range(len(collator.split))])
     return [Scores(edges_NRE[:, number], collator.split.labels, model.labels) for number, model in enumerate(models)]

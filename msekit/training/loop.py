@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,23 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.config import RunConfig, dump, read_run_file, validated
-from msekit.data.batch import ModalityDropout, Noise, global_batches, micro_batches
-from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
+from msekit.config import RunConfig, dump
+from msekit.data.ahead import ahead
+from msekit.data.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches
+from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.reporter import Reporter
 from msekit.training.average import Average
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import STATE_FILE, Progress, load_state, save_state, write_text
+from msekit.training.checkpoint import Progress, load_state, save_state, write_text
 from msekit.training.distributed import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.training.engine import engine_for
-from msekit.training.identity import run_key, settings_of
+from msekit.training.identity import run_key
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import finish, save_best
-from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, read_report, remove_empty
+from msekit.training.resume import finished_report, has_state
+from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
 from msekit.training.zero import Zero
 
 
@@ -77,41 +79,6 @@ def each_alone(configs: list[RunConfig], resume: bool, reporter: Reporter) -> It
     """`train` for one run after the other; yields their reports."""
     for config in configs:
         yield train(config, resume, reporter)
-
-
-def has_state(config: RunConfig, accelerator: Any) -> bool:
-    """Whether there is a state to resume from, as the main process sees it.
-
-    Raises:
-        MsekitError: This process does not see the main process's run folder.
-    """
-    there = on_main(accelerator, (config.output / STATE_FILE).is_file)
-    if there and not (config.output / STATE_FILE).is_file():
-        raise MsekitError(
-            "this machine does not see the state to resume from",
-            where=config.output,
-            fix="Put the output on a file system that all machines share.",
-        )
-    return there
-
-
-def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:
-    """The report of a finished run, which is reused.
-
-    Raises:
-        MsekitError: The run was made with other settings, or its files are damaged.
-    """
-    where = config.output / "config.yaml"
-    finished = validated(read_run_file(where), where)
-    if settings_of(finished) != settings_of(config):
-        raise MsekitError(
-            "the output folder holds a finished run with other settings",
-            where=config.output,
-            fix="Choose another --output.",
-        )
-    if reporter:
-        reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
-    return read_report(config.output)
 
 
 class Run:
@@ -195,10 +162,13 @@ class Run:
     def train_epoch(self) -> None:
         """The rest of the current epoch."""
         batches, progress = self.begin_epoch(), self.progress
-        with self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples) as advance:
-            for batch in batches[progress.batch :]:
+        left = batches[progress.batch :]
+        made = ahead(self.collate, left)
+        bar = self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples)
+        with closing(made), bar as advance:
+            for batch in left:
                 started, cpu_started = time.perf_counter(), time.process_time()
-                loss, save_now, stop_now = self.step(batch)
+                loss, save_now, stop_now = self.step(next(made), len(batch))
                 progress.count(len(batch), loss, time.perf_counter() - started, time.process_time() - cpu_started)
                 speed = progress.trained / progress.seconds
                 advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
@@ -207,20 +177,28 @@ class Run:
                 if stop_now:
                     self.stop_for_signal()
 
-    def step(self, batch: list[int]) -> tuple[float, bool, bool]:
+    def collate(self, batch: list[int]) -> list[Batch]:
+        """This process's share of a global batch, in the parts that it is computed in; on the CPU still."""
+        world, parts = self.accelerator.num_processes, self.config.optim.accumulation
+        shares = micro_batches(batch, self.accelerator.process_index, world, parts)
+        collator, device = self.parts.collators["train"], self.parts.backbone.device
+        return [collator(*share).pinned_for(device) for share in shares]
+
+    def step(self, parts: list[Batch], samples: int) -> tuple[float, bool, bool]:
         """One optimiser step on a global batch.
+
+        Args:
+            parts: What `collate` made of it.
+            samples: Its size.
 
         Returns:
             The batch's loss (the mean over its samples, over all processes), whether it is time to save the state,
             and whether a signal asks to stop: the processes agree on all three.
         """
-        world, parts = self.accelerator.num_processes, self.config.optim.accumulation
-        total = torch.zeros((), device=self.parts.backbone.device)
-        micro = list(micro_batches(batch, self.accelerator.process_index, world, parts))
-        for number, (indices, counted) in enumerate(micro):
-            collated = self.parts.collators["train"](indices, counted).to(self.parts.backbone.device)
-            last = number == len(micro) - 1
-            total += self.engine.backward(collated, 1 / len(batch), last)
+        device = self.parts.backbone.device
+        total = torch.zeros((), device=device)
+        for number, part in enumerate(parts, start=1):
+            total += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
         return self.update(total)
 
     def update(self, loss: Tensor) -> tuple[float, bool, bool]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import torch
 
 from msekit.config import RunConfig, dump
-from msekit.data.batch import micro_batches
+from msekit.data.ahead import ahead
+from msekit.data.batch import Batch
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.scoring import Scores, score_together
 from msekit.model.mse_model import MSEModel, losses_of
@@ -28,8 +29,9 @@ from msekit.training.build import Parts, build, make_adapter, text_scale
 from msekit.training.checkpoint import STATE_FILE, write_text
 from msekit.training.distributed import StopSignals, accelerator_for
 from msekit.training.identity import settings_of
-from msekit.training.loop import Run, finished_report
+from msekit.training.loop import Run
 from msekit.training.outcome import width_of
+from msekit.training.resume import finished_report
 from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
 
 T = TypeVar("T")
@@ -116,6 +118,11 @@ def parts_for(config: RunConfig, parts: Parts) -> Parts:
     return replace(parts, model=model, collators=collators)
 
 
+def collate(runs: list[Run], batches: tuple[list[int], ...]) -> list[list[Batch]]:
+    """Every run's batch in its parts, for one step of all."""
+    return [run.collate(batch) for run, batch in zip(runs, batches, strict=True)]
+
+
 class Together:
     """Runs in progress, one step of each at a time.
 
@@ -133,10 +140,13 @@ class Together:
         """Steps until every run has ended: by its schedule, its patience, or a loss that is not finite."""
         while active := [run for run in self.runs if not run.progress.finished]:
             batches = [run.begin_epoch() for run in active]
-            left = min(len(mine) - run.progress.batch for run, mine in zip(active, batches, strict=True))
-            with self.reporter.bar(f"epoch {active[0].progress.epoch + 1}, {len(active)} runs", left) as advance:
-                for _ in range(left):
-                    self.step(active, [mine[run.progress.batch] for run, mine in zip(active, batches, strict=True)])
+            rest = [mine[run.progress.batch :] for run, mine in zip(active, batches, strict=True)]
+            left = list(zip(*rest, strict=False))  # as long as every run has batches left
+            title = f"epoch {active[0].progress.epoch + 1}, {len(active)} runs"
+            made = ahead(partial(collate, active), left)
+            with closing(made), self.reporter.bar(title, len(left)) as advance:
+                for joint, parts in zip(left, made, strict=True):
+                    self.step(active, parts, [len(batch) for batch in joint])
                     if not set(active) <= set(self.runs):
                         break  # go on with the others
                     losses = ", ".join(f"{run.progress.loss_sum / run.progress.samples:.3f}" for run in active)
@@ -152,24 +162,29 @@ class Together:
                 if run in self.runs:
                     run.end_epoch()
 
-    def step(self, runs: list[Run], batches: list[list[int]]) -> None:
-        """One optimiser step of every run, each on its own global batch."""
+    def step(self, runs: list[Run], parts: list[list[Batch]], samples: list[int]) -> None:
+        """One optimiser step of every run, each on its own global batch.
+
+        Args:
+            runs: Those that take part.
+            parts: What `collate` made of every run's batch.
+            samples: Sizes of the batches.
+        """
         started, cpu_started = time.perf_counter(), time.process_time()
-        device, accumulation = runs[0].parts.backbone.device, runs[0].config.optim.accumulation
-        sizes = torch.tensor([len(batch) for batch in batches], device=device)
-        totals = torch.zeros(len(runs), device=device)
-        for part in zip(*(micro_batches(batch, 0, 1, accumulation) for batch in batches), strict=True):
-            collated = [run.parts.collators["train"](*mine).to(device) for run, mine in zip(runs, part, strict=True)]
-            losses = torch.stack(losses_of([run.parts.model for run in runs], collated)) / sizes
+        device = runs[0].parts.backbone.device
+        sizes, totals = torch.tensor(samples, device=device), torch.zeros(len(runs), device=device)
+        for joined in zip(*parts, strict=True):
+            batches = [part.to(device) for part in joined]
+            losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
             losses.sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
         outcomes = [self.attempt(run, partial(run.update, total)) for run, total in zip(runs, totals, strict=True)]
         # every run is charged its share of the time
         seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
-        for run, batch, outcome in zip(runs, batches, outcomes, strict=True):
+        for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
                 loss, save_now, stop_now = outcome
-                run.progress.count(len(batch), loss, seconds / len(runs), cpu_seconds / len(runs))
+                run.progress.count(size, loss, seconds / len(runs), cpu_seconds / len(runs))
                 if save_now or stop_now:
                     run.save()
         if self.runs and self.runs[0].signals.received:

@@ -16,7 +16,7 @@ from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
 from msekit.training import together
 from msekit.training.loop import Run, train
-from msekit.training.together import Together, start, train_together
+from msekit.training.together import Together, collate, start, train_together
 
 QUIET = Reporter(quiet=True)
 
@@ -117,7 +117,8 @@ def test_learning_rates_train_together(tmp_path: Path, own_cache):
     slow, quick = (plan(tmp_path / rate, f"optim.lr={rate}", seeds="1")[0] for rate in ("1e-5", "1e-2"))
     runs = start([slow, quick], False, QUIET).runs
     first = [parameter.detach().clone() for parameter in runs[0].adapter.parameters()]
-    Together(runs, runs[0].accelerator, QUIET).step(runs, [list(range(8))] * 2)
+    batches = (list(range(8)), list(range(8)))
+    Together(runs, runs[0].accelerator, QUIET).step(runs, collate(runs, batches), [8, 8])
     now = [[parameter.detach() for parameter in run.adapter.parameters()] for run in runs]
     moved = [max(float((a - b).abs().max()) for a, b in zip(first, after, strict=True)) for after in now]
     assert 0 < moved[0] < moved[1] / 100
