@@ -72,9 +72,7 @@ class Sequence:
     def first(self, samples: int) -> Sequence:
         """The first samples alone."""
         head = slice(samples)
-        return replace(
-            self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head]
-        )
+        return replace(self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head])
 
 
 def join(sequences: list[Sequence]) -> Sequence:

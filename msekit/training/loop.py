@@ -297,7 +297,7 @@ class Run:
 
     def score(self, split: str, title: str) -> Scores:
         """Label scores of a split by the adapter as it stands."""
-        size = self.config.evaluation.batch_size
+        size = self.parts.evaluation_batch
         model, collator = self.parts.model, self.parts.collators[split]
         return score_split(model, collator, size, self.accelerator, self.reporter, title, self.heed_signals)
 

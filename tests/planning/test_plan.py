@@ -15,13 +15,14 @@ from msekit.backbones.catalogue import BACKBONES, Architecture
 from msekit.backbones.load import load_backbone
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
-from msekit.config import RunConfig, resolve
+from msekit.config import RunConfig, resolve, validated
 from msekit.errors import MsekitError
 from msekit.paper import BACKBONES as PAPERS_BACKBONES
 from msekit.paper import DATASETS as PAPERS_DATASETS
-from msekit.planning.memory import Holding, Workload, layer_bytes, weight_bytes
+from msekit.planning.memory import EVALUATION_BATCH, Holding, Workload, layer_bytes, weight_bytes
 from msekit.planning.plan import plan_run
 from msekit.profiles import default_profile, read_profile
+from msekit.training.identity import settings_of
 
 WEIGHTS_WITHIN = 0.05
 ACTIVATIONS_WITHIN = 0.10
@@ -168,6 +169,32 @@ def test_fewer_bits_and_smaller_parts_need_less():
     assert parts.steps_per_epoch == whole.steps_per_epoch
 
 
+def with_memory(tmp_path: Path, gigabytes: float) -> str:
+    file = tmp_path / f"{gigabytes}.yaml"
+    file.write_text(f"device: cuda\nmemory_gb: {gigabytes}\n")
+    return str(file)
+
+
+def test_the_evaluation_batch_is_the_largest_that_there_is_room_for(tmp_path: Path):
+    roomy = plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 80)))
+    assert roomy.work.scored_samples == EVALUATION_BATCH["cuda"]
+    tight = plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 14.5)))
+    assert 1 < tight.work.scored_samples < EVALUATION_BATCH["cuda"]
+    assert tight.memory.while_scoring <= tight.profile.memory_bytes
+    twice = run("llama2-7b", "mosei", tight.config.profile, evaluation={"batch_size": 2 * tight.work.scored_samples})
+    assert plan_run(twice).memory.while_scoring > tight.profile.memory_bytes
+    assert plan_run(twice).work.scored_samples == 2 * tight.work.scored_samples, "what is asked for is taken"
+    assert plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 1))).work.scored_samples == 1
+    assert plan_run(run("smollm2-135m", "meld", "cpu")).work.scored_samples == EVALUATION_BATCH["cpu"]
+
+
+def test_the_evaluation_batch_neither_separates_runs_nor_spoils_older_ones():
+    chosen, older = run(), run(evaluation={"batch_size": 16})
+    assert validated({**chosen.model_dump(mode="json"), "evaluation": {"batch_size": 16}}) == older
+    assert settings_of(chosen) == settings_of(older) == settings_of(run(evaluation={"batch_size": 7}))
+    assert settings_of(older)["evaluation"] == older.model_dump(mode="json")["evaluation"]
+
+
 def msekit(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "msekit", *arguments], capture_output=True, text=True, check=False)
 
@@ -181,6 +208,7 @@ def test_the_command_answers_in_json_without_torch():
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["quantization"], answer["batch_size"], answer["fits"]) == ("nf4", 8, True)
+    assert answer["evaluation_batch_size"] == EVALUATION_BATCH["cuda"]
     parts = ("weights", "quantization_state", "activations", "activations_recomputed", "logits", "optimizer", "lstm")
     assert all(answer["memory"][part] > 0 for part in parts)
 
