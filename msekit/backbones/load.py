@@ -55,7 +55,7 @@ class Backbone:
         check_architecture(self.name, self.model.config)
         self.takes = set(inspect.signature(self.model.forward).parameters)
         self.last_layer = LastLayer(self.model)
-        self._shortens: bool | None = None
+        self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
 
@@ -122,10 +122,10 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        if self._shortens is None:  # tried on the first samples that come
+        if self.shortens is None:  # tried on the first samples that come
             few = sequence.first(2)
-            self._shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
-        with self.last_layer.shortened(sequence.answers) if self._shortens else nullcontext():
+            self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+        with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
             return self._logits(sequence)
 
     def _logits(self, sequence: Sequence) -> Tensor:

@@ -77,7 +77,7 @@ def model_of(backbone: Backbone, spec: DatasetSpec, prompt_first: bool = False) 
 
 def outcome(model: MSEModel, batch: Batch, shorten: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Loss, logits at the label's columns, the adapter's gradients in one row, edges of the label trie."""
-    model.backbone._shortens = shorten
+    model.backbone.shortens = shorten
     model.adapter.zero_grad()
     loss = model(batch)
     loss.backward()
@@ -101,10 +101,10 @@ def test_loss_logits_gradients_and_scores_are_those_of_the_whole_layer(kind: str
     backbone = load_backbone(name_of(kind), dtype="fp32", device="cpu")
     for prompt_first in (False, True):
         model, batch = model_of(backbone, DATASETS[dataset], prompt_first)
-        backbone._shortens = None
+        backbone.shortens = None
         with torch.no_grad():
             model(batch)
-        assert backbone._shortens, "the architecture takes it"
+        assert backbone.shortens, "the architecture takes it"
         for mine, plain in zip(outcome(model, batch, True), outcome(model, batch, False), strict=True):
             assert plain.abs().max() > 0
             assert (mine - plain).abs().max() <= 1e-5 * plain.abs().max()
@@ -176,7 +176,7 @@ def test_an_architecture_that_cannot_be_shortened_is_computed_as_it_is(mlp: type
     backbone = Backbone("odd", model, plain.tokenizer, "none")
     whole, batch = model_of(backbone, DATASETS["synthetic-erc"])
     whole(batch).backward()
-    assert backbone._shortens is False
+    assert backbone.shortens is False
     assert backbone.last_layer.columns is None
 
 

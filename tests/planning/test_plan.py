@@ -21,7 +21,7 @@ from msekit.paper import BACKBONES as PAPERS_BACKBONES
 from msekit.paper import DATASETS as PAPERS_DATASETS
 from msekit.planning.memory import EVALUATION_BATCH, Holding, Workload, layer_bytes, weight_bytes
 from msekit.planning.plan import plan_run
-from msekit.profiles import default_profile, read_profile
+from msekit.profiles import default_profile, profile_at_hand, read_profile
 from msekit.training.identity import settings_of
 
 WEIGHTS_WITHIN = 0.05
@@ -188,6 +188,14 @@ def test_the_evaluation_batch_is_the_largest_that_there_is_room_for(tmp_path: Pa
     assert plan_run(run("smollm2-135m", "meld", "cpu")).work.scored_samples == EVALUATION_BATCH["cpu"]
 
 
+def test_a_run_made_with_a_profile_of_another_machine_is_planned_for_this_one(tmp_path: Path):
+    assert profile_at_hand("h100") == "h100"
+    mine = with_memory(tmp_path, 9)
+    assert profile_at_hand(mine) == mine
+    assert profile_at_hand(str(tmp_path / "theirs.yaml")) is None
+    assert profile_at_hand(None) is None
+
+
 def test_the_evaluation_batch_neither_separates_runs_nor_spoils_older_ones():
     chosen, older = run(), run(evaluation={"batch_size": 16})
     assert validated({**chosen.model_dump(mode="json"), "evaluation": {"batch_size": 16}}) == older
@@ -219,6 +227,7 @@ def test_the_table_says_what_to_change():
     assert done.stdout == ""
     assert "It does not fit" in done.stderr
     assert "a smaller backbone" in done.stderr
+    assert "evaluation in batches of 1;" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
