@@ -81,17 +81,12 @@ class MemoryPlan:
     def total(self, checkpointing: bool) -> int:
         """Largest memory during training, in bytes."""
         kept = self.activations_recomputed if checkpointing else self.activations
-        return max(self.standing + kept + self.logits, self.while_scoring)
+        return self.standing + max(kept + self.logits, self.scoring)
 
     @property
     def standing(self) -> int:
         """What is held all the time."""
         return self.weights + self.quantization_state + self.optimizer + self.lstm + self.reserve
-
-    @property
-    def while_scoring(self) -> int:
-        """Memory during a validation or test."""
-        return self.standing + self.scoring
 
 
 def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
@@ -126,16 +121,18 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
 
 
 def with_evaluation_batch(shape: Shape, work: Workload, held: Holding, memory_bytes: int) -> Workload:
-    """The workload with the largest evaluation batch, up to where larger ones are no quicker, that memory has room for.
+    """The workload with the largest evaluation batch that takes half of what memory has left; no larger than is quicker.
 
     It follows from what a machine has, not from what is free on it: two runs with one seed get the same numbers.
     """
     size = EVALUATION_BATCH["cuda" if held.cuda else "cpu"]
-    tried = replace(work, scored_samples=size)
-    while size > 1 and memory_plan(shape, tried, held).while_scoring > memory_bytes:
-        size //= 2
+    while size > 1:
         tried = replace(work, scored_samples=size)
-    return tried
+        memory = memory_plan(shape, tried, held)
+        if memory.scoring <= (memory_bytes - memory.standing) / 2:
+            return tried
+        size //= 2
+    return replace(work, scored_samples=1)
 
 
 def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
