@@ -121,7 +121,7 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
 
 
 def with_evaluation_batch(shape: Shape, work: Workload, held: Holding, memory_bytes: int) -> Workload:
-    """The workload with the largest evaluation batch that takes half of what memory has left; no larger than is quicker.
+    """The workload with the largest useful evaluation batch that takes at most half of the memory that is left.
 
     It follows from what a machine has, not from what is free on it: two runs with one seed get the same numbers.
     """
