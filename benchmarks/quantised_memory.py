@@ -66,7 +66,7 @@ def measure(backbone: str, quantization: str, dtype: str, batch: int, steps: int
         losses, seconds = [], []
         for step in range(steps):
             started = time.perf_counter()
-            loss, _, _ = run.step(run.collate(list(range(step * batch, (step + 1) * batch))), batch)
+            loss, *_ = run.step(run.collate(list(range(step * batch, (step + 1) * batch))), batch)
             losses.append(loss)
             seconds.append(time.perf_counter() - started)
     foreseen = plan.memory.weights + plan.memory.quantization_state

@@ -38,9 +38,9 @@ def to_first_step(backbone: str, dataset: str) -> None:
         taken["load"] = time.time() - began
         return loaded
 
-    def timed_step(self: Run, batch: list[int]) -> tuple[float, bool]:
+    def timed_step(self: Run, *arguments: object) -> tuple[float, bool, bool]:
         began = time.time()
-        step(self, batch)
+        step(self, *arguments)  # type: ignore[arg-type]
         taken["step"] = time.time() - began
         raise FirstStepDone
 

@@ -142,7 +142,8 @@ class EvaluationConfig(_Section):
     """How scores become predictions and metrics."""
 
     estimate: Literal["greedy", "argmax", "mean", "median"] = "greedy"
-    batch_size: int = Field(16, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    """Sequences that a process scores at a time; None for what the plan has room for (`planning/memory.py`)."""
     bootstrap: int = Field(1000, ge=0)
     """Resamples behind the 95 % intervals; 0 for none."""
     integrity: bool = True

@@ -53,6 +53,12 @@ def read_profile(name: str) -> Profile:
         raise MsekitError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=path) from error
 
 
+def profile_at_hand(name: str | None) -> str | None:
+    """The profile that a run was made with, if it is here: a file of someone's own may be on another machine."""
+    known = name is not None and ((shipped("configs") / "profiles" / f"{name}.yaml").is_file() or Path(name).is_file())
+    return name if known else None
+
+
 def default_profile() -> str:
     """`rtx4090` where there is a CUDA device, `cpu` elsewhere; a CPU build of torch is told without importing it."""
     if version("torch").endswith("+cpu"):

@@ -142,6 +142,7 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
         collators={"train": collator},
         text_limit=spec.text_limit,
         truncated=0,
+        evaluation_batch=16,
     )
     return run, parts
 

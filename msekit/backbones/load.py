@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
+from msekit.backbones.last_layer import LastLayer, decoder_layers
 from msekit.backbones.locate import checkpoint_folder
 from msekit.backbones.prefix import read_prefix
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
@@ -52,6 +54,8 @@ class Backbone:
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         check_architecture(self.name, self.model.config)
         self.takes = set(inspect.signature(self.model.forward).parameters)
+        self.last_layer = LastLayer(self.model)
+        self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
 
@@ -118,6 +122,13 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
+        if self.shortens is None:  # tried on the first samples that come
+            few = sequence.first(2)
+            self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+        with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
+            return self._logits(sequence)
+
+    def _logits(self, sequence: Sequence) -> Tensor:
         options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
         if sequence.prefix is not None:
             options["past_key_values"] = sequence.prefix
@@ -254,14 +265,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _recompute_layers(model: nn.Module) -> None:
-    """Gradient checkpointing that, unlike transformers' own switch, works in eval mode (no dropout may wake up)."""
+    """Gradient checkpointing that, unlike transformers' own switch, works in eval mode (no dropout may wake up).
+
+    What the last layer keeps is used first in the backward pass: keeping it costs no memory at the peak.
+    """
     from functools import partial
 
     from torch.utils.checkpoint import checkpoint
-    from transformers.modeling_layers import GradientCheckpointingLayer
 
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = decoder_layers(model)
     if not layers:
         raise MsekitError("this architecture has no layers that can be recomputed", fix="Use checkpointing off.")
-    for layer in layers:
+    for layer in layers[:-1]:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

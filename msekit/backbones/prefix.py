@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from msekit.backbones.load import Backbone
 
 _AGREEMENT = {torch.float32: 1e-3}
-"""Largest difference between the logits with and without the cache, as a share of their deviation."""
-_AGREEMENT_16_BIT = 0.1  # a cache that an architecture misreads is off by the whole deviation
+"""Largest difference between logits computed in two ways, as a share of their deviation."""
+_AGREEMENT_16_BIT = 0.1  # what an architecture misreads is off by the whole deviation
 
 
 class PrefixLayer(DynamicLayer):
@@ -75,8 +75,14 @@ def _agrees(backbone: Backbone, cache: Cache, embedded_1Sd: Tensor, prefix: int)
     mask = torch.ones(whole.shape[:2], dtype=torch.long, device=whole.device)
     mask[1, prefix] = 0
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    plain = backbone.logits(Sequence(whole, mask, positions, 1)).float()
+    plain = backbone.logits(Sequence(whole, mask, positions, 1))
     behind = Sequence(whole[:, prefix:], mask[:, prefix:], positions[:, prefix:] - prefix, 1).behind(cache)
-    cached = backbone.logits(behind).float()
-    bound = _AGREEMENT.get(embedded_1Sd.dtype, _AGREEMENT_16_BIT)
-    return bool((cached - plain).abs().max() <= bound * plain.std())
+    cached = backbone.logits(behind)
+    return agree(cached, plain)
+
+
+def agree(logits: Tensor, plain: Tensor) -> bool:
+    """Whether logits that were computed in a shorter way are, up to rounding, those of the plain one."""
+    bound = _AGREEMENT.get(plain.dtype, _AGREEMENT_16_BIT)
+    logits, plain = logits.float(), plain.float()
+    return bool((logits - plain).abs().max() <= bound * plain.std())

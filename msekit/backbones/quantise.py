@@ -83,6 +83,12 @@ def settle(model: nn.Module) -> None:
         layer.train(layer.weight.device.type == "cpu")
 
 
+def mixes_columns(model: nn.Module) -> bool:
+    """Whether what a layer makes of one token depends on the others: in 8 bit, a feature is rounded or not by its
+    largest value among all tokens."""
+    return any(hasattr(layer, "state") for _, layer in _quantised_layers(model))
+
+
 def quantization_state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """What quantised layers hold beside their parameters, by name: scales, code tables, scales of scales."""
     for name, layer in _quantised_layers(model):

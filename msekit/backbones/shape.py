@@ -151,16 +151,20 @@ def _built_shape(folder: Path) -> Shape:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        text = config.get_text_config()
+        heads = text.num_attention_heads
     except Exception as error:  # whatever an unknown configuration makes transformers raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise MsekitError(f"the backbone's configuration cannot be used: {reason}", where=folder) from error
+        raise MsekitError(
+            f"the backbone's configuration cannot be used: {reason}",
+            where=folder,
+            fix="To train without a plan, set model.checkpointing=off and evaluation.batch_size=16.",
+        ) from error
     head = model.get_output_embeddings()
     layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
     sizes = [layer.weight.shape if isinstance(layer, Conv1D) else layer.weight.shape[::-1] for layer in layers]
     linears = tuple(LinearLayer(inputs, outputs, 1) for inputs, outputs in sizes)
     inside = sum(layer.weight.numel() for layer in layers)
-    text = config.get_text_config()
-    heads = text.num_attention_heads
     architecture = Architecture(
         text.hidden_size,
         text.num_hidden_layers,

@@ -66,7 +66,8 @@ def _show(plan: Plan) -> None:
     steps = "unknown" if answer["steps"] is None else f"{answer['steps']:,} ({answer['steps_per_epoch']:,} an epoch)"
     console.print(
         f"{answer['dtype']}, quantization {answer['quantization']}; batches of {answer['batch_size']}{parts}, "
-        f"up to {answer['sequence_tokens']} tokens; steps: {steps}"
+        f"up to {answer['sequence_tokens']} tokens, evaluation in batches of {answer['evaluation_batch_size']}; "
+        f"steps: {steps}"
     )
     verdict = "It fits." if plan.fits else f"It does not fit. Change: {' '.join(plan.advice)}"
     console.print(verdict, style="green" if plan.fits else "red")

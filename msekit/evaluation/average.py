@@ -166,7 +166,7 @@ def _scores(
 ) -> Scores:
     load_adapter(parts.model.adapter, tensors, title)
     accelerator = accelerator_for(parts.backbone.device)
-    return score_split(parts.model, parts.collators[split], config.evaluation.batch_size, accelerator, reporter, title)
+    return score_split(parts.model, parts.collators[split], parts.evaluation_batch, accelerator, reporter, title)
 
 
 def _write(output: Path, config: RunConfig, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:

@@ -47,7 +47,7 @@ def calibrate(
     folder, config, parts = open_run(run, ("valid", split), source=source, reporter=reporter)
     accelerator = accelerator_for(parts.backbone.device)
     scores = {
-        name: score_split(parts.model, parts.collators[name], config.evaluation.batch_size, accelerator, reporter, name)
+        name: score_split(parts.model, parts.collators[name], parts.evaluation_batch, accelerator, reporter, name)
         for name in dict.fromkeys(("valid", split))
     }
     valid = scores["valid"]

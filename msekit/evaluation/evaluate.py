@@ -12,6 +12,7 @@ from msekit.data.features import Preprocessor
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import SHUFFLE_SEED, score_split
 from msekit.media.kind import check_kind
+from msekit.profiles import profile_at_hand
 from msekit.reporter import Reporter
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import load_adapter, read_tensors
@@ -61,7 +62,7 @@ def evaluate(
         collator.shuffle_modalities(SHUFFLE_SEED)
     collator.withheld = withheld(without, parts.modalities)
     accelerator = accelerator_for(parts.backbone.device)
-    scores = score_split(parts.model, collator, config.evaluation.batch_size, accelerator, reporter, split)
+    scores = score_split(parts.model, collator, parts.evaluation_batch, accelerator, reporter, split)
     trained = read_report(folder)
     return (
         describe(config, parts, scores, split)
@@ -105,7 +106,7 @@ def config_of(
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
     config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
-    changes: dict[str, Any] = {"layout": description["layout"]}
+    changes: dict[str, Any] = {"layout": description["layout"], "profile": profile_at_hand(config.profile)}
     if dataset or source:  # another data set brings its own source, unless one is given
         changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:

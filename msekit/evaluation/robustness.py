@@ -44,7 +44,7 @@ def robustness(
         if not set(withheld) <= set(parts.modalities):
             continue
         collator.withheld = frozenset(withheld)
-        size = config.evaluation.batch_size
+        size = parts.evaluation_batch
         scores = score_split(parts.model, collator, size, accelerator, reporter, case)
         found[case] = scores.metrics(parts.spec, config.evaluation.estimate)
     common = {"dataset": parts.spec.name, "backbone": config.backbone, "seed": config.seed}

@@ -21,7 +21,7 @@ from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
-from msekit.training.distributed import gather_rows
+from msekit.training.distributed import gather_rows, on_main
 
 SHUFFLE_SEED = 0
 """Of the permutation that gives every sample another one's audio and vision."""
@@ -77,7 +77,7 @@ def score_split(
     Args:
         model: Adapter and backbone.
         collator: Of the split.
-        batch_size: Samples that a process scores at a time.
+        batch_size: Samples that a process scores at a time; the main process's holds for all.
         accelerator: This process's part in the run.
         reporter: Where progress goes.
         title: What the progress bar says.
@@ -100,8 +100,9 @@ def score_together(
         model.adapter.eval()
     device = models[0].backbone.device
     rank, world = accelerator.process_index, accelerator.num_processes
-    batches = evaluation_batches(*collator.lengths(), batch_size, rank, world)
-    rounds = len(evaluation_batches(*collator.lengths(), batch_size, 0, world))  # the first share is the largest
+    size = on_main(accelerator, lambda: batch_size)  # another machine's plan may have chosen otherwise
+    batches = evaluation_batches(*collator.lengths(), size, rank, world)
+    rounds = len(evaluation_batches(*collator.lengths(), size, 0, world))  # the first share is the largest
     # a process with fewer batches takes part once more in the collective operations, for nothing
     made = ahead(lambda indices: collator(indices).pinned_for(device), batches + [[0]] * (rounds - len(batches)))
     rows: dict[int, np.ndarray] = {}

@@ -87,7 +87,7 @@ def sensitivity(
     prompts, metrics = wordings(parts.spec, orders), {}
     for name, prompt in prompts.items():
         parts.model.layout = PromptLayout(backbone.encode, backbone.bos, prompt)
-        size = config.evaluation.batch_size
+        size = parts.evaluation_batch
         scores = score_split(parts.model, parts.collators[split], size, accelerator, reporter, name)
         metrics[name] = scores.metrics(parts.spec, config.evaluation.estimate)
     return {

@@ -16,7 +16,10 @@ from msekit.experiments.plan import SEEDS, TABLES, Experiment
 from msekit.training.run_folder import read_report
 
 TASK_METRICS = {"erc": ("acc", "wf1"), "msa": ("acc2", "f1", "acc7", "mae", "corr")}
-NEVER_PUBLISHED = ("output", "seed", "source", "recipe", "dataset", "save_minutes", "evaluation.bootstrap")
+NEVER_PUBLISHED = (
+    *("output", "seed", "source", "recipe", "dataset", "save_minutes"),
+    *("evaluation.bootstrap", "evaluation.batch_size"),
+)
 """Settings that change no number, or that have a word of their own."""
 
 

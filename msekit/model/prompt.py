@@ -69,6 +69,11 @@ class Sequence:
             self, mask=F.pad(self.mask, (read, 0), value=seen), positions=self.positions + read, prefix=prefix
         )
 
+    def first(self, samples: int) -> Sequence:
+        """The first samples alone."""
+        head = slice(samples)
+        return replace(self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head])
+
 
 def join(sequences: list[Sequence]) -> Sequence:
     """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""

@@ -10,10 +10,12 @@ width, e bytes of a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msekit.backbones.shape import Shape
 
+EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
+"""Larger batches are not quicker: measured on a CPU (RESULTS.md, Speed); on a GPU an assumption, to be measured."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 FOUR_BIT_BLOCK, NESTED_BLOCK = 64, 256
 CUDA_RESERVE = 800 << 20
@@ -79,8 +81,12 @@ class MemoryPlan:
     def total(self, checkpointing: bool) -> int:
         """Largest memory during training, in bytes."""
         kept = self.activations_recomputed if checkpointing else self.activations
-        moving = max(kept + self.logits, self.scoring)
-        return self.weights + self.quantization_state + self.optimizer + self.lstm + self.reserve + moving
+        return self.standing + max(kept + self.logits, self.scoring)
+
+    @property
+    def standing(self) -> int:
+        """What is held all the time."""
+        return self.weights + self.quantization_state + self.optimizer + self.lstm + self.reserve
 
 
 def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
@@ -107,9 +113,26 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
         logits=_logit_bytes(work.samples * work.answers, shape, value),
         optimizer=16 * work.trainable,
         lstm=sum(work.samples * frames * 4 * (2 * width + 12 * size) for frames, width, size in work.encoders),
-        scoring=_logit_bytes(work.scored_samples * work.scored_answers, shape, value) + 12 * scored,
+        scoring=_logit_bytes(work.scored_samples * work.scored_answers, shape, value)
+        + 12 * scored
+        + sum(work.scored_samples * frames * 4 * (width + 6 * size) for frames, width, size in work.encoders),
         reserve=CUDA_RESERVE if held.cuda else CPU_RESERVE,
     )
+
+
+def with_evaluation_batch(shape: Shape, work: Workload, held: Holding, memory_bytes: int) -> Workload:
+    """The workload with the largest useful evaluation batch that takes at most half of the memory that is left.
+
+    It follows from what a machine has, not from what is free on it: two runs with one seed get the same numbers.
+    """
+    size = EVALUATION_BATCH["cuda" if held.cuda else "cpu"]
+    while size > 1:
+        tried = replace(work, scored_samples=size)
+        memory = memory_plan(shape, tried, held)
+        if memory.scoring <= (memory_bytes - memory.standing) / 2:
+            return tried
+        size //= 2
+    return replace(work, scored_samples=1)
 
 
 def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from msekit.data import synthetic
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.model.labels import Encode, LabelSpace
 from msekit.model.tags import CLOSING_TAG, OPENING_TAG
-from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan
+from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
 from msekit.profiles import Profile, default_profile, read_profile
 
 PADDED_FRAMES = {
@@ -73,6 +73,7 @@ class Plan:
             "batch_size": optim.batch_size,
             "accumulation": optim.accumulation,
             "sequence_tokens": self.work.tokens,
+            "evaluation_batch_size": self.work.scored_samples,
             "checkpointing": "on" if self.checkpointing else "off",
             "memory": asdict(self.memory),
             "total_bytes": self.total,
@@ -98,7 +99,7 @@ def plan_run(config: RunConfig) -> Plan:
     spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
-    work, assumed = workload(config, spec, shape, encode)
+    work, assumed = workload(config, spec, shape, encode, profile)
     memory = memory_plan(shape, work, held(config, profile))
     checkpointing = needs_checkpointing(config, memory, profile)
     samples = sample_count(config, spec)
@@ -153,7 +154,9 @@ def tokenizer_of(shape: Shape) -> tuple[Encode, bool]:
     return guess, True
 
 
-def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode) -> tuple[Workload, list[str]]:
+def workload(
+    config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile
+) -> tuple[Workload, list[str]]:
     """Sizes of a full micro-batch of the longest samples, and what was assumed about them."""
     labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
     answers = max(len(tokens) for tokens in labels.tokens)
@@ -185,15 +188,18 @@ def workload(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode)
         config.adapter.hidden,
         config.adapter.ablate,
     )
-    return Workload(
+    work = Workload(
         samples=-(-config.optim.batch_size // config.optim.accumulation),
         tokens=fixed + config.adapter.pseudo_tokens + text + answers - 1,
         answers=answers,
-        scored_samples=config.evaluation.batch_size,
+        scored_samples=config.evaluation.batch_size or 1,
         scored_answers=len(labels.trie.inner),
         trainable=trainable,
         encoders=encoders,
-    ), notes
+    )
+    if config.evaluation.batch_size is None:
+        work = with_evaluation_batch(shape, work, held(config, profile), profile.memory_bytes)
+    return work, notes
 
 
 def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
@@ -211,16 +217,17 @@ def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Prof
     kinds = ("none", "int8", "nf4")
     batch, parts = config.optim.batch_size, config.optim.accumulation
     divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
-    scored = sorted({1, config.evaluation.batch_size}, reverse=True)
+    asked = config.evaluation.batch_size
+    scored = [None] if asked is None else sorted({1, asked}, reverse=True)
     for changes in product(kinds[kinds.index(config.model.quantization) :], divided, scored):
         tried = changed(config, *changes)
-        work, _ = workload(tried, spec, shape, encode)
+        work, _ = workload(tried, spec, shape, encode, profile)
         if memory_plan(shape, work, held(tried, profile)).total(checkpointing=True) <= profile.memory_bytes:
             return tuple(differences(config, tried))
     return ("a smaller backbone, or a card with more memory",)
 
 
-def changed(config: RunConfig, quantization: str, accumulation: int, scored: int) -> RunConfig:
+def changed(config: RunConfig, quantization: str, accumulation: int, scored: int | None) -> RunConfig:
     """The same run, with layers recomputed, held and divided otherwise."""
     values = {
         "model": {"quantization": quantization, "checkpointing": "on"},

@@ -48,6 +48,8 @@ class Parts:
     """Longest text in tokens."""
     truncated: int
     """Texts cut to the limit, over all splits."""
+    evaluation_batch: int
+    """Sequences that a process scores at a time."""
 
     @property
     def backbone(self) -> Backbone:
@@ -108,7 +110,8 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        backbone = load_frozen(config.backbone, config.model, recompute_layers(config, reporter))
+        recompute, evaluation_batch = planned(config, reporter)
+        backbone = load_frozen(config.backbone, config.model, recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
     labels = LabelSpace(spec, backbone.encode, backbone.end)
@@ -133,7 +136,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             reporter.note(f"{split}: {found.summary(limit)}")
         if not config.reads_features:
             collators[split].noise = Noise(config.noise, config.seed, epoch=0)
-    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated)
+    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch)
     if "train" in collators:
         fit_to_training(parts, config)
     if truncated:
@@ -150,17 +153,18 @@ def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocesso
     }
 
 
-def recompute_layers(config: RunConfig, reporter: Reporter) -> bool:
-    """Whether to use gradient checkpointing: as the settings say, or where the plan needs it."""
-    if config.model.checkpointing != "auto":
-        return config.model.checkpointing == "on"
+def planned(config: RunConfig, reporter: Reporter) -> tuple[bool, int]:
+    """Whether to use gradient checkpointing, and the evaluation batch: as the settings say, or as the plan does."""
+    recompute, evaluation_batch = config.model.checkpointing, config.evaluation.batch_size
+    if recompute != "auto" and evaluation_batch is not None:
+        return recompute == "on", evaluation_batch
     architecture_of(checkpoint_folder(config.backbone))  # at hand and loadable, before anything is planned for it
     plan = plan_run(config)
-    if plan.checkpointing:
+    if recompute == "auto" and plan.checkpointing:
         reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
-    if not plan.fits:
+    if recompute == "auto" and not plan.fits:
         reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
-    return plan.checkpointing
+    return plan.checkpointing, plan.work.scored_samples
 
 
 def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Backbone:

@@ -25,6 +25,7 @@ def show_run(config: RunConfig) -> None:
     console.print(escape(dump(config)), soft_wrap=True)
     console.print(sequence_table(parts))
     console.print(label_tree(parts.labels, parts.backbone.tokenizer))
+    console.print(f"evaluation in batches of {parts.evaluation_batch}", highlight=False)
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
     console.print(f"{trainable:,} trainable parameters; nothing was trained, no run folder written", highlight=False)
 

@@ -38,11 +38,11 @@ class Engine(Protocol):
             This part's contribution to the global mean loss times the number of processes (scalar).
         """
 
-    def step(self, rate: float) -> float:
-        """Clip, take an optimiser step at a learning rate, forget the gradients.
+    def step(self, rate: float) -> Tensor:
+        """Clip, take an optimiser step at a learning rate, forget the gradients; without waiting for the device.
 
         Returns:
-            The gradient's norm; where it is not finite, no step was taken.
+            The gradient's norm (scalar); where it is not finite, no step was taken.
         """
 
     def moments(self) -> dict[str, Tensor]:
@@ -73,13 +73,14 @@ class PlainEngine:
             self.accelerator.backward(loss)
         return loss.detach()
 
-    def step(self, rate: float) -> float:
+    def step(self, rate: float) -> Tensor:
         """See `Engine`."""
-        norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf).item()
-        if math.isfinite(norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+        norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # what loss scaling uses: the fused kernel leaves parameters and moments as they are where this is 1
+        self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -122,12 +123,12 @@ class ZeroEngine:
         self.engine.backward(loss)
         return loss.detach()
 
-    def step(self, rate: float) -> float:
+    def step(self, rate: float) -> Tensor:
         """See `Engine`."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32)
 
     def moments(self) -> dict[str, Tensor]:
         """See `Engine`."""

@@ -206,7 +206,8 @@ class Run:
         rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
         norm = self.engine.step(rate)
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        shared = torch.stack([loss, *loss.new_tensor([norm, due, self.signals.received])])
+        shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
+        # the one place where a step waits for the device
         mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
         if not np.isfinite(mean + norm_mean):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
@@ -275,7 +276,7 @@ class Run:
 
     def score(self, split: str, title: str) -> Scores:
         """Label scores of a split by the adapter as it stands."""
-        size = self.config.evaluation.batch_size
+        size = self.parts.evaluation_batch
         model, collator = self.parts.model, self.parts.collators[split]
         return score_split(model, collator, size, self.accelerator, self.reporter, title, self.heed_signals)
 

@@ -204,7 +204,8 @@ class Together:
         """A split scored by every run's adapter as it stands."""
         if not runs:
             return []
-        parts, size = runs[0].parts, runs[0].config.evaluation.batch_size
+        parts = runs[0].parts
+        size = max(parts.evaluation_batch // len(runs), 1)  # the runs share a pass
         models = [run.parts.model for run in runs]
         return score_together(models, parts.collators[split], size, self.accelerator, self.reporter, title)
 

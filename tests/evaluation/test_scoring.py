@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
+from msekit.config import resolve
 from msekit.data.catalogue import DATASETS
-from msekit.evaluation.scoring import Scores
+from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.labels import LabelSpace
+from msekit.planning.plan import plan_run
+from msekit.reporter import Reporter
+from msekit.training.build import build
+from msekit.training.distributed import accelerator_for
 
 
 def scores_for(values: list[float]) -> Scores:
@@ -28,3 +36,18 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_truth():
     scores = scores_for([0.4, -1.0])
     steps = scores.labels.trie.paths[scores.labels.indices(scores.truths)]
     assert scores.loss() == pytest.approx(-(scores.edges * steps).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
+def test_scores_do_not_depend_on_the_batch_size(own_cache: Path, dataset: str):
+    reporter, accelerator = Reporter(quiet=True), accelerator_for(torch.device("cpu"))
+    config = resolve({"backbone": "tiny-llama", "dataset": dataset, "output": "none"}, task=DATASETS[dataset].task)
+    parts = build(config, reporter, ("valid",))
+    assert parts.evaluation_batch == plan_run(config).work.scored_samples
+    chosen, *others = (
+        score_split(parts.model, parts.collators["valid"], size, accelerator, reporter, "").edges
+        for size in (parts.evaluation_batch, 7, 1)
+    )
+    assert chosen.std() > 0
+    for other in others:
+        assert np.abs(other - chosen).max() <= 1e-5

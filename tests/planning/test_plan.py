@@ -15,13 +15,14 @@ from msekit.backbones.catalogue import BACKBONES, Architecture
 from msekit.backbones.load import load_backbone
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
-from msekit.config import RunConfig, resolve
+from msekit.config import RunConfig, resolve, validated
 from msekit.errors import MsekitError
 from msekit.paper import BACKBONES as PAPERS_BACKBONES
 from msekit.paper import DATASETS as PAPERS_DATASETS
-from msekit.planning.memory import Holding, Workload, layer_bytes, weight_bytes
-from msekit.planning.plan import plan_run
-from msekit.profiles import default_profile, read_profile
+from msekit.planning.memory import EVALUATION_BATCH, Holding, Workload, layer_bytes, weight_bytes
+from msekit.planning.plan import Plan, plan_run
+from msekit.profiles import default_profile, profile_at_hand, read_profile
+from msekit.training.identity import settings_of
 
 WEIGHTS_WITHIN = 0.05
 ACTIVATIONS_WITHIN = 0.10
@@ -168,6 +169,44 @@ def test_fewer_bits_and_smaller_parts_need_less():
     assert parts.steps_per_epoch == whole.steps_per_epoch
 
 
+def with_memory(tmp_path: Path, gigabytes: float) -> str:
+    file = tmp_path / f"{gigabytes}.yaml"
+    file.write_text(f"device: cuda\nmemory_gb: {gigabytes}\n")
+    return str(file)
+
+
+def room_taken(plan: Plan) -> float:
+    return plan.memory.scoring / (plan.profile.memory_bytes - plan.memory.standing)
+
+
+def test_the_evaluation_batch_is_the_largest_that_there_is_room_for(tmp_path: Path):
+    roomy = plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 80)))
+    assert roomy.work.scored_samples == EVALUATION_BATCH["cuda"]
+    tight = plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 14.5)))
+    assert 1 < tight.work.scored_samples < EVALUATION_BATCH["cuda"]
+    assert room_taken(tight) <= 0.5
+    twice = run("llama2-7b", "mosei", tight.config.profile, evaluation={"batch_size": 2 * tight.work.scored_samples})
+    assert room_taken(plan_run(twice)) > 0.5
+    assert plan_run(twice).work.scored_samples == 2 * tight.work.scored_samples, "what is asked for is taken"
+    assert plan_run(run("llama2-7b", "mosei", with_memory(tmp_path, 1))).work.scored_samples == 1
+    assert plan_run(run("smollm2-135m", "meld", "cpu")).work.scored_samples == EVALUATION_BATCH["cpu"]
+
+
+def test_a_run_made_with_a_profile_of_another_machine_is_planned_for_this_one(tmp_path: Path):
+    assert profile_at_hand("h100") == "h100"
+    mine = with_memory(tmp_path, 9)
+    assert profile_at_hand(mine) == mine
+    assert profile_at_hand(str(tmp_path / "theirs.yaml")) is None
+    assert profile_at_hand(None) is None
+
+
+def test_the_evaluation_batch_neither_separates_runs_nor_spoils_older_ones():
+    chosen, older = run(), run(evaluation={"batch_size": 16})
+    assert validated({**chosen.model_dump(mode="json"), "evaluation": {"batch_size": 16}}) == older
+    assert settings_of(chosen) == settings_of(older) == settings_of(run(evaluation={"batch_size": 7}))
+    assert settings_of(older)["evaluation"] == older.model_dump(mode="json")["evaluation"]
+
+
 def msekit(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "msekit", *arguments], capture_output=True, text=True, check=False)
 
@@ -181,6 +220,7 @@ def test_the_command_answers_in_json_without_torch():
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["quantization"], answer["batch_size"], answer["fits"]) == ("nf4", 8, True)
+    assert answer["evaluation_batch_size"] == EVALUATION_BATCH["cuda"]
     parts = ("weights", "quantization_state", "activations", "activations_recomputed", "logits", "optimizer", "lstm")
     assert all(answer["memory"][part] > 0 for part in parts)
 
@@ -191,6 +231,7 @@ def test_the_table_says_what_to_change():
     assert done.stdout == ""
     assert "It does not fit" in done.stderr
     assert "a smaller backbone" in done.stderr
+    assert "evaluation in batches of 1;" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,12 +133,12 @@ def test_an_interrupted_run_with_dropout_learned_vectors_and_context_ends_the_sa
     loop.train(whole, reporter=QUIET)
     step, steps = loop.Run.step, 0
 
-    def fails(run: loop.Run, batch: list[int]) -> tuple[float, bool]:
+    def fails(run: loop.Run, *arguments: Any) -> tuple[float, bool, bool]:
         nonlocal steps
         steps += 1
         if steps == 5:  # in the middle of the second epoch
             raise KeyboardInterrupt
-        return step(run, batch)
+        return step(run, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.Run, "step", fails)

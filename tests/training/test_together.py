@@ -72,7 +72,10 @@ def test_every_seed_ends_as_it_does_alone(
         assert names == {path.name for path in theirs.output.iterdir()}
         assert report["layout"] == layout
     assert difference(joined[0].output, joined[1].output) > 1e-3
-    assert evaluate(joined[1].output, reporter=QUIET)["metrics"] == reports[1]["metrics"]
+    again = evaluate(joined[1].output, reporter=QUIET)["metrics"]  # in batches of another size
+    assert again.keys() == reports[1]["metrics"].keys()
+    numbers = {name for name, value in again.items() if isinstance(value, float)}
+    assert all(again[name] == pytest.approx(reports[1]["metrics"][name], abs=1e-5) for name in numbers)
 
 
 @pytest.mark.slow

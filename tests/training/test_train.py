@@ -18,6 +18,7 @@ from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.tiny import tiny_llama_folder
 from msekit.errors import MsekitError
 from msekit.evaluation.evaluate import evaluate
+from msekit.planning.memory import EVALUATION_BATCH
 
 BASE = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc"]
 SHORT = [*BASE, "--limit-train", "64", "--epochs", "3", "--set", "evaluation.bootstrap=20"]
@@ -260,4 +261,5 @@ def test_dry_run_shows_every_token_and_writes_nothing(tmp_path: Path):
     shown = done.stdout + done.stderr
     for expected in ("resolved run", "pseudo token", "#4", "closing tag, prompt", "label trie: 4 labels", "calm"):
         assert expected in shown
+    assert f"evaluation in batches of {EVALUATION_BATCH['cpu']}\n" in shown
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,108 @@
+"""What single changes give: with and without, by turns in one run, in processor time, so that other jobs blur it less.
+
+    python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8]
+
+The last layer at the columns that are read, in training and scoring; the size of evaluation batches. Prints Markdown:
+medians of the ratios round by round, and their range. About ten minutes on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from train_speed import LAYOUTS, even_batches, in_layout, prepare
+
+from msekit.config import RunConfig
+from msekit.data.batch import evaluation_batches
+from msekit.reporter import Reporter
+from msekit.training.build import Parts
+from msekit.training.distributed import accelerator_for
+from msekit.training.loop import Run
+
+SIZES = (16, 32, 64)
+
+
+def by_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Processor seconds of every way in every round, in an order that turns; the first round is thrown away."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(rounds + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            started = time.process_time()
+            ways[name]()
+            taken[name].append(time.process_time() - started)
+    return {name: seconds[1:] for name, seconds in taken.items()}
+
+
+def row(title: str, base: list[float], changed: list[float]) -> str:
+    """A line of the table: how many times as quick."""
+    ratios = [before / after for before, after in zip(base, changed, strict=True)]
+    return f"| {title} | **{statistics.median(ratios):.3f}** ({min(ratios):.3f}–{max(ratios):.3f}) |"
+
+
+def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with the whole last layer, and with it at the columns that are read."""
+
+    def way(shortens: bool) -> Callable[[], None]:
+        def run() -> None:
+            parts.backbone.shortens = shortens
+            block()
+
+        return run
+
+    taken = by_turns({"whole": way(False), "shortened": way(True)}, rounds)
+    return taken["whole"], taken["shortened"]
+
+
+def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[str]:
+    """Measure every change in one layout."""
+    run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
+    train, test = parts.collators["train"], parts.collators["test"]
+    batches = even_batches(run, steps)
+    order = list(chain(*evaluation_batches(*test.lengths(), 1, 0, 1)))
+    middle = order[len(order) // 2 - SIZES[-1] :][: 2 * SIZES[-1]]  # texts of middling length
+
+    def training() -> None:
+        for indices in batches:
+            run.engine.backward(train(indices), 1 / len(indices), last=True)
+            run.engine.step(1e-6)
+
+    def scoring(size: int) -> None:
+        for start in range(0, len(middle), size):
+            parts.model.score(test(middle[start : start + size]))
+
+    yield row(f"last layer shortened, training, {config.layout}", *last_layer(parts, training, rounds))
+    yield row(f"last layer shortened, scoring, {config.layout}", *last_layer(parts, partial(scoring, 16), rounds))
+    taken = by_turns({str(size): partial(scoring, size) for size in SIZES}, rounds)
+    for size in SIZES[1:]:
+        yield row(f"scored {size} instead of 16 at a time, {config.layout}", taken["16"], taken[str(size)])
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--dataset", default="meld6")
+    parser.add_argument("--backbone", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3, help="batches of 16 in a turn")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    path = options.data / options.dataset / f"{options.dataset}.yaml"
+    config, first = prepare(options.backbone, str(path), 16, [])
+    print("| change | times as quick |\n|---|---|")
+    for layout in LAYOUTS:
+        for line in rows(*in_layout(config, first, layout), options.rounds, options.steps):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

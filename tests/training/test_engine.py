@@ -1,0 +1,84 @@
+"""The optimiser step: nothing waits for the device on the way, and gradients that are not finite change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from msekit.config import resolve
+from msekit.reporter import Reporter
+from msekit.training.build import build
+from msekit.training.distributed import accelerator_for
+from msekit.training.loop import Run
+
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
+"""Operators that return to the program what the device has computed, and so wait for it."""
+
+
+class Reads(TorchDispatchMode):
+    """Counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ in READS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def run(own_cache: Path) -> Run:
+    given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "none"}
+    config = resolve(given, task="erc", overrides=["optim.lr=5e-3"])
+    parts = build(config, Reporter(quiet=True), ("train",))
+    run = Run(config, parts, accelerator_for(torch.device("cpu")), Reporter(quiet=True))
+    run.adapter.train()
+    return run
+
+
+def backward(run: Run, samples: range) -> Tensor:
+    return run.engine.backward(run.parts.collators["train"](list(samples)), 1 / len(samples), True)
+
+
+def state(run: Run) -> dict[str, Tensor]:
+    tensors = {**run.adapter.state_dict(), **run.engine.moments()}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_from_the_batch_to_the_step_nothing_is_read_back(run: Run, attention: str):
+    run.parts.backbone.model.set_attn_implementation(attention)
+    backward(run, range(4))  # the first pass tries what the architecture takes
+    batch = run.parts.collators["train"](list(range(8)))
+    with Reads() as reads:
+        loss = run.engine.backward(batch, 1 / 8, True)
+        norm = run.engine.step(1e-3)
+    assert reads.count == 0
+    with reads:
+        assert float(norm) > 0
+        assert float(loss) > 0
+    assert reads.count == 2, "reads are seen"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("first", [True, False], ids=["at once", "after a step"])
+def test_gradients_that_are_not_finite_change_nothing(run: Run, value: float, first: bool):
+    if not first:
+        backward(run, range(8))
+        assert run.engine.step(5e-3).isfinite()
+    before = state(run)
+    backward(run, range(8, 16))
+    next(run.adapter.parameters()).grad.view(-1)[0] = value
+    assert not run.engine.step(5e-3).isfinite()
+    after = state(run)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(not tensor.any() for name, tensor in after.items() if name not in before), "moments begin at zero"
+    backward(run, range(8, 16))
+    assert run.engine.step(5e-3).isfinite()
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in run.adapter.state_dict().items())
