@@ -12,8 +12,8 @@ Otherwise than theirs: the number tokens of a place are those that some label ha
 because answers are confined to labels; and a sample's places are summed, as its cross-entropy is, where they
 take means of both. Their weight .3 is so .6 here for labels of four tokens, two of them digits.
 
-Shapes: B batch, E edges of the label trie, K labels, G places (inner nodes of the trie that number tokens leave), W most
-number tokens of a place.
+Shapes: B batch, E edges of the label trie, K labels, G places (inner nodes of the trie that number tokens leave), W the
+largest number of number tokens at a place.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def test_the_sign_costs_nothing_and_a_place_without_choice_neither():
 
 
 def test_the_right_digits_cost_nothing():
-    sure = {beginning: 1 - 1e-12 for beginning in ("+", "+1", "+1.", "+1.3")}
+    sure = dict.fromkeys(("+", "+1", "+1.", "+1.3"), 1 - 1e-12)
     others = {f"+{digit}": 1e-12 for digit in (0, 2, 3)} | {f"+1.{digit}": 1e-12 for digit in range(10) if digit != 3}
     assert loss_of(edges_with(sure | others), 1.3) < 1e-9
 
