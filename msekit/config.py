@@ -119,6 +119,8 @@ class LossConfig(_Section):
     """Strength of `logit-adjusted`."""
     expected: float = Field(0.0, ge=0)
     """Intensities only: weight of the L1 distance of the label distribution's mean from the truth."""
+    number_token: float = Field(0.0, ge=0)
+    """Intensities only: weight of the distance of the answer's digits from the true ones (Zausinger et al. 2025)."""
 
 
 def _yaml_switch(value: object) -> object:

@@ -95,6 +95,10 @@ class Backbone:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
         return self.tokenizer(_whole(text), add_special_tokens=False, verbose=False)["input_ids"]
 
+    def decode(self, token: int) -> str:
+        """A token's text by itself."""
+        return self.tokenizer.decode([token])
+
     def encode_all(self, texts: list[str]) -> list[list[int]]:
         """Many texts at once, each as `encode` does it."""
         whole = [_whole(text) for text in texts]

@@ -1,11 +1,14 @@
 """The figures of the HTML report, each as an SVG text. matplotlib (extra `plot`) is imported on use.
 
+Words in a figure stay words, which the browser draws with its own fonts: labels may be Chinese.
+
 N samples, C classes, S seeds.
 """
 
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,12 +19,15 @@ from numpy.typing import NDArray
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.calibration import answers, calibration_error, reliability
+from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.predictions import Predictions
 
 Array = NDArray[Any]
 Svg = str
-WIDTH, HEIGHT = 5.2, 3.4
-"""Inches of a figure: legible at phone width."""
+WIDTH, HEIGHT = 3.8, 2.8
+"""Inches of a figure: about as wide as a phone's page, so that its words keep their size there."""
+SMALL = 7.5
+"""Points of the smallest words."""
 
 
 @contextmanager
@@ -36,7 +42,9 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Any,
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MsekitError("the HTML report needs matplotlib", fix="pip install 'msekit[plot]'") from error
-    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "msekit", "font.size": 9}):
+    style = {"svg.fonttype": "none", "svg.hashsalt": "msekit", "font.size": 9, "axes.titlesize": 10}
+    with rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # only measured here, drawn by the browser
         figure = Figure(figsize=(width, height), layout="constrained")
         done: list[Svg] = []
         yield figure.subplots(), done
@@ -54,7 +62,7 @@ def loss_curves(histories: dict[int, list[dict[str, Any]]]) -> Svg:
             axis.plot(epochs, [line["train_loss"] for line in lines], "--", color=drawn.get_color(), marker=".")
         axis.set(title="loss: validation, train dashed", xlabel="epoch")
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=SMALL)
     return done[0]
 
 
@@ -69,7 +77,7 @@ def metric_curves(histories: dict[int, list[dict[str, Any]]], key_metric: str) -
             axis.plot(epochs[best], values[best], "o", fillstyle="none", markersize=10, color=drawn.get_color())
         axis.set(title=f"validation {key_metric}, best epoch ringed", xlabel="epoch")
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=SMALL)
     return done[0]
 
 
@@ -79,26 +87,27 @@ def confusion(seeds: list[Predictions], labels: tuple[str, ...]) -> Svg:
     for each in seeds:
         np.add.at(counts_CC, (each.truth, each.prediction), 1)
     shares_CC = counts_CC / counts_CC.sum(axis=1, keepdims=True).clip(min=1)
-    side = max(HEIGHT, 0.45 * len(labels) + 1.5)
-    with _figure(width=side + 0.6, height=side) as (axis, done):
+    with _figure(height=WIDTH + 0.2) as (axis, done):
         axis.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
         axis.set(title="confusion, % of the true class", xlabel="predicted", ylabel="true")
-        axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right")
+        axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(labels)), labels)
         for (row, column), share in np.ndenumerate(shares_CC):
             colour = "white" if share > 0.5 else "black"
-            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+            axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=SMALL, color=colour)
     return done[0]
 
 
 def scatter(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
     """True against predicted intensity, a faint point per sample and seed."""
     assert spec.range is not None
-    with _figure(width=HEIGHT + 0.6) as (axis, done):
+    with _figure(height=WIDTH - 0.2) as (axis, done):
         for each in seeds:
             axis.plot(each.truth, each.prediction, ".", alpha=0.35, markersize=4)
         axis.plot(spec.range, spec.range, color="grey", linewidth=0.8)
-        axis.set(title="intensity", xlabel="true", ylabel="predicted", xlim=spec.range, ylim=spec.range, aspect="equal")
+        low, high = spec.range
+        limits = (low - 0.03 * (high - low), high + 0.03 * (high - low))
+        axis.set(title="intensity", xlabel="true", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
     return done[0]
 
 
@@ -107,7 +116,7 @@ def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
     parts = [answers(each.distribution, each.values, each.truth, spec) for each in seeds]
     bins = reliability(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
     total = sum(one.samples for one in bins)
-    with _figure(width=HEIGHT + 0.6) as (axis, done):
+    with _figure() as (axis, done):
         axis.plot((0, 1), (0, 1), color="grey", linewidth=0.8)
         for one in bins:
             share = 0.25 + 0.75 * one.samples / total
@@ -122,7 +131,7 @@ def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
 def class_f1(tables: list[dict[str, float | None]]) -> Svg:
     """F1 of every class: the mean over seeds, a dot per seed."""
     labels = list(tables[0])
-    with _figure(height=max(2.2, 0.32 * len(labels) + 1)) as (axis, done):
+    with _figure(height=max(2.0, 0.3 * len(labels) + 0.8)) as (axis, done):
         for place, label in enumerate(labels):
             values = [float(table[label] or 0) for table in tables]
             axis.barh(place, float(np.mean(values)), color="C0", alpha=0.6)
@@ -135,11 +144,12 @@ def class_f1(tables: list[dict[str, float | None]]) -> Svg:
 
 def robustness(tests: dict[str, list[float]], metric: str) -> Svg:
     """The key metric as tested, with audio and vision shuffled, and with what is missing; a dot per seed."""
-    with _figure(height=0.4 * len(tests) + 1) as (axis, done):
+    with _figure(height=0.3 * len(tests) + 1) as (axis, done):
         for place, values in enumerate(tests.values()):
             axis.barh(place, float(np.mean(values)), color="C0" if place == 0 else "C1", alpha=0.6)
             axis.plot(values, [place] * len(values), ".", color="black")
         axis.set_yticks(range(len(tests)), list(tests))
         axis.invert_yaxis()
-        axis.set(title=f"{metric}: what is lost without audio and vision")
+        better = "higher" if higher_is_better(metric) else "lower"
+        axis.set(title=f"test {metric} with less to hear and see", xlabel=f"{better} is better")
     return done[0]

@@ -18,15 +18,19 @@ from msekit.evaluation.report import HEADINGS, Group, RunReport, aggregate, cell
 from msekit.evaluation.robustness import FULL, ROBUSTNESS
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; overflow-wrap: anywhere; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; }
+h1 { font-size: 1.5rem; } h1, h2 { line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; max-width: 100%; }
-img { max-width: 100%; height: auto; } .warning { color: #9a3b00; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.5rem 1rem; }
+figure { margin: 0; } img { width: 100%; height: auto; } .warning { color: #9a3b00; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .6rem; font-size: .85rem; }
-code { overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th, td { padding: .25rem .4rem; font-size: .9rem; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 
 
@@ -40,7 +44,8 @@ def html_report(runs: Sequence[Path]) -> str:
         MsekitError: As `collect`; or matplotlib is not installed.
     """
     reports = collect(runs)
-    sections = [section(group) for group in aggregate(reports)]
+    groups = aggregate(reports)
+    sections = [*overviews(groups), *(section(group) for group in groups)]
     title = " · ".join(dict.fromkeys(f"{r.values['backbone']} on {r.values['dataset']}" for r in reports))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -51,16 +56,40 @@ def html_report(runs: Sequence[Path]) -> str:
     )
 
 
+def overviews(groups: Sequence[Group]) -> list[str]:
+    """A table of the groups of each data set that has several: one line each, the metrics side by side."""
+    found = []
+    for dataset in dict.fromkeys(group.values["dataset"] for group in groups):
+        members = [group for group in groups if group.values["dataset"] == dataset]
+        if len(members) == 1:
+            continue
+        names = list(dict.fromkeys(name for group in members for name in group.metrics))
+        rows = [
+            [
+                group.title.partition(" · ")[2],
+                str(len(group.seeds)),
+                *(
+                    cells(name, group.metrics[name], len(group.seeds))[1] if name in group.metrics else ""
+                    for name in names
+                ),
+            ]
+            for group in members
+        ]
+        found.append(f"<h2>{escape(str(dataset))}</h2>{table(['runs', 'seeds', *names], rows)}")
+    return found
+
+
 def section(group: Group) -> str:
     """One group of comparable runs: table, figures, and how the numbers came about."""
     lines = [f"<h2>{escape(group.title)}</h2>", f"<p>{escape(seeds_line(group))}</p>"]
     rows = [cells(name, summary, len(group.seeds)) for name, summary in group.metrics.items()]
     filled = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows)]
     lines.append(table([HEADINGS[n] for n in filled], [[row[n] for n in filled] for row in rows]))
-    lines.append(
-        "<p>Accuracies and F1 in percent. Shuffled: the same adapters with every sample's audio and vision taken from "
-        "another one; what the score loses there is what they hear and see.</p>"
+    shuffled = (
+        " Shuffled: the same adapters with every sample's audio and vision taken from another one; what the score "
+        "loses there is what they hear and see."
     )
+    lines.append(f"<p>Accuracies and F1 in percent.{shuffled if rows and any(row[-1] for row in rows) else ''}</p>")
     lines += [f'<p class="warning">{escape(warning)}</p>' for warning in group.warnings]
     pictures = [
         f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
@@ -136,11 +165,11 @@ def provenance(members: list[RunReport]) -> str:
         ),
         ("prompt sha256", str(values.get("prompt_sha256", "?"))),
     ]
-    listed = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>" for name, value in facts)
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     file = first.path / "config.yaml"
     settings = file.read_text(encoding="utf-8") if file.is_file() else ""
     shown = f"<details><summary>settings of seed {first.seed}</summary><pre>{escape(settings)}</pre></details>"
-    return f"<ul>{listed}</ul>{shown if settings else ''}"
+    return f"<dl>{listed}</dl>{shown if settings else ''}"
 
 
 def _json(file: Path) -> dict[str, Any]:

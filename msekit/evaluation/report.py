@@ -28,8 +28,9 @@ REQUIRED_KEYS = ("dataset", "backbone", "adapter", "recipe", "estimate", "split"
 GROUP_KEYS = (
     *("dataset", "backbone", "adapter", "recipe", "estimate", "split"),
     *("without", "limit_train", "quantization", "ablate", "layout", "context", "on_missing", "modality_dropout"),
+    "options",
 )
-"""The second line's keys count where a report has them, and not its default there."""
+"""The second and third line's keys count where a report has them, and not its default there."""
 DEFAULTS = {"quantization": "none", "layout": "paper", "on_missing": "zero"}
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""

@@ -5,11 +5,15 @@ L_task, the paper's, is the cross-entropy of the true label's tokens. Beside it:
 - `class-balanced` (erc): weighed by the inverse of the class's share of the train split, 1 on average over it.
 - `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each raised by tau times its log share.
 - `expected` (msa): plus so many times the L1 distance between the mean of the label distribution and the truth.
+- `number_token` (msa; Zausinger et al. 2025): plus so many times the distance of the answer's digits from the true ones
+  (`number_token.py`).
 
 Shapes: B batch, E edges of the label trie, K labels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from torch import Tensor, nn
 from msekit.config import LossConfig
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
+from msekit.model.number_token import NumberTokenLoss
 
 
 class Objective(nn.Module):
@@ -27,9 +32,10 @@ class Objective(nn.Module):
         config: Which loss.
         labels: The label space.
         train_labels: (N,) position of every training sample's label.
+        decode: Token → its text.
 
     Raises:
-        MsekitError: A loss that the task has no meaning for.
+        MsekitError: A loss that the task or the tokenizer has no meaning for.
     """
 
     paths: Tensor
@@ -39,15 +45,19 @@ class Objective(nn.Module):
     shares: Tensor
     """(K,) of the training samples; a label without any counts as one sample."""
 
-    def __init__(self, config: LossConfig, labels: LabelSpace, train_labels: np.ndarray) -> None:
+    def __init__(
+        self, config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
+    ) -> None:
         super().__init__()
         if config.balance != "none" and labels.task == "msa":
             raise MsekitError(
                 f"loss.balance {config.balance} is for emotions", fix="Use loss.expected for intensities."
             )
-        if config.expected and labels.task == "erc":
-            raise MsekitError("loss.expected is for intensities", fix="Use loss.balance for emotions.")
+        for name in ("expected", "number_token"):
+            if getattr(config, name) and labels.task == "erc":
+                raise MsekitError(f"loss.{name} is for intensities", fix="Use loss.balance for emotions.")
         self.config = config
+        self.digits = NumberTokenLoss(labels.trie, decode) if config.number_token else None
         counts = np.bincount(train_labels, minlength=len(labels)).clip(min=1)
         self.register_buffer("paths", torch.from_numpy(labels.trie.paths), persistent=False)
         self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
@@ -72,11 +82,15 @@ class Objective(nn.Module):
         if self.config.expected:
             mean_B = scores_BK.softmax(dim=1) @ self.values
             losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()
+        if self.digits is not None:
+            losses_B = losses_B + self.config.number_token * self.digits(edges_BE, label_B)
         return (losses_B * weight_B).sum()
 
 
-def objective_for(config: LossConfig, labels: LabelSpace, train_labels: np.ndarray) -> Objective | None:
+def objective_for(
+    config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
+) -> Objective | None:
     """The loss that settings ask for; None for the paper's, which needs one label's scores alone."""
-    if config.balance == "none" and not config.expected:
+    if config.balance == "none" and not config.expected and not config.number_token:
         return None
-    return Objective(config, labels, train_labels)
+    return Objective(config, labels, train_labels, decode)

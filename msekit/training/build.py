@@ -192,7 +192,8 @@ def fit_to_training(parts: Parts, config: RunConfig) -> None:
     if mixer is not None and mixer.text_center is not None:
         mixer.text_center.copy_(text_center(parts.backbone, parts.collators["train"]))
     chosen = training_subset(parts, config)
-    parts.model.objective = objective_for(config.loss, parts.labels, parts.collators["train"].labels[chosen])
+    labels = parts.collators["train"].labels[chosen]
+    parts.model.objective = objective_for(config.loss, parts.labels, labels, parts.backbone.decode)
     parts.model.to(parts.backbone.device)
 
 

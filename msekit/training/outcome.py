@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from msekit import __version__
-from msekit.config import RunConfig
+from msekit.config import RunConfig, resolve
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.training.build import Parts
@@ -106,6 +106,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "limit_train": config.data.limit_train,
         "on_missing": config.data.on_missing,
         "modality_dropout": config.data.modality_dropout,
+        "options": options_apart(config, parts.spec.task),
         "incomplete_samples": parts.incomplete(split),
         "context": config.data.context,
         "truncated_texts": parts.truncated,
@@ -114,6 +115,16 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "prompt_sha256": parts.model.layout.sha256,
         "versions": versions(),
     }
+
+
+def options_apart(config: RunConfig, task: str) -> list[str]:
+    """What training options are not the recipe's, as `--set` takes them: they make a run another experiment."""
+    given = {"backbone": config.backbone, "dataset": config.dataset, "output": config.output, "recipe": config.recipe}
+    recipe = resolve(given, task=task)
+    options = [(f"loss.{name}", value, getattr(recipe.loss, name)) for name, value in config.loss.model_dump().items()]
+    options.append(("optim.ema", config.optim.ema, recipe.optim.ema))
+    options.append(("adapter.conditioning", config.adapter.conditioning, recipe.adapter.conditioning))
+    return [f"{name}={ours}" for name, ours, theirs in options if ours != theirs]
 
 
 def precision(config: RunConfig, parts: Parts) -> dict[str, str]:

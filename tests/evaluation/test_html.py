@@ -9,12 +9,15 @@ import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.config import resolve
+from msekit.evaluation import figures
 from msekit.evaluation.html import html_report
+from msekit.evaluation.predictions import Predictions
 from msekit.evaluation.robustness import robustness
 from msekit.evaluation.sensitivity import sensitivity
 from msekit.reporter import Reporter
@@ -78,6 +81,21 @@ def test_the_page_is_whole_and_self_contained(runs: Path):
 
 
 @pytest.mark.slow
+def test_groups_of_one_data_set_stand_in_one_table(runs: Path, tmp_path: Path):
+    """And runs with another loss are another group, without a figure fewer."""
+    given = {"backbone": "tiny-llama", "dataset": runs.name[:13], "output": tmp_path / "seed-1", "seed": 1}
+    given |= {"data": {"limit_train": 32}, "optim": {"epochs": 1, "ema": 0.5}, "evaluation": {"bootstrap": 0}}
+    given |= {"recipe": "kit", "adapter": {"conditioning": "paper"}}
+    train(resolve(given, task=runs.name[10:13]), reporter=QUIET)
+    text = html_report([runs, tmp_path])
+    assert text.count("optim.ema=0.5, adapter.conditioning=paper") == 2
+    overview, _, rest = text.partition("</table>")
+    assert "<th>seeds</th>" in overview
+    assert overview.count("<tr>") == 3
+    assert "<th>seeds</th>" not in rest
+
+
+@pytest.mark.slow
 def test_other_wordings_ask_for_the_same_answers(runs: Path):
     report = json.loads((runs / "seed-1" / "report.json").read_text())
     found = sensitivity(runs, orders=2, reporter=QUIET)
@@ -91,6 +109,13 @@ def test_other_wordings_ask_for_the_same_answers(runs: Path):
     name = "wf1" if "erc" in runs.name else "mae"
     values = [metrics[name] for metrics in found["metrics"].values()]
     assert found["spread"][name]["max"] == max(values) > min(values) == found["spread"][name]["min"]
+
+
+def test_words_in_figures_are_words_of_any_script(recwarn):
+    seeds = [Predictions(["a", "b"], np.array([0, 1]), np.array([1, 1]), np.arange(2), np.eye(2))]
+    found = figures.confusion(seeds, ("愤怒", "高兴"))
+    assert found.count("愤怒") == 2
+    assert not recwarn.list
 
 
 @pytest.mark.slow

@@ -213,11 +213,11 @@ def test_command_formats(command, three_seeds):
 def test_context_and_missing_modalities_make_other_experiments(tmp_path):
     """Their defaults do not: runs from before these settings existed stay comparable."""
     settings = [{}, {"context": 0, "on_missing": "zero", "modality_dropout": 0.0, "quantization": "none"}]
-    settings += [{"context": 3}, {"on_missing": "learned"}, {"modality_dropout": 0.3}]
+    settings += [{"context": 3}, {"on_missing": "learned"}, {"modality_dropout": 0.3}, {"options": ["optim.ema=0.9"]}]
     for seed, changes in enumerate(settings):
         write_run(tmp_path / "run" / f"seed-{seed}", seed, **changes)
     groups = aggregate(collect([tmp_path / "run"]))
-    assert [group.seeds for group in groups] == [[0, 1], [2], [3], [4]]
+    assert [group.seeds for group in groups] == [[0, 1], [2], [3], [4], [5]]
     shown = [group.title.rpartition("test · ")[2] for group in groups[1:]]
-    assert shown == ["context 3", "on_missing learned", "modality_dropout 0.3"]
+    assert shown == ["context 3", "on_missing learned", "modality_dropout 0.3", "options optim.ema=0.9"]
     assert groups[0].title.endswith("greedy estimate · test")

@@ -31,7 +31,7 @@ def config_of(output: Path, dataset: str, **given):
 
 
 def test_the_default_is_the_papers_loss():
-    assert objective_for(LossConfig(), space("meld"), np.arange(7)) is None
+    assert objective_for(LossConfig(), space("meld"), np.arange(7), chr) is None
 
 
 @pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
@@ -41,7 +41,7 @@ def test_without_terms_the_trie_gives_the_papers_loss(tmp_path: Path, dataset: s
     batch = parts.collators["train"](list(range(8)))
     batch.weight[3] = 0
     gradients = []
-    for objective in (None, Objective(LossConfig(), parts.labels, parts.collators["train"].labels)):
+    for objective in (None, Objective(LossConfig(), parts.labels, parts.collators["train"].labels, chr)):
         parts.model.objective = objective
         parts.model.zero_grad()
         loss = parts.model(batch)
@@ -58,11 +58,11 @@ def test_balanced_and_adjusted_by_their_formulas():
     truth, weight = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1.0, 1, 1, 1, 0])
     train_labels = np.array([0] * 6 + [1] * 2 + [2] * 1 + [3] * 1)
     shares = torch.tensor([0.6, 0.2, 0.1, 0.1])
-    found = Objective(LossConfig(balance="class-balanced"), labels, train_labels)(scores, truth, weight)
+    found = Objective(LossConfig(balance="class-balanced"), labels, train_labels, chr)(scores, truth, weight)
     assert found.item() == pytest.approx(sum(-scores[i, i].item() / (4 * shares[i].item()) for i in range(4)), rel=1e-5)
     mean_weight = sum(shares[label].item() / (4 * shares[label].item()) for label in range(4))
     assert mean_weight == pytest.approx(1)
-    found = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels)(scores, truth, weight)
+    found = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels, chr)(scores, truth, weight)
     expected = sum(-(scores[i] + 2 * shares.log()).log_softmax(0)[i] for i in range(4))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -72,7 +72,7 @@ def test_the_expected_value_term_by_its_formula():
     edges = torch.randn(2, labels.trie.paths.shape[1], generator=torch.Generator().manual_seed(0))
     truth, weight = torch.tensor([0, 45]), torch.ones(2)
     plain, more = (
-        Objective(LossConfig(expected=value), labels, np.arange(61))(edges, truth, weight) for value in (0, 0.5)
+        Objective(LossConfig(expected=value), labels, np.arange(61), chr)(edges, truth, weight) for value in (0, 0.5)
     )
     mean = labels.distribution(edges.numpy()) @ labels.values
     assert (more - plain).item() == pytest.approx(0.5 * np.abs(mean - [-3.0, 1.5]).sum(), rel=1e-4)
@@ -80,14 +80,16 @@ def test_the_expected_value_term_by_its_formula():
 
 def test_a_loss_of_the_other_task_is_refused():
     with pytest.raises(MsekitError, match="intensities"):
-        Objective(LossConfig(expected=1), space("meld"), np.arange(7))
+        Objective(LossConfig(expected=1), space("meld"), np.arange(7), chr)
+    with pytest.raises(MsekitError, match=r"loss\.number_token is for intensities"):
+        Objective(LossConfig(number_token=1), space("meld"), np.arange(7), chr)
     with pytest.raises(MsekitError, match="emotions"):
-        Objective(LossConfig(balance="logit-adjusted"), space("mosei"), np.arange(61))
+        Objective(LossConfig(balance="logit-adjusted"), space("mosei"), np.arange(61), chr)
 
 
 @pytest.mark.parametrize(
     ("dataset", "loss"),
-    [("synthetic-erc", {"balance": "class-balanced"}), ("synthetic-msa", {"expected": 1.0})],
+    [("synthetic-erc", {"balance": "class-balanced"}), ("synthetic-msa", {"expected": 1.0, "number_token": 0.6})],
 )
 def test_it_trains(tmp_path: Path, dataset: str, loss: dict):
     report = train(config_of(tmp_path / "seed-1", dataset, loss=loss, optim={"epochs": 1}), reporter=QUIET)

@@ -1,0 +1,108 @@
+"""The plan of the tables' runs: what it costs, that its commands are commands, and that what is finished stays."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import table_runs
+from table_runs import KIT, PARTS, SHORT, TASKS, costs, job, jobs, main, seconds
+
+from msekit.cli.main import app
+
+
+@pytest.fixture
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
+    """Nothing is finished."""
+    monkeypatch.setattr(table_runs, "RESULTS", tmp_path)
+    folders = {"data": Path("data"), "output": tmp_path / "runs", "results": tmp_path / "kept"}
+    return Namespace(**folders, backbone="smollm2-135m", seeds=[1111, 2222, 3333], only=[])
+
+
+def test_the_printed_cost_is_the_documented_one(where: Namespace):
+    assert seconds("ravdess", SHORT, tests=2) == pytest.approx(25 + 640 / 6 + (2 * 120 + 2 * 120) / 12)
+    where.only = list(PARTS)
+    printed = dict(re.findall(r"^\| (\w+) \| (\d+ \| 0 \| \d+) \|$", costs(jobs(where)), re.MULTILINE))
+    documented = re.findall(r"^\| (\w+) \| .* \| (\d+) \| (\d+) \|$", table_runs.__doc__ or "", re.MULTILINE)
+    assert printed == {part: f"{runs} | 0 | {minutes}" for part, runs, minutes in documented}
+    assert set(printed) == set(PARTS)
+
+
+def test_long_ones_are_only_run_when_asked_for(where: Namespace):
+    assert {each.part for each in jobs(where)} == set(PARTS) - {"rivals", "long"}
+    where.only = ["ravdess"]
+    assert {each.part for each in jobs(where)} == {"rows", "options", "table4", "baselines"}
+    where.only = ["meld6-mag", "rivals"]
+    assert {each.part for each in jobs(where)} == {"rivals"}
+
+
+def test_a_kept_report_has_one_meaning_and_a_folder_one_run(where: Namespace):
+    where.only = list(PARTS)
+    meaning: dict[Path, tuple] = {}
+    for each in jobs(where):
+        for folder, file in each.keeps.items():
+            assert meaning.setdefault(file, (folder, each.options[file])) == (folder, each.options[file])
+    folders = [folder for folder, _ in meaning.values()]
+    assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.slow
+def test_every_row_is_a_command_that_runs(where: Namespace):
+    """Each row's own options, on the synthetic set of its task."""
+    rows = {(row, task) for rows, sets in PARTS.values() for row in rows for task in row.tasks if not row.classical}
+    for row, task in sorted(rows, key=str):
+        options = [] if row.name == "table4" else row.options
+        known = ["train", "--backbone", "tiny-llama", "--dataset", f"synthetic-{task}", "--dry-run", *options]
+        done = CliRunner().invoke(app, known)
+        assert done.exit_code == 0, f"{row.name}: {done.output}"
+
+
+def test_table4_is_one_command_a_seed(where: Namespace, test_data: Path):
+    """Its folders are those that `reproduce` makes, and the row kit is trained where it looks for the full row."""
+    where.data, where.backbone = test_data, "tiny-llama"
+    table4 = next(each for each in jobs(where) if each.part == "table4" and each.name.startswith("ravdess"))
+    done = CliRunner().invoke(app, [*table4.command[3:], "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("0 of 1") == 7
+    kit = job("rows", "ravdess", KIT, 1111, where)
+    assert kit.keeps.items() <= table4.keeps.items()
+    assert kit.options.items() <= table4.options.items()
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    only = ["--backbone", "tiny-llama", "--seeds", "1", "--only", "synthetic-erc-kit", "mosi_utt-nothing"]
+    arguments = [*only, "--output", str(tmp_path / "runs"), "--results", str(tmp_path / "kept")]
+    assert main([*arguments, "--plan"]) == 0
+    assert "| synthetic | 1 | 0 | 6 |" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(arguments) == 0
+    (file,) = tmp_path.glob("kept/synthetic-erc-kit-480x3/seed-1.json")
+    shown = capsys.readouterr()
+    assert "| synthetic-erc | acc | best possible | trainable | seeds | options |" in shown.out
+    assert "| acc 1.000 |" in shown.out
+    written = file.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert file.stat().st_mtime_ns == written
+    assert "| synthetic | 1 | 1 | 0 |" in capsys.readouterr().err
+    file.write_text(file.read_text().replace("480", "481", 1))
+    with pytest.raises(SystemExit, match="remove it to run again"):
+        main(arguments)
+
+
+def test_the_data_sets_are_as_large_as_the_plan_says(test_data: Path):
+    from msekit.data.cache import prepare
+    from msekit.data.catalogue import SPLITS, resolve_dataset
+
+    for dataset in TASKS:
+        named = dataset if dataset.startswith("synthetic") else str(test_data / dataset / f"{dataset}.yaml")
+        info = prepare(resolve_dataset(named)).info
+        assert tuple(info.splits[split].samples for split in SPLITS) == table_runs.SIZES[dataset]
