@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,7 @@ def loading(root: Path, source: Path) -> None:
     import torch
 
     from msekit.config import DataConfig
+    from msekit.data.ahead import ahead
     from msekit.data.batch import Collator, Noise, global_batches
     from msekit.data.cache import prepare
     from msekit.data.catalogue import resolve_dataset
@@ -130,10 +133,23 @@ def loading(root: Path, source: Path) -> None:
             collator(batch)
         seconds = time.process_time() - started
         samples = len(table) / seconds
+        waits = [waited(made, len(batches)) for made in (map(collator, batches), ahead(collator, batches))]
         print(
-            f"| {recipe} | {len(batches) / seconds:.0f} | {samples:.0f} | {samples / SMOLLM2_SAMPLES_PER_S:.0f} × |",
+            f"| {recipe} | {len(batches) / seconds:.0f} | {samples:.0f} | {samples / SMOLLM2_SAMPLES_PER_S:.0f} × | "
+            f"{waits[0]:.2f} ms | {waits[1]:.2f} ms |",
             flush=True,
         )
+
+
+def waited(made: Iterator[object], count: int) -> float:
+    """Milliseconds (median) that a batch is waited for, where between two of them another device works 10 ms."""
+    waits = []
+    for _ in range(count):
+        started = time.perf_counter()
+        next(made)
+        waits.append(time.perf_counter() - started)
+        time.sleep(0.01)
+    return 1000 * statistics.median(waits)
 
 
 def main() -> None:
@@ -160,8 +176,9 @@ def main() -> None:
                 f"{size / 1e6 / seconds:.0f} |",
                 flush=True,
             )
-        print("\n| recipe | batches of 16 per s of one core | samples per s | of what a smollm2 step needs |")
-        print("|---|---|---|---|")
+        head = "recipe | batches of 16 per s of one core | samples per s | of what a smollm2 step needs"
+        print(f"\n| {head} | waited | waited, made ahead |")
+        print("|---|---|---|---|---|---|")
         loading(root, path)
 
 
