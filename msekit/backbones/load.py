@@ -271,7 +271,7 @@ def _first_line(error: Exception) -> str:
 def _recompute_layers(model: nn.Module) -> None:
     """Gradient checkpointing that, unlike transformers' own switch, works in eval mode (no dropout may wake up).
 
-    What the last layer keeps is used first in the backward pass: keeping it costs no memory at the peak.
+    The last layer is left alone: what it keeps is used as soon as the backward pass begins.
     """
     from functools import partial
 
