@@ -134,7 +134,7 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     overview.add_row("CUDA of torch", found["cuda"]["toolkit_of_torch"] or "none (a CPU build)")
     overview.add_row("gloo", "yes" if found["communication"]["gloo"] else "no")
     overview.add_row("NCCL", found["communication"]["nccl"] or "no")
-    overview.add_row("C++ compiler", found["compiler"] or "none: DeepSpeed on a CPU needs one")
+    overview.add_row("C++ compiler", found["compiler"] or "none; nothing here needs one")
     for package, number in found["versions"].items():
         overview.add_row(package, number or "not installed")
     reporter.console.print(overview)

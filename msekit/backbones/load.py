@@ -53,6 +53,8 @@ class Backbone:
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         check_architecture(self.name, self.model.config)
+        # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
+        self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.takes = set(inspect.signature(self.model.forward).parameters)
         self.last_layer = LastLayer(self.model)
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
@@ -63,11 +65,6 @@ class Backbone:
     def text_dim(self) -> int:
         """Width of the embeddings."""
         return self.model.get_input_embeddings().embedding_dim
-
-    @property
-    def device(self) -> torch.device:
-        """Where the embeddings lie."""
-        return self.model.get_input_embeddings().weight.device
 
     @cached_property
     def first_weights(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from msekit.errors import LostProcessError, MsekitError
-from msekit.training.zero import Zero
+from msekit.training.zero import Zero, without_compiling
 
 T = TypeVar("T")
 
@@ -38,8 +38,10 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
     backend = "gloo" if device.type == "cpu" else "nccl"
     timeout = timedelta(minutes=timeout_minutes)
     kwargs = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
-    # told `cpu`, accelerate would turn DeepSpeed off
-    plain_cpu = device.type == "cpu" and Zero.asked_for() is None
+    zero = Zero.asked_for()
+    if device.type == "cpu" and zero is not None:
+        without_compiling()
+    plain_cpu = device.type == "cpu" and zero is None  # told `cpu`, accelerate would turn DeepSpeed off
     return Accelerator(cpu=plain_cpu, mixed_precision="no", kwargs_handlers=kwargs)
 
 

@@ -95,6 +95,16 @@ def quiet_deepspeed() -> None:
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 
 
+def without_compiling() -> None:
+    """Keep DeepSpeed on a CPU from compiling an all-reduce through shared memory, which training never calls.
+
+    It takes a C++ compiler and a minute, and a run killed meanwhile leaves a lock on which later ones wait for ever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # no public way
+
+
 def held_share(backbone: Backbone) -> tuple[int, int] | None:
     """How many of a sharded backbone's parameters this process holds, and how many there are; None for a whole one."""
     parameters = list(backbone.model.parameters())

@@ -42,6 +42,17 @@ def run(own_cache: Path) -> Run:
     return run
 
 
+def test_making_batches_ahead_leaves_the_weights_alone(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """A thread makes them; under ZeRO-3 even to look at a weight is a collective call, out of step with the others'."""
+
+    def touched(*_: object) -> None:
+        raise AssertionError("a weight was looked at")
+
+    monkeypatch.setattr(run.parts.backbone.model, "get_input_embeddings", touched)
+    monkeypatch.setattr(run.parts.backbone.model, "parameters", touched)
+    assert len(run.collate([0, 1])[0].label) == 2
+
+
 def backward(run: Run, samples: range) -> Tensor:
     return run.engine.backward(run.parts.collators["train"](list(samples)), 1 / len(samples), True)
 
