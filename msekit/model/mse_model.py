@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from msekit.adapters.interface import Adapter
 from msekit.backbones.load import Backbone
 from msekit.data.batch import Batch
+from msekit.model.edges import EdgeScores
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective
 from msekit.model.prompt import PromptLayout, Sequence, join
@@ -114,9 +115,7 @@ class MSEModel(nn.Module):
 
     def edges(self, logits_BMV: Tensor) -> Tensor:
         """Next-token logits at the trie's inner nodes → log-probability of every edge, (B, E) float32."""
-        logits_BMV = logits_BMV.float()
-        normaliser_BM = logits_BMV.logsumexp(dim=-1)
-        return logits_BMV[:, self.edge_row, self.edge_token] - normaliser_BM[:, self.edge_row]
+        return EdgeScores.apply(logits_BMV.float(), self.edge_row, self.edge_token)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""
