@@ -48,7 +48,7 @@ def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
         msekit.backbones.load.keep_less = lambda model: 0
     if way in ("edge scores plain", "both plain"):
         msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)
-    given = {"backbone": "smollm2-135m", "dataset": yaml, "output": "none", "recipe": "kit"}
+    given = {"backbone": "smollm2-135m", "dataset": str(yaml), "output": "none", "recipe": "kit"}
     config = resolve(given, task=resolve_dataset(str(yaml)).task)
     parts = build(config, Reporter(quiet=True), ("train",))
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))

@@ -122,6 +122,11 @@ class LossConfig(_Section):
     number_token: float = Field(0.0, ge=0)
     """Intensities only: weight of the distance of the answer's digits from the true ones (Zausinger et al. 2025)."""
 
+    @property
+    def scores_every_label(self) -> bool:
+        """Whether it looks at more than the true label's tokens, which are all that the paper's loss needs."""
+        return self.balance != "none" or bool(self.expected or self.number_token)
+
 
 def _yaml_switch(value: object) -> object:
     """YAML reads a bare on or off as true or false."""

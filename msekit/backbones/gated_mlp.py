@@ -1,7 +1,7 @@
 """The gated MLP of today's decoders, keeping two activations for its backward pass where autograd keeps three.
 
-`down(silu(gate(x)) * up(x))` written plainly keeps gate, silu(gate) and up. silu(gate) is cheap to compute again: that
-is a sixth of what a step holds (`benchmarks/RESULTS.md`). Values and gradients stay the same bit for bit.
+`down(silu(gate) * up)` written plainly keeps gate, silu(gate) and up. silu(gate) is cheap to compute again: that is a
+sixth of what a step holds (`benchmarks/RESULTS.md`). Values and gradients stay the same bit for bit.
 
 Shapes: any; F the width between the projections.
 """
@@ -9,15 +9,13 @@ Shapes: any; F the width between the projections.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-WRITTEN = "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))"
-"""How the architectures of transformers that have it write it."""
 
 
 class GatedSiLU(torch.autograd.Function):
@@ -39,20 +37,33 @@ class GatedSiLU(torch.autograd.Function):
 
 def keep_less(model: nn.Module) -> int:
     """Give every such MLP of a frozen model this forward; how many there were."""
-    found = [module for module in model.modules() if is_gated_silu(module)]
-    for module in found:
-        module.forward = partial(_forward, module)
-    return len(found)
+    count = 0
+    for module in model.modules():
+        if (forward := forward_for(module)) is not None:
+            module.forward = partial(forward, module)
+            count += 1
+    return count
 
 
-def is_gated_silu(module: nn.Module) -> bool:
-    """Whether a module is one: by its parts, and by how its class writes what it computes."""
-    if not all(isinstance(getattr(module, f"{part}_proj", None), nn.Module) for part in ("gate", "up", "down")):
-        return False
-    activation = getattr(module, "act_fn", None)
-    silu = isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
-    return silu and WRITTEN in inspect.getsource(type(module).forward)
+def forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
+    """The forward that keeps less, for a module with SiLU whose class writes its own in a way that is known here."""
+    activation = getattr(module, "act_fn", getattr(module, "activation_fn", None))
+    if not isinstance(activation, nn.SiLU) and type(activation).__name__ != "SiLUActivation":
+        return None
+    source = inspect.getsource(type(module).forward)
+    return next((forward for written, forward in _WRITTEN.items() if written in source), None)
 
 
-def _forward(module: Any, x: Tensor) -> Tensor:
+def _apart(module: Any, x: Tensor) -> Tensor:
     return module.down_proj(GatedSiLU.apply(module.gate_proj(x), module.up_proj(x)))
+
+
+def _joined(module: Any, x: Tensor) -> Tensor:
+    return module.down_proj(GatedSiLU.apply(*module.gate_up_proj(x).chunk(2, dim=-1)))
+
+
+_WRITTEN = {
+    "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))": _apart,  # Llama, Qwen, Mistral and many more
+    "up_states = up_states * self.activation_fn(gate)": _joined,  # GLM, Phi-3
+}
+"""How transformers writes it, and what computes the same."""

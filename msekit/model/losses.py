@@ -91,6 +91,4 @@ def objective_for(
     config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
 ) -> Objective | None:
     """The loss that settings ask for; None for the paper's, which needs one label's scores alone."""
-    if config.balance == "none" and not config.expected and not config.number_token:
-        return None
-    return Objective(config, labels, train_labels, decode)
+    return Objective(config, labels, train_labels, decode) if config.scores_every_label else None

@@ -34,7 +34,7 @@ class Workload:
     tokens: int
     """Longest sequence: pseudo tokens, text, tags, prompt and answer."""
     answers: int
-    """Columns whose logits are computed in training."""
+    """Columns whose logits are computed in training: an answer's, or the trie's where the loss scores every label."""
     scored_samples: int
     """Batch of a validation or test."""
     scored_answers: int
@@ -159,7 +159,7 @@ def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
     token = 2 * 4 * width  # both norms work in fp32
     token += 3 * attention * value  # queries, and keys and values repeated for every head
-    token += 3 * mlp * value  # gate, its activation, up
+    token += 2 * mlp * value  # gate and up (`backbones/gated_mlp.py`)
     if held.eager:
         scores = figures.heads * work.tokens
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product

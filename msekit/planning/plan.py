@@ -159,7 +159,8 @@ def workload(
 ) -> tuple[Workload, list[str]]:
     """Sizes of a full micro-batch of the longest samples, and what was assumed about them."""
     labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
-    answers = max(len(tokens) for tokens in labels.tokens)
+    inner = len(labels.trie.inner)
+    answers = inner if config.loss.scores_every_label else max(len(tokens) for tokens in labels.tokens)
     fixed = 2 + len(encode(OPENING_TAG)) + len(encode(f"{CLOSING_TAG} {spec.task_prompt}"))  # 2: bos, or gMASK and sop
     text = config.data.text_limit or spec.text_limit
     audio, vision = PADDED_FRAMES.get(spec.name, (ASSUMED_FRAMES, ASSUMED_FRAMES))
@@ -193,7 +194,7 @@ def workload(
         tokens=fixed + config.adapter.pseudo_tokens + text + answers - 1,
         answers=answers,
         scored_samples=config.evaluation.batch_size or 1,
-        scored_answers=len(labels.trie.inner),
+        scored_answers=inner,
         trainable=trainable,
         encoders=encoders,
     )

@@ -21,7 +21,7 @@ SIZES = {
 
 def made(kind: str, **more: object) -> nn.Module:
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **SIZES, **more)
+    config = transformers.AutoConfig.for_model(kind, **SIZES, head_dim=8, pad_token_id=0, **more)
     return transformers.AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
 
 
@@ -42,7 +42,7 @@ def passed(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "glm", "phi3"])
 def test_it_computes_the_same_and_keeps_a_third_less_of_the_mlps(kind: str, dtype: torch.dtype):
     model = made(kind).to(dtype)
     logits, gradient, kept = passed(model, dtype)
