@@ -47,7 +47,8 @@ class Setting:
 
 SETTINGS = {
     "kit for emotions": Setting(),
-    "kit for intensities": Setting(conditioning="centred", noise=1.0),
+    "kit for intensities": Setting(noise=1.0, expected=3.0),
+    "centred, noise 1": Setting(conditioning="centred", noise=1.0),
     "without noise": Setting(noise=0.0),
     "unit, noise 1": Setting(noise=1.0),
     "centred, noise .3": Setting(conditioning="centred"),
@@ -56,8 +57,7 @@ SETTINGS = {
     "without either": Setting(trim=0.0, max_frames=None),
     "paper conditioning": Setting(conditioning="paper"),
     "paper": Setting("paper", 0.0, None, 0.0, False, 1e-4),
-    "kit for intensities, expected 3": Setting(conditioning="centred", noise=1.0, expected=3.0),
-    "unit, noise 1, expected 3": Setting(noise=1.0, expected=3.0),
+    "centred, noise 1, expected 3": Setting(conditioning="centred", noise=1.0, expected=3.0),
 }
 
 
