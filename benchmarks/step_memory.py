@@ -45,7 +45,7 @@ def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     """In a process of its own: peak memory and kept tensors in GB, processor seconds of a step."""
     torch.set_num_threads(threads)
     if way in ("MLPs plain", "both plain"):
-        msekit.backbones.load.keep_less = lambda model: 0
+        msekit.backbones.load.make_leaner = lambda model: 0
     if way in ("edge scores plain", "both plain"):
         msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)
     given = {"backbone": "smollm2-135m", "dataset": str(yaml), "output": "none", "recipe": "kit"}

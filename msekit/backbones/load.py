@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
-from msekit.backbones.gated_mlp import keep_less
 from msekit.backbones.last_layer import LastLayer, decoder_layers
+from msekit.backbones.leaner import make_leaner
 from msekit.backbones.locate import checkpoint_folder
 from msekit.backbones.prefix import read_prefix
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
@@ -57,7 +57,7 @@ class Backbone:
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.takes = set(inspect.signature(self.model.forward).parameters)
-        keep_less(self.model)
+        make_leaner(self.model)
         self.last_layer = LastLayer(self.model)
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self._constants: dict[tuple[int, ...], Tensor] = {}

@@ -157,9 +157,9 @@ def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:
     """What a decoder layer keeps for its backward pass, and what it keeps if it is recomputed: its input."""
     figures, value = shape.architecture, BYTES[held.dtype]
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
-    token = 2 * 4 * width  # both norms work in fp32
+    token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/leaner.py`)
     token += 3 * attention * value  # queries, and keys and values repeated for every head
-    token += 2 * mlp * value  # gate and up (`backbones/gated_mlp.py`)
+    token += 2 * mlp * value  # gate and up (`backbones/leaner.py`)
     if held.eager:
         scores = figures.heads * work.tokens
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product

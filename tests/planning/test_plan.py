@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from msekit.backbones.catalogue import BACKBONES, Architecture
-from msekit.backbones.gated_mlp import keep_less
+from msekit.backbones.leaner import make_leaner
 from msekit.backbones.load import load_backbone
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
@@ -84,7 +84,7 @@ def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precis
         **SMALL, num_key_value_heads=kv_heads, attn_implementation=attention
     )
     model = getattr(transformers, f"{kind}ForCausalLM")(config).to(dtype).eval().requires_grad_(False)
-    assert keep_less(model) == 3
+    assert make_leaner(model) == 3 + 7
     samples, tokens = 4, 70
     embeddings = torch.randn(samples, tokens, 256, dtype=dtype, requires_grad=True)
     mask = torch.ones(samples, tokens, dtype=torch.long)

@@ -1,0 +1,72 @@
+"""The leaner parts of a decoder compute the same, keep less, and leave alone what is written otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from msekit.backbones.leaner import FrozenRMSNorm, GatedSiLU, make_leaner
+
+SIZES = {
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+NORMS, MLPS, COLUMNS = 5, 2, 2 * 5
+
+
+def made(kind: str, **more: object) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **more)
+    return transformers.AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
+
+
+def passed(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
+    """Logits, the gradient of the input and how many bytes were kept for it."""
+    embedded = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+    own = {parameter.data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = model(inputs_embeds=embedded).logits
+    logits.float().square().sum().backward()
+    assert embedded.grad is not None
+    return logits.detach(), embedded.grad, sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "glm", "phi3"])
+def test_it_computes_the_same_and_keeps_less(kind: str, dtype: torch.dtype):
+    model = made(kind).to(dtype)
+    logits, gradient, kept = passed(model, dtype)
+    assert make_leaner(model) == NORMS + MLPS
+    leaner = passed(model, dtype)
+    assert torch.equal(leaner[0], logits)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    assert torch.allclose(leaner[1], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()))
+    assert kept - leaner[2] >= MLPS * COLUMNS * 48 * dtype.itemsize
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_gradients_are_right():
+    gate, up = torch.randn(2, 3, 4, dtype=torch.float64).requires_grad_().unbind()
+    assert torch.autograd.gradcheck(GatedSiLU.apply, (gate, up))
+    x, weight = torch.randn(3, 4).requires_grad_(), torch.rand(4)
+    assert torch.autograd.gradcheck(lambda x: FrozenRMSNorm.apply(x, weight, 1e-5), x, eps=1e-2, atol=1e-2, rtol=1e-2)
+
+
+def test_what_is_written_otherwise_is_left_alone():
+    assert make_leaner(made("llama", hidden_act="gelu")) == NORMS, "no MLP"
+    assert make_leaner(made("gpt_neox")) == 0
