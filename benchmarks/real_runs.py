@@ -39,10 +39,10 @@ EXPERIMENTS = (
     Experiment("ravdess", "kit", ("--epochs", "5")),
     Experiment("mosi_utt", "kit", ("--epochs", "6")),
     Experiment("meld6", "kit", ("--epochs", "3")),
-    Experiment("mosi_utt", "without-audio", ("--epochs", "2", *WITHHELD)),
-    Experiment("ravdess", "paper", ("--epochs", "2", "--recipe", "paper")),
-    Experiment("ravdess", "withheld", ("--epochs", "1", *WITHHELD)),
-    Experiment("meld6", "withheld", ("--epochs", "1", *WITHHELD)),
+    Experiment("mosi_utt", "without-audio", ("--epochs", "6", *WITHHELD)),
+    Experiment("ravdess", "paper", ("--epochs", "3", "--recipe", "paper")),
+    Experiment("ravdess", "withheld", ("--epochs", "2", *WITHHELD)),
+    Experiment("meld6", "withheld", ("--epochs", "3", *WITHHELD)),
 )
 
 
