@@ -40,7 +40,10 @@ def test_every_other_pair_defaults_to_the_kit():
 
 def test_the_kit_reads_intensities_its_own_way():
     config = run(task="msa", dataset="synthetic-msa")
-    assert (config.adapter.conditioning, config.data.noise, config.evaluation.estimate) == ("centred", 1.0, "mean")
+    assert (config.data.noise, config.loss.expected, config.evaluation.estimate) == (1.0, 3.0, "mean")
+    assert config.adapter.conditioning == "unit"
+    paper = run(task="msa", dataset="synthetic-msa", recipe="paper")
+    assert (paper.data.noise, paper.loss.expected, paper.evaluation.estimate) == (0.0, 0.0, "greedy")
 
 
 def test_the_recipe_kit_on_a_pair_of_the_papers_takes_none_of_its_settings():
