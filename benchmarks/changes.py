@@ -2,8 +2,9 @@
 
     python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8]
 
-The last layer at the columns that are read, in training and scoring; the size of evaluation batches. Prints Markdown:
-medians of the ratios round by round, and their range. About ten minutes on one core.
+MLPs and norms whose gradients are written out; the last layer at the columns that are read, in training and scoring;
+the size of evaluation batches. Prints Markdown: medians of the ratios round by round, and their range. About twelve
+minutes on one core.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from train_speed import LAYOUTS, even_batches, in_layout, prepare
 
+from msekit.backbones import leaner
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
 from msekit.reporter import Reporter
@@ -61,6 +67,34 @@ def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[li
     return taken["whole"], taken["shortened"]
 
 
+def leaner_parts(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with MLPs and norms left to autograd, and with their gradients written out."""
+    written = {"GatedSiLU": leaner.GatedSiLU, "FrozenRMSNorm": leaner.FrozenRMSNorm}
+    plain = {"GatedSiLU": SimpleNamespace(apply=plain_gate), "FrozenRMSNorm": SimpleNamespace(apply=plain_norm)}
+
+    def way(chosen: dict[str, Any]) -> Callable[[], None]:
+        def run() -> None:
+            vars(leaner).update(chosen)
+            block()
+
+        return run
+
+    taken = by_turns({"plain": way(plain), "written": way(written)}, rounds)
+    vars(leaner).update(written)
+    return taken["plain"], taken["written"]
+
+
+def plain_gate(gate: Tensor, up: Tensor) -> Tensor:
+    """As transformers computes it."""
+    return F.silu(gate) * up
+
+
+def plain_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As transformers computes it."""
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
 def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[str]:
     """Measure every change in one layout."""
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
@@ -78,6 +112,7 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
         for start in range(0, len(middle), size):
             parts.model.score(test(middle[start : start + size]))
 
+    yield row(f"MLPs and norms written out, training, {config.layout}", *leaner_parts(training, rounds))
     yield row(f"last layer shortened, training, {config.layout}", *last_layer(parts, training, rounds))
     yield row(f"last layer shortened, scoring, {config.layout}", *last_layer(parts, partial(scoring, 16), rounds))
     taken = by_turns({str(size): partial(scoring, size) for size in SIZES}, rounds)

@@ -1,10 +1,10 @@
-"""What a training step holds: as it is, and with the kit's two savings written plainly. A process for each, by turns.
+"""What a training step holds: as it is, and with the decoder's parts or the trie's edges left to autograd, by turns.
 
     python benchmarks/step_memory.py --data ../shared/data [--dataset mosi_utt] [--rounds 3] [--threads 1]
 
-Recipe `kit`, smollm2-135m, batch 16, the longest texts of the train split, four steps. Prints Markdown: medians and
-ranges of the process's peak memory and of a step's processor time, and what autograd keeps of one forward pass. About
-two minutes a round on one core.
+Recipe `kit`, smollm2-135m, batch 16, the longest texts of the train split, four steps, each time in a new process.
+Prints Markdown: medians and ranges of the process's peak memory and of a step's processor time, and what autograd keeps
+of one forward pass. About five minutes a round on one core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from msekit.training.build import build
 from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
 
-WAYS = ("as it is", "MLPs plain", "edge scores plain", "both plain")
+WAYS = ("as it is", "decoder plain", "edge scores plain", "both plain")
 STEPS = 4
 
 
@@ -44,7 +44,7 @@ def plain_edges(logits_BMV: Tensor, row_E: Tensor, token_E: Tensor) -> Tensor:
 def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     """In a process of its own: peak memory and kept tensors in GB, processor seconds of a step."""
     torch.set_num_threads(threads)
-    if way in ("MLPs plain", "both plain"):
+    if way in ("decoder plain", "both plain"):
         msekit.backbones.load.make_leaner = lambda model: 0
     if way in ("edge scores plain", "both plain"):
         msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)
