@@ -1,7 +1,7 @@
 """Log-probabilities of the label trie's edges, with a backward pass that holds the vocabulary's width only once.
 
-Written plainly, autograd keeps four arrays of the logits' size at once: for 61 labels on a vocabulary of 49,152 half a
-gigabyte of a batch of 16 (`benchmarks/RESULTS.md`).
+Written plainly, the backward pass holds several arrays of the logits' size at once; for 61 labels, 49,152 tokens and a
+batch of 16 each takes 60 MB (`benchmarks/step_memory.py`).
 
 Shapes: B batch, M inner nodes of the trie, E edges, V vocabulary.
 """
