@@ -13,7 +13,9 @@ Shapes: any; F the width between an MLP's projections, d the width of a norm.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -77,8 +79,10 @@ def forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
     silu = isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
     if not silu and not hasattr(module, "variance_epsilon"):
         return None
-    source = " ".join(inspect.getsource(type(module).forward).split())
-    return next((forward for written, forward in _WRITTEN.items() if written in source), None)
+    (written,) = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward))).body
+    assert isinstance(written, ast.FunctionDef)
+    body = written.body[1:] if ast.get_docstring(written) else written.body
+    return _WRITTEN.get("\n".join(map(ast.unparse, body)))
 
 
 def _apart(module: Any, x: Tensor) -> Tensor:
@@ -94,11 +98,19 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 
 _WRITTEN = {
-    "self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))": _apart,  # Llama, Qwen, Mistral and many more
-    "up_states = up_states * self.activation_fn(gate)": _joined,  # GLM, Phi-3
-    "input_dtype = hidden_states.dtype hidden_states = hidden_states.to(torch.float32) "
-    "variance = hidden_states.pow(2).mean(-1, keepdim=True) "
-    "hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon) "
-    "return self.weight * hidden_states.to(input_dtype)": _norm,  # all of these
+    # Llama, Qwen, Mistral and many more
+    "down_proj = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))\nreturn down_proj": _apart,
+    "return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))": _apart,
+    # GLM, Phi-3
+    "up_states = self.gate_up_proj(hidden_states)\n"
+    "gate, up_states = up_states.chunk(2, dim=-1)\n"
+    "up_states = up_states * self.activation_fn(gate)\n"
+    "return self.down_proj(up_states)": _joined,
+    # all of these
+    "input_dtype = hidden_states.dtype\n"
+    "hidden_states = hidden_states.to(torch.float32)\n"
+    "variance = hidden_states.pow(2).mean(-1, keepdim=True)\n"
+    "hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)\n"
+    "return self.weight * hidden_states.to(input_dtype)": _norm,
 }
-"""How transformers writes it, blanks aside, and what computes the same."""
+"""How transformers writes it, word for word and nothing besides, and what computes the same."""

@@ -2,7 +2,7 @@
 
 The backbone is frozen: its linear layers keep nothing for the backward pass, so what a layer keeps is what its norms,
 its attention and its activation function need. Counted from transformers' decoders as they run; on a CPU the kept
-tensors were compared with it (`tests/planning/test_memory.py`), on a GPU nothing has been measured yet.
+tensors were compared with it (`tests/planning/test_plan.py`), on a GPU nothing has been measured yet.
 
 Letters: B samples of a micro-batch, S tokens of a sequence, d width, a attention width (heads x head size), f MLP
 width, e bytes of a value.

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from msekit.backbones.leaner import FrozenRMSNorm, GatedSiLU, make_leaner
 
@@ -20,6 +21,13 @@ SIZES = {
     "pad_token_id": 0,
 }
 NORMS, MLPS, COLUMNS = 5, 2, 2 * 5
+
+
+class Doubled(LlamaMLP):
+    """Writes what is known, and something besides."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
 def made(kind: str, **more: object) -> nn.Module:
@@ -74,3 +82,7 @@ def test_the_gradients_are_right():
 def test_what_is_written_otherwise_is_left_alone():
     assert make_leaner(made("llama", hidden_act="gelu")) == NORMS, "no MLP"
     assert make_leaner(made("gpt_neox")) == 0
+    model = made("llama")
+    for layer in model.model.layers:
+        layer.mlp.__class__ = Doubled
+    assert make_leaner(model) == NORMS, "an MLP that does more than what is known"
