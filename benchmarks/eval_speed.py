@@ -1,6 +1,6 @@
 """Evaluation speed beside the published procedure: every label scored in one pass against `generate` token by token.
 
-    python benchmarks/eval_speed.py --data ../shared/data --datasets meld6 mosi_utt [--threads 2] [--rounds 4]
+    python benchmarks/eval_speed.py --data ../shared/data --datasets meld6 mosi_utt [--rounds 4] [--also w8a8]
 
 Same backbone, data, prompt, batch size and threads, alternating. Prints Markdown for RESULTS.md.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from measure import Side, Work, alternate, machine, matrix_peak, table
 from procedure import Procedure
-from train_speed import LAYOUTS, in_layout, prepare, work_of
+from train_speed import kit_sides, prepare, work_of
 
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
@@ -62,14 +62,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="batches of each side in a round")
+    parser.add_argument("--also", nargs="*", default=[], help="other ways to hold the LLM: int8, w8a8, nf4")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in options.datasets:
         path = options.data / name / f"{name}.yaml"
-        config, parts = prepare(options.backbone, str(path) if path.is_file() else name, options.batch_size, [])
+        dataset = str(path) if path.is_file() else name
+        config, parts = prepare(options.backbone, dataset, options.batch_size, [])
+        others = [
+            prepare(options.backbone, dataset, options.batch_size, [f"model.quantization={kind}"])
+            for kind in options.also
+        ]
         sides = [procedure_side(config, parts, options.steps, options.new_tokens)]
-        sides += [kit_side(*in_layout(config, parts, layout), options.steps) for layout in LAYOUTS]
+        sides += kit_sides(kit_side, (config, parts), options.steps, others)
         alternate(sides, options.rounds, device)
         peak = matrix_peak(device, parts.backbone.model.dtype)
         print(table(f"evaluation, {parts.spec.name}", sides, peak))

@@ -34,6 +34,7 @@ class Experiment:
     options: tuple[str, ...]
 
 
+INTEGERS = ("--quantization", "w8a8")
 WITHHELD = ("--set", "data.without=[audio,vision]")
 EXPERIMENTS = (
     Experiment("ravdess", "kit", ("--epochs", "5")),
@@ -43,6 +44,8 @@ EXPERIMENTS = (
     Experiment("ravdess", "paper", ("--epochs", "3", "--recipe", "paper")),
     Experiment("ravdess", "withheld", ("--epochs", "2", *WITHHELD)),
     Experiment("meld6", "withheld", ("--epochs", "3", *WITHHELD)),
+    Experiment("meld6", "w8a8", ("--epochs", "3", *INTEGERS)),
+    Experiment("ravdess", "w8a8", ("--epochs", "5", *INTEGERS)),
 )
 
 

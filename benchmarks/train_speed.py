@@ -1,6 +1,6 @@
 """Training speed beside the published procedure: same backbone, data, prompt, batch size and threads, alternating.
 
-    python benchmarks/train_speed.py --data ../shared/data --datasets meld6 ravdess [--threads 2] [--rounds 4]
+    python benchmarks/train_speed.py --data ../shared/data --datasets meld6 ravdess [--rounds 4] [--also w8a8]
 
 Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
 the script says by how much they differ. The kit's batches are those of an epoch at even steps of their length, so that
@@ -10,6 +10,7 @@ a few of them are like the whole. Prints Markdown for RESULTS.md; takes about th
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
 
 LAYOUTS = ("paper", "prompt-first")
+Prepared = tuple[RunConfig, Parts]
 
 
-def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> tuple[RunConfig, Parts]:
+def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> Prepared:
     """A run by recipe `paper`, in the paper's layout."""
     given = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none"}
     task = resolve_dataset(dataset).task
@@ -39,7 +41,7 @@ def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) 
     return config, build(config, Reporter(quiet=True))
 
 
-def in_layout(config: RunConfig, parts: Parts, layout: str) -> tuple[RunConfig, Parts]:
+def in_layout(config: RunConfig, parts: Parts, layout: str) -> Prepared:
     """The same parts with a fresh adapter and another layout, on the same backbone."""
     model, old = parts.backbone, parts.model
     config = config.model_copy(update={"layout": layout})
@@ -47,6 +49,22 @@ def in_layout(config: RunConfig, parts: Parts, layout: str) -> tuple[RunConfig, 
     adapter = make_adapter(config, model.text_dim, *widths)
     order = PromptLayout(model.encode, model.bos, parts.spec.task_prompt, layout)  # type: ignore[arg-type]
     return config, replace(parts, model=MSEModel(model, adapter, order, old.labels).to(model.device))
+
+
+def kit_sides(
+    side: Callable[[RunConfig, Parts, int], Side],
+    plain: Prepared,
+    steps: int,
+    quantised: Iterable[Prepared],
+) -> list[Side]:
+    """The kit in both layouts, as it is and on backbones held otherwise."""
+    sides = []
+    for config, parts in (plain, *quantised):
+        held = "" if config.model.quantization == "none" else f", {config.model.quantization}"
+        for layout in LAYOUTS:
+            sides.append(side(*in_layout(config, parts, layout), steps))
+            sides[-1].name += held
+    return sides
 
 
 def even_batches(run: Run, count: int) -> list[list[int]]:
@@ -130,6 +148,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="of each side in a round")
+    parser.add_argument("--also", nargs="*", default=[], help="other ways to hold the LLM: int8, w8a8, nf4")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="any setting of the run")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -140,7 +159,11 @@ def main() -> None:
         config, parts = prepare(options.backbone, dataset, options.batch_size, options.overrides)
         difference = loss_difference(parts, options.batch_size)
         sides = [procedure_side(config, parts, options.steps)]
-        sides += [kit_side(*in_layout(config, parts, layout), options.steps) for layout in LAYOUTS]
+        others = [
+            prepare(options.backbone, dataset, options.batch_size, [*options.overrides, f"model.quantization={kind}"])
+            for kind in options.also
+        ]
+        sides += kit_sides(kit_side, (config, parts), options.steps, others)
         peak = matrix_peak(device, parts.backbone.model.dtype)
         alternate(sides, options.rounds, device)
         peak = max(peak, matrix_peak(device, parts.backbone.model.dtype))

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
+from msekit.backbones.integer import CALIBRATION, exactly, round_activations
+from msekit.backbones.kinds import check_kind
 from msekit.backbones.last_layer import LastLayer, decoder_layers
 from msekit.backbones.leaner import make_leaner
 from msekit.backbones.locate import checkpoint_folder
@@ -45,6 +47,8 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     """Of the source tensors, before any cast or quantisation."""
+    integers: bool = False
+    """Whether its weights, held in int8, are multiplied with activations in 8 bit (`integer.py`)."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     """Held by whoever computes with it, where several threads share it."""
 
@@ -58,6 +62,7 @@ class Backbone:
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.takes = set(inspect.signature(self.model.forward).parameters)
         make_leaner(self.model)
+        self.inputs = round_activations(self.model, self.encode(CALIBRATION)) if self.integers else []
         self.last_layer = LastLayer(self.model)
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self._constants: dict[tuple[int, ...], Tensor] = {}
@@ -87,7 +92,8 @@ class Backbone:
     def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
         """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
         if (opening, following) not in self._prefixes:
-            self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
+            with exactly(self.inputs):
+                self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
         return self._prefixes[opening, following]
 
     def encode(self, text: str) -> list[int]:
@@ -127,7 +133,8 @@ class Backbone:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
         if self.shortens is None:  # tried on the first samples that come
             few = sequence.first(2)
-            self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+            with exactly(self.inputs):
+                self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
         with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
             return self._logits(sequence)
 
@@ -161,7 +168,7 @@ def load_backbone(
 
     Args:
         name_or_path: Catalogue name, folder or hub id.
-        quantization: `none`, `int8` or `nf4`; the latter two need bitsandbytes.
+        quantization: `none`, `int8`, `nf4` or, on a CPU, `w8a8`; all but the first need bitsandbytes.
         dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp32 otherwise.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
@@ -175,13 +182,15 @@ def load_backbone(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or default_dtype(device)
+    check_kind(quantization, device.type)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
     model = _load_model(folder, DTYPES[dtype], device, quantised)
     check_quantised(model, quantization)
     if checkpointing:
         _recompute_layers(model)
-    return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
+    integers = quantization == "w8a8"
+    return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder), integers)
 
 
 def default_dtype(device: torch.device) -> str:

@@ -15,27 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msekit.backbones.kinds import FOUR_BIT_BLOCK
 from msekit.errors import MsekitError
-
-FOUR_BIT_BLOCK = 64
-"""Weights that share one scale in nf4; a row must hold a whole number of such blocks."""
 
 
 def quantization_config(quantization: str, double: bool, dtype: torch.dtype) -> Any:
     """What `from_pretrained` needs to quantise while loading; None for `none`.
 
     Args:
-        quantization: `none`, `int8` (LLM.int8) or `nf4` (QLoRA's 4-bit NormalFloat).
+        quantization: `none`, `int8` (LLM.int8), `w8a8` (the same weights) or `nf4` (QLoRA's 4-bit NormalFloat).
         double: Quantise the scales of nf4 too.
         dtype: What nf4 weights are expanded to when they are multiplied.
 
     Raises:
-        MsekitError: An unknown kind, or bitsandbytes is missing or unusable on this machine.
+        MsekitError: bitsandbytes is missing or unusable on this machine.
     """
     if quantization == "none":
         return None
-    if quantization not in ("int8", "nf4"):
-        raise MsekitError(f"unknown quantization '{quantization}'", fix="Use none, int8 or nf4.")
     try:
         _import_bitsandbytes()
     except Exception as error:  # a library whose native part cannot be loaded raises what it likes
@@ -45,7 +41,7 @@ def quantization_config(quantization: str, double: bool, dtype: torch.dtype) -> 
         ) from error
     from transformers import BitsAndBytesConfig
 
-    if quantization == "int8":
+    if quantization != "nf4":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -61,7 +57,7 @@ def check_quantised(model: nn.Module, quantization: str) -> None:
     Raises:
         MsekitError: Nothing in it could be quantised, or in 4 bit a row is no whole number of blocks.
     """
-    layers = dict(_quantised_layers(model))
+    layers = dict(quantised_layers(model))
     if quantization != "none" and not layers:
         raise MsekitError(f"{type(model).__name__} has no linear layers that {quantization} can hold")
     for name, layer in layers.items():
@@ -79,19 +75,19 @@ def settle(model: nn.Module) -> None:
     are used without a gradient: scores change, and the next training step learns nothing. Its 8-bit layers in eval
     mode take a slower path that rounds the activations too.
     """
-    for _, layer in _quantised_layers(model):
+    for _, layer in quantised_layers(model):
         layer.train(layer.weight.device.type == "cpu")
 
 
 def mixes_columns(model: nn.Module) -> bool:
-    """Whether what a layer makes of one token depends on the others: in 8 bit, a feature is rounded or not by its
-    largest value among all tokens."""
-    return any(hasattr(layer, "state") for _, layer in _quantised_layers(model))
+    """Whether what a layer makes of one token depends on the others: in 8 bit on a GPU, a feature is rounded or not by
+    its largest value among all tokens."""
+    return any(hasattr(layer, "state") and layer.weight.is_cuda for _, layer in quantised_layers(model))
 
 
 def quantization_state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """What quantised layers hold beside their parameters, by name: scales, code tables, scales of scales."""
-    for name, layer in _quantised_layers(model):
+    for name, layer in quantised_layers(model):
         weight = layer.weight
         if hasattr(layer, "state"):  # 8 bit: the scales move from the parameter to the layer at its first use
             yield f"{name}.weight.SCB", weight.SCB if weight.SCB is not None else layer.state.SCB
@@ -104,7 +100,7 @@ def quantization_state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
             yield f"{name}.weight.offset", weight.quant_state.offset
 
 
-def _quantised_layers(model: nn.Module) -> Iterable[tuple[str, Any]]:
+def quantised_layers(model: nn.Module) -> Iterable[tuple[str, Any]]:
     """Layers of bitsandbytes, told by what they carry so that nothing is imported where nothing is quantised."""
     for name, module in model.named_modules():
         if type(module).__module__.startswith("bitsandbytes.") and isinstance(module, nn.Linear):

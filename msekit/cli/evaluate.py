@@ -20,7 +20,8 @@ def evaluate_command(
         Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
     ] = None,
     quantization: Annotated[
-        Literal["none", "int8", "nf4"] | None, typer.Option(help="Hold the backbone otherwise than in training.")
+        Literal["none", "int8", "nf4", "w8a8"] | None,
+        typer.Option(help="Hold the backbone otherwise than in training."),
     ] = None,
     shuffle: Annotated[
         bool, typer.Option(help="Give every sample another one's audio and vision: what the run really hears.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from msekit.cli import (
     verify_backbone,
 )
 from msekit.errors import MsekitError
+from msekit.paths import cache_root
 from msekit.processes import hand_over
 
 app = typer.Typer(
@@ -83,6 +85,8 @@ def run() -> None:
     debug = "--debug" in sys.argv
     if debug:  # accepted anywhere on the line
         sys.argv.remove("--debug")
+    # torch's own choice for what it compiles is a folder of a known name under /tmp, where others may have left code
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
     try:
         app()
     except MsekitError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def plan_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder, or a hub id in the cache.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [the profile's].")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8 [the profile's].")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples of a batch [the pair's].")] = None,
     recipe: Annotated[str | None, typer.Option(help="paper or kit.")] = None,

@@ -29,7 +29,7 @@ def train_command(
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     recipe: Annotated[str | None, typer.Option(help="paper (exact) or kit (hears the audio).")] = None,
     profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the frozen LLM is held.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8: how the LLM is held.")] = None,
     layout: options.Layout = None,
     adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
     ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,

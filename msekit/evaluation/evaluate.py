@@ -41,7 +41,7 @@ def evaluate(
         source: Where the features lie now.
         dataset: Another data set than the run's own.
         estimate: Another point estimate than the run's own.
-        quantization: `none`, `int8` or `nf4`, where the backbone is to be held otherwise than in training.
+        quantization: `none`, `int8`, `nf4` or `w8a8`, where the backbone is to be held otherwise than in training.
         shuffle: Give every sample another one's audio and vision.
         without: Modalities to withhold from every sample: how well the run does when they are missing.
         reporter: Where progress goes; None for the terminal.

@@ -33,7 +33,7 @@ def load_run(
     Args:
         run: A run's folder (or one that holds a single run), an exported folder, or a hub repository `user/name`.
         backbone: A loaded backbone or what `load_backbone` takes; None for the one the run was trained on, by name.
-        quantization: `none`, `int8` or `nf4`; None for what the run was trained with.
+        quantization: `none`, `int8`, `nf4` or `w8a8`; None for what the run was trained with.
         dtype: `fp32`, `bf16` or `fp16`; None for what the run was trained with.
         device: Where to compute; None for a GPU if there is one.
         revision: Of the hub repository.

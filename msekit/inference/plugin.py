@@ -246,7 +246,9 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
 
 
 def quantization_of(backbone: Backbone) -> str:
-    """`none`, `int8` or `nf4`: how a loaded backbone is held."""
+    """`none`, `int8`, `w8a8` or `nf4`: how a loaded backbone is held."""
+    if backbone.integers:
+        return "w8a8"
     settings = getattr(backbone.model.config, "quantization_config", None)
     if settings is None:
         return "none"

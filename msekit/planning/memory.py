@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK, OUTLIERS
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
 """Larger batches are not quicker: measured on a CPU (RESULTS.md, Speed); on a GPU an assumption, to be measured."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-FOUR_BIT_BLOCK, NESTED_BLOCK = 64, 256
 CUDA_RESERVE = 800 << 20
 """CUDA's own context, kernels and what the allocator cannot use: an assumption, to be measured on a GPU."""
-
-
 CPU_RESERVE = 400 << 20
 """Interpreter, torch and the other libraries: what a run on `tiny-llama` takes."""
 
@@ -144,8 +142,9 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
     others = shape.others * value
     if held.quantization == "none":
         return inside * value + others, 0
-    if held.quantization == "int8":
-        return inside + others, 4 * rows  # one fp32 scale per row
+    if held.quantization in ("int8", "w8a8"):
+        columns = OUTLIERS if held.quantization == "w8a8" else 0  # in fp32 besides
+        return inside + others, 4 * rows * (1 + columns)  # and one scale per row
     blocks = inside // FOUR_BIT_BLOCK
     tables = 64 * layers  # the 16 code words of every layer
     if held.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own

@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any
 
 from msekit.adapters.sizes import parameter_count
+from msekit.backbones.kinds import check_kind
 from msekit.backbones.shape import Shape, shape_of
 from msekit.config import RunConfig
 from msekit.data import synthetic
@@ -133,6 +134,7 @@ def needs_checkpointing(config: RunConfig, memory: MemoryPlan, profile: Profile)
 def held(config: RunConfig, profile: Profile) -> Holding:
     """How a run on the profile's machine holds its backbone."""
     cuda = profile.device == "cuda"
+    check_kind(config.model.quantization, profile.device)
     dtype = ("bf16" if cuda else "fp32") if config.model.dtype == "auto" else config.model.dtype
     return Holding(dtype, config.model.quantization, config.model.double_quantization, eager=not cuda, cuda=cuda)
 
@@ -215,7 +217,7 @@ def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
 def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile) -> tuple[str, ...]:
     """The least change that makes a run fit: recomputed layers, then smaller parts of a batch, then fewer bits."""
     encode, _ = tokenizer_of(shape)
-    kinds = ("none", "int8", "nf4")
+    kinds = ("none", "int8", "nf4") if config.model.quantization != "w8a8" else ("w8a8",)
     batch, parts = config.optim.batch_size, config.optim.accumulation
     divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
     asked = config.evaluation.batch_size
