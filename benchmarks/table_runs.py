@@ -7,18 +7,19 @@
 Two runs at a time with one thread each. Every finished run's report is kept in results/table_runs/ and not made again;
 an unfinished one goes on where it stopped. Parts, in the order they are run; within a part seed by seed, so that after
 the first seed every row has a number. Core-minutes are by arithmetic (`seconds`) with nothing finished, a run that
-two parts share counted in the first; without rivals and long, which only --only starts, five and a half hours on two
-cores. Four runs on an otherwise idle machine took .75 to 1.15 of it.
+two parts share counted in the first; without rivals and long, which only --only starts, four and a half hours on two
+cores. All but the long runs hold the LLM in w8a8, which wants a CPU; four earlier runs in fp32 on an otherwise idle
+machine took .75 to 1.15 of what was reckoned.
 
 | part | what | runs | core-minutes |
 |---|---|---:|---:|
-| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; 320 samples x 2 | 54 | 161 |
-| options | one training option at a time on recipe kit; same sets and budget, not tested shuffled | 57 | 206 |
-| table4 | `msekit reproduce table4` on ravdess and meld6, same budget; its full row is rows' kit | 36 | 136 |
-| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 114 |
+| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; 320 samples x 2 | 54 | 127 |
+| options | one training option at a time on recipe kit; same sets and budget, not tested shuffled | 57 | 158 |
+| table4 | `msekit reproduce table4` on ravdess and meld6, same budget; its full row is rows' kit | 36 | 105 |
+| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 83 |
 | baselines | all classical models on all samples, to their own end | 45 | 45 |
-| rivals | mlp, mag, chfn; same sets and budget | 27 | 107 |
-| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs | 36 | 919 |
+| rivals | mlp, mag, chfn; same sets and budget | 27 | 82 |
+| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs | 36 | 922 |
 """
 
 from __future__ import annotations
@@ -55,9 +56,11 @@ METRICS = {
     "synthetic-msa": ("corr", "mae"),
 }
 TRAIN_SPEED = {"erc": 6, "msa": 4}
-"""Samples/s of one core in training smollm2-135m; recipe kit for intensities scores every label."""
-TEST_SPEED, START, BASELINE = 12, 25, 60
-"""Samples/s in testing; seconds of a start; seconds of a classical model."""
+"""Samples/s of one core in training smollm2-135m in fp32; recipe kit for intensities scores every label."""
+TEST_SPEED, START, BASELINE = 12, 30, 60
+"""Samples/s in testing, in fp32; seconds of a start; seconds of a classical model."""
+INTEGERS = 1.4
+"""How many times as quick w8a8 is."""
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -73,6 +76,11 @@ class Budget:
         """Of the command line."""
         parts = (("--limit-train", self.samples), ("--epochs", self.epochs))
         return tuple(text for option, value in parts if value for text in (option, str(value)))
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Options of runs on the LLM: in integers, but for long ones, which go on from real_runs.py's in fp32."""
+        return () if self in LONG.values() else ("--set", "model.quantization=w8a8")
 
     @property
     def name(self) -> str:
@@ -172,7 +180,7 @@ def seconds(dataset: str, budget: Budget, tests: int) -> float:
     train, valid, test = SIZES[dataset]
     epochs = budget.epochs or 1
     passes = epochs * min(budget.samples or train, train) / TRAIN_SPEED[TASKS[dataset]]
-    return START + passes + (epochs * valid + tests * test) / TEST_SPEED
+    return START + (passes + (epochs * valid + tests * test) / TEST_SPEED) / (INTEGERS if budget.held else 1)
 
 
 def kept(results: Path, dataset: str, row: str, budget: Budget, seed: int) -> Path:
@@ -191,9 +199,10 @@ def job(part: str, dataset: str, row: Row, seed: int, where: argparse.Namespace)
     table4 = where.output / "table4"
     places = {key: table4 / f"{dataset}-{where.backbone}-{key}" / f"seed-{seed}" for key in (*ABLATIONS, "mse")}
     if part == "table4":
-        options = {key: [*budget.options, *(("--ablate", key) if key != "mse" else ())] for key in places}
+        given = [*budget.options, *budget.held]
+        options = {key: [*given, *(("--ablate", key) if key != "mse" else ())] for key in places}
         files = {key: kept(where.results, dataset, key if key != "mse" else "kit", budget, seed) for key in places}
-        command = ["reproduce", "table4", "--backbone", where.backbone, *common, str(table4), *budget.options]
+        command = ["reproduce", "table4", "--backbone", where.backbone, *common, str(table4), *given]
         return Job(
             part,
             f"{dataset}-table4",
@@ -209,7 +218,7 @@ def job(part: str, dataset: str, row: Row, seed: int, where: argparse.Namespace)
         folder = where.output / file.parent.name
         command = [*options, *common, str(folder)]
     else:
-        options = [*budget.options, *row.options]
+        options = [*budget.options, *budget.held, *row.options]
         cost = seconds(dataset, budget, tests=1 if "evaluation.integrity=false" in options else 2)
         # the full row of Table 4 and the row kit are the same run, in the same folder
         shared = row.name == "kit" and budget == SHORT and dataset in PARTS["table4"][1]
