@@ -24,6 +24,8 @@ from msekit.training.launch import obstacle_to
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "bitsandbytes", "datasets", "tokenizers", "numpy")
 SELF_TEST_S = 60
+INTEGER_UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""Of a CPU: what makes `--quantization w8a8` quick."""
 
 
 def examine(self_test: bool) -> dict[str, Any]:
@@ -53,10 +55,12 @@ def machine() -> dict[str, Any]:
     """Processor, memory and room for the cache."""
     import psutil
 
+    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not before torch 2.10
     cache = next(path for path in (cache_root(), *cache_root().parents) if path.exists())
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "vnni": any(abilities.get(name) for name in INTEGER_UNITS),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "memory_available_gb": round(psutil.virtual_memory().available / 2**30, 1),
         "cache": str(cache_root()),
@@ -124,6 +128,7 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     """Print what was found as tables."""
     overview = Table("", "", title="this machine", show_header=False)
     for key, value in found["machine"].items():
+        value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
         overview.add_row(key.replace("_", " ").replace(" gb", ", GB"), escape(str(value)))
     for number, one in enumerate(found["gpus"]):
         bf16 = "bf16" if one["bf16"] else "no bf16"
@@ -134,7 +139,7 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     overview.add_row("CUDA of torch", found["cuda"]["toolkit_of_torch"] or "none (a CPU build)")
     overview.add_row("gloo", "yes" if found["communication"]["gloo"] else "no")
     overview.add_row("NCCL", found["communication"]["nccl"] or "no")
-    overview.add_row("C++ compiler", found["compiler"] or "none; nothing here needs one")
+    overview.add_row("C++ compiler", found["compiler"] or "none; only --quantization w8a8 is quicker with one")
     for package, number in found["versions"].items():
         overview.add_row(package, number or "not installed")
     reporter.console.print(overview)
