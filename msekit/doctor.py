@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def machine() -> dict[str, Any]:
     """Processor, memory and room for the cache."""
     import psutil
 
-    abilities = getattr(torch.cpu, "get_capabilities", dict)()  # not before torch 2.10
+    abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
     cache = next(path for path in (cache_root(), *cache_root().parents) if path.exists())
     return {
         "system": f"{platform.system()} {platform.machine()}",
