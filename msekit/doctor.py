@@ -26,7 +26,7 @@ from msekit.training.launch import obstacle_to
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "bitsandbytes", "datasets", "tokenizers", "numpy")
 SELF_TEST_S = 60
 INTEGER_UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
-"""Of a CPU: what makes `--quantization w8a8` quick."""
+"""Of a CPU: `--quantization w8a8` needs one of them."""
 
 
 def examine(self_test: bool) -> dict[str, Any]:

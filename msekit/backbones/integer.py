@@ -1,67 +1,50 @@
 """Products in 8-bit integers on a CPU (`w8a8`): the frozen weights of LLM.int8, with activations rounded as well.
 
 A CPU with VNNI or AMX multiplies 8-bit integers several times as fast as fp32 numbers. So every row of activations
-(one token, K numbers) becomes integers from -127 to 127 and a scale, forward and backward; the integer products are
-exact. Three things keep the rounding small (what each is worth: `benchmarks/RESULTS.md`, "Integers on a CPU"):
+(one token, K numbers) becomes integers from -127 to 127 and a scale, and the integer products are exact. One integer a
+number is enough for gradients. Forward, where a few features are far larger than the rest (Dettmers et al. 2022,
+LLM.int8, section 4), a second one keeps what the first has lost: 15 bits together, and no feature needs to be treated
+apart. What that costs and gives is in `benchmarks/RESULTS.md` ("Integers on a CPU").
 
-- a few features are far larger than the rest in every token (Dettmers et al. 2022, LLM.int8, section 4). Those of each
-  layer are found once, on `CALIBRATION`, and stay in fp32;
-- where one integer would still lose too much, as in the input of an MLP's last projection, whose large features differ
-  from token to token, a second one keeps what the first has lost;
-- a prefix is read without rounding activations (`exactly`): the first token's are the largest of all.
+No row's result depends on another's. Rounding is a step, though: last digits that differ, as beside other samples they
+do, may move an integer by one, so gradients agree far less than to fp32's last digits from one batch to another.
 
-No row's result depends on another's, but rounding makes it jump: a sample scored beside other samples, whose padding
-changes the last digits of its activations, gets log-probabilities equal to about a hundredth, not to 1e-5.
-
-Shapes: M rows, K features in, N features out, k outlying features.
+Shapes: M rows, K features in, N features out.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from msekit.backbones.kinds import OUTLIERS
-from msekit.backbones.quantise import quantised_layers
+from msekit.backbones.quantise import quantised_layers, row_scales
+from msekit.errors import MsekitError
 
 LARGEST = 127
 SECOND = 254
 """The second integer counts in this many parts of the first's unit: half a unit, the most there is to keep, is 127."""
-TOLERATED = 0.015
-"""Share of an input (Euclidean norm) that one integer may lose. SmolLM2's MLP projections lose .02, the rest .011."""
-CALIBRATION = (
-    'She laughed: "Oh my God, he\'s lost it!" Nobody in the office knew what to make of it. Was she angry, or just '
-    "tired? (0 joy 1 anger 2 sadness) Sentiment +0.5. 我真的很喜欢这部电影，但是结局让人难过。"
-)
+
+Rounded = tuple[Tensor, Tensor]
+"""Integers, (M, K) int8 or (2 M, K) with the second ones below, and what a unit of the first is worth (M, 1)."""
 
 
-class Rounded(NamedTuple):
-    """Activations as integers."""
-
-    whole: Tensor
-    """(M, K) int8, or (2 M, K) with the second integers below."""
-    unit: Tensor
-    """(M, 1): what one unit is worth."""
-    outliers: Tensor
-    """(M, k): the features that were left out, as they are."""
-
-
-def _round(x_MK: Tensor, kept_K: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row times `kept_K` (0 for what is left out) → integers, and what their unit is worth (M, 1)."""
-    x_MK = x_MK.float() * kept_K
+def _round(x_MK: Tensor, weights_K: Tensor) -> Rounded:
+    """Each row times the weights, as one integer a number."""
+    x_MK = x_MK.float() * weights_K
     largest_M1 = x_MK.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     return (x_MK * (LARGEST / largest_M1)).round().to(torch.int8), largest_M1 / LARGEST
 
 
-def _round_twice(x_MK: Tensor, kept_K: Tensor) -> tuple[Tensor, Tensor]:
-    """Likewise, with second integers below."""
-    x_MK = x_MK.float() * kept_K
+def _round_twice(x_MK: Tensor) -> Rounded:
+    """Each row as two integers a number."""
+    x_MK = x_MK.float()
     largest_M1 = x_MK.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
     units_MK = x_MK * (LARGEST / largest_M1)
     whole_MK = units_MK.round()
@@ -69,20 +52,15 @@ def _round_twice(x_MK: Tensor, kept_K: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([whole_MK.to(torch.int8), rest_MK.to(torch.int8)]), largest_M1 / LARGEST
 
 
-def _finish(sums_MN: Tensor, unit_M1: Tensor, outliers_MN: Tensor, scale_N: Tensor) -> Tensor:
-    """Integer products → what they stand for, with the outliers' share."""
-    return (sums_MN.float() * unit_M1 + outliers_MN) * scale_N
-
-
-def _finish_twice(sums_2MN: Tensor, unit_M1: Tensor, outliers_MN: Tensor, scale_N: Tensor) -> Tensor:
-    """Likewise, of two integers."""
-    count = len(unit_M1)
-    sums_MN = sums_2MN[:count].float() + sums_2MN[count:].float() / SECOND
-    return (sums_MN * unit_M1 + outliers_MN) * scale_N
-
-
-def _finish_back(sums_MK: Tensor, unit_M1: Tensor) -> Tensor:
+def _finish(sums_MK: Tensor, unit_M1: Tensor) -> Tensor:
+    """Products with one integer a number → what they stand for."""
     return sums_MK.float() * unit_M1
+
+
+def _finish_twice(sums_2MN: Tensor, unit_M1: Tensor, scale_N: Tensor) -> Tensor:
+    """Products with two integers a number → what they stand for, times the weights' scales."""
+    count = len(unit_M1)
+    return (sums_2MN[:count].float() + sums_2MN[count:].float() / SECOND) * unit_M1 * scale_N
 
 
 class Steps:
@@ -94,17 +72,15 @@ class Steps:
 
     def __init__(self, fuse: Callable[..., Any]) -> None:
         self.round, self.round_twice = fuse(_round), fuse(_round_twice)
-        self.finish, self.finish_twice, self.finish_back = fuse(_finish), fuse(_finish_twice), fuse(_finish_back)
+        self.finish, self.finish_twice = fuse(_finish), fuse(_finish_twice)
 
     @torch.no_grad()
     def try_out(self) -> None:
         """Compile what is to be compiled: any exception says that it cannot be."""
-        x_MK, scale_N, outliers_MN = torch.rand(6, 10), torch.rand(14), torch.rand(6, 14)
-        _, unit = self.round(x_MK, torch.ones(10))
-        self.round_twice(x_MK, torch.ones(10))
-        self.finish(torch.ones(6, 14, dtype=torch.int32), unit, outliers_MN, scale_N)
-        self.finish_twice(torch.ones(12, 14, dtype=torch.int32), unit, outliers_MN, scale_N)
-        self.finish_back(torch.ones(6, 10, dtype=torch.int32), unit)
+        whole, unit = self.round(torch.rand(6, 10), torch.rand(10))
+        self.finish(whole.int(), unit)
+        whole, unit = self.round_twice(torch.rand(6, 10))
+        self.finish_twice(whole.int(), unit, torch.rand(10))
 
 
 @cache
@@ -114,8 +90,17 @@ def best_steps() -> Steps:
         fused = Steps(partial(torch.compile, dynamic=True))
         fused.try_out()
         return fused
-    except Exception:  # no compiler, one that is broken, no headers of Python: torch raises whatever it met
+    except Exception as error:  # no compiler, one that is broken, no headers of Python: torch raises whatever it met
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        logging.getLogger(__name__).warning("w8a8 is not as quick as it could be: nothing can be compiled (%s)", first)
         return Steps(lambda step: step)
+
+
+def products_are_exact() -> bool:
+    """Whether this CPU multiplies 8-bit integers exactly: those without VNNI or AMX add up in 16 bit, and overflow."""
+    a_MK = torch.full((16, 256), LARGEST, dtype=torch.int8)
+    a_MK[::2, ::3] = -LARGEST
+    return bool(torch.equal(torch._int_mm(a_MK, a_MK.T).double(), a_MK.double() @ a_MK.double().T))
 
 
 def rows(x: Tensor) -> Tensor:
@@ -123,33 +108,41 @@ def rows(x: Tensor) -> Tensor:
     return x.flatten(0, -2).detach()
 
 
-class Inputs:
-    """Rounds what one or several layers read.
+class Rounding:
+    """How a model's activations are rounded.
 
     Args:
-        seen_MK: What they read of `CALIBRATION`.
         steps: Compiled or not.
     """
 
-    def __init__(self, seen_MK: Tensor, steps: Steps) -> None:
-        largest_K = seen_MK.abs().amax(dim=0)
-        self.outlying_k = largest_K.topk(min(OUTLIERS, len(largest_K))).indices.sort().values
-        self.kept_K = torch.ones_like(largest_K).index_fill_(0, self.outlying_k, 0.0)
-        whole, unit = _round(seen_MK, self.kept_K)
-        self.lost = float((whole * unit - seen_MK * self.kept_K).norm() / seen_MK.norm())
-        self.twice = self.lost > TOLERATED
-        self.exact = False
+    def __init__(self, steps: Steps) -> None:
         self.steps = steps
+        self.off = False
         self._last: tuple[weakref.ref[Tensor], Rounded] | None = None
 
     @torch.no_grad()
-    def round(self, x: Tensor) -> Rounded:
-        """Round (…, K), once where several layers are given the same tensor one after the other."""
-        if self._last is None or self._last[0]() is not x:
-            x_MK = rows(x)
-            whole, unit = (self.steps.round_twice if self.twice else self.steps.round)(x_MK, self.kept_K)
-            self._last = weakref.ref(x), Rounded(whole, unit, x_MK.index_select(1, self.outlying_k).float())
-        return self._last[1]
+    def of(self, x: Tensor) -> Rounded:
+        """(…, K) as two integers a number: computed once where layers that follow each other read the same tensor.
+
+        Kept as long as the tensor lives; nobody may change it in place meanwhile.
+        """
+        last = self._last
+        if last is None or last[0]() is not x:
+            last = self._last = weakref.ref(x, self._forget), self.steps.round_twice(rows(x))
+        return last[1]
+
+    def _forget(self, dead: weakref.ref[Tensor]) -> None:
+        if self._last is not None and self._last[0] is dead:
+            self._last = None
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Within, activations are not rounded."""
+        before, self.off = self.off, True
+        try:
+            yield
+        finally:
+            self.off = before
 
 
 class IntegerLinear:
@@ -157,36 +150,33 @@ class IntegerLinear:
 
     Args:
         layer: A layer of bitsandbytes with int8 weights (N, K), on the CPU.
-        inputs: What rounds its input; shared by the layers that read the same one.
+        rounding: The model's.
     """
 
-    def __init__(self, layer: Any, inputs: Inputs) -> None:
-        held = layer.weight
-        scale_N = held.SCB if held.SCB is not None else layer.state.SCB
-        self.inputs, self.steps = inputs, inputs.steps
-        self.weight_NK: Tensor = held.data
-        self.scale_N: Tensor = scale_N.float() / LARGEST
-        self.columns_kN = self.weight_NK[:, inputs.outlying_k].T.float().contiguous()
+    def __init__(self, layer: Any, rounding: Rounding) -> None:
+        self.rounding = rounding
+        self.weight_NK: Tensor = layer.weight.data
+        self.scale_N: Tensor = row_scales(layer).float() / LARGEST
         self.bias: Tensor | None = layer.bias
         self.plain: Callable[[Tensor], Tensor] = layer.forward
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, K) → (…, N)."""
-        if self.inputs.exact:
+        if self.rounding.off:
             return self.plain(x)
-        y = IntegerProducts.apply(x, self.inputs.round(x), self)
+        y = IntegerProducts.apply(x, self.rounding.of(x), self)
         return y if self.bias is None else y + self.bias
 
     def multiply(self, x: Rounded) -> Tensor:
         """(M, K) → (M, N) in fp32."""
-        sums = torch._int_mm(x.whole, self.weight_NK.T)
-        finish = self.steps.finish_twice if self.inputs.twice else self.steps.finish
-        return finish(sums, x.unit, x.outliers @ self.columns_kN, self.scale_N)
+        whole, unit = x
+        return self.rounding.steps.finish_twice(torch._int_mm(whole, self.weight_NK.T), unit, self.scale_N)
 
     def multiply_back(self, grad_MN: Tensor) -> Tensor:
         """(M, N) → (M, K) in fp32."""
-        whole, unit = self.steps.round(grad_MN, self.scale_N)
-        return self.steps.finish_back(torch._int_mm(whole, self.weight_NK), unit)
+        steps = self.rounding.steps
+        whole, unit = steps.round(grad_MN, self.scale_N)
+        return steps.finish(torch._int_mm(whole, self.weight_NK), unit)
 
 
 class IntegerProducts(torch.autograd.Function):
@@ -196,53 +186,30 @@ class IntegerProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, rounded: Rounded, layer: IntegerLinear) -> Tensor:
         """(…, K) → (…, N) in x's dtype."""
         ctx.layer = layer
-        return layer.multiply(rounded).to(x.dtype).view(*x.shape[:-1], -1)
+        return layer.multiply(rounded).to(x.dtype).view(*x.shape[:-1], len(layer.weight_NK))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """(…, N) → (…, K)."""
         (grad,) = grads
-        return ctx.layer.multiply_back(rows(grad)).to(grad.dtype).view(*grad.shape[:-1], -1), None, None
+        back_MK = ctx.layer.multiply_back(rows(grad))
+        return back_MK.to(grad.dtype).view(*grad.shape[:-1], back_MK.shape[1]), None, None
 
 
-def round_activations(model: nn.Module, tokens: list[int]) -> list[Inputs]:
+def round_activations(model: nn.Module) -> Rounding:
     """Make a model on the CPU, its linear layers held in int8, multiply integers.
 
-    Args:
-        model: A frozen causal LM.
-        tokens: Of `CALIBRATION`.
-
-    Returns:
-        What its layers read.
+    Raises:
+        MsekitError: This CPU's integer products are wrong.
     """
-    layers: dict[str, Any] = dict(quantised_layers(model))
-    steps = best_steps()
-    found: dict[str, Inputs] = {}
-    last: list[tuple[Tensor, Inputs]] = []
-
-    def look(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if not last or last[0][0] is not args[0]:
-            last[:] = [(args[0], Inputs(args[0].flatten(0, -2).float(), steps))]
-        found[name] = last[0][1]
-
-    hooks = [layer.register_forward_pre_hook(partial(look, name)) for name, layer in layers.items()]
-    with torch.no_grad():
-        model(torch.tensor([tokens]))
-    for hook in hooks:
-        hook.remove()
-    for name, inputs in found.items():
-        layers[name].forward = IntegerLinear(layers[name], inputs)
-    return list(dict.fromkeys(found.values()))
-
-
-@contextmanager
-def exactly(inputs: list[Inputs]) -> Iterator[None]:
-    """Within, activations are not rounded."""
-    before = [each.exact for each in inputs]
-    for each in inputs:
-        each.exact = True
-    try:
-        yield
-    finally:
-        for each, exact in zip(inputs, before, strict=True):
-            each.exact = exact
+    if not products_are_exact():
+        raise MsekitError(
+            "w8a8 needs exact products of 8-bit integers, which this CPU (or torch on it) does not give: "
+            "it has neither VNNI nor AMX",
+            where="model.quantization",
+            fix="Use --quantization int8, which rounds the weights alone, or none.",
+        )
+    rounding = Rounding(best_steps())
+    for _, layer in quantised_layers(model):
+        layer.forward = IntegerLinear(layer, rounding)
+    return rounding

@@ -9,8 +9,6 @@ FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""
 NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
-OUTLIERS = 16
-"""w8a8: features of each layer's input that stay in fp32 (`integer.py`)."""
 
 
 def check_kind(quantization: str, device: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
-from msekit.backbones.integer import CALIBRATION, exactly, round_activations
+from msekit.backbones.integer import round_activations
 from msekit.backbones.kinds import check_kind
 from msekit.backbones.last_layer import LastLayer, decoder_layers
 from msekit.backbones.leaner import make_leaner
@@ -62,7 +62,7 @@ class Backbone:
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.takes = set(inspect.signature(self.model.forward).parameters)
         make_leaner(self.model)
-        self.inputs = round_activations(self.model, self.encode(CALIBRATION)) if self.integers else []
+        self.rounding = round_activations(self.model) if self.integers else None
         self.last_layer = LastLayer(self.model)
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self._constants: dict[tuple[int, ...], Tensor] = {}
@@ -92,9 +92,13 @@ class Backbone:
     def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
         """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
         if (opening, following) not in self._prefixes:
-            with exactly(self.inputs):
+            with self.unrounded():
                 self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
         return self._prefixes[opening, following]
+
+    def unrounded(self) -> AbstractContextManager[None]:
+        """Within, w8a8 does not round activations: an exact prefix, and shorter ways compared without steps between."""
+        return nullcontext() if self.rounding is None else self.rounding.switched_off()
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
@@ -133,7 +137,7 @@ class Backbone:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
         if self.shortens is None:  # tried on the first samples that come
             few = sequence.first(2)
-            with exactly(self.inputs):
+            with self.unrounded():
                 self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
         with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
             return self._logits(sequence)
@@ -180,7 +184,7 @@ def load_backbone(
     Raises:
         MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device) if device else default_device()
     dtype = dtype or default_dtype(device)
     check_kind(quantization, device.type)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
@@ -191,6 +195,11 @@ def load_backbone(
         _recompute_layers(model)
     integers = quantization == "w8a8"
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder), integers)
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one, the CPU otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def default_dtype(device: torch.device) -> str:

@@ -89,8 +89,8 @@ def quantization_state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
     """What quantised layers hold beside their parameters, by name: scales, code tables, scales of scales."""
     for name, layer in quantised_layers(model):
         weight = layer.weight
-        if hasattr(layer, "state"):  # 8 bit: the scales move from the parameter to the layer at its first use
-            yield f"{name}.weight.SCB", weight.SCB if weight.SCB is not None else layer.state.SCB
+        if hasattr(layer, "state"):  # 8 bit
+            yield f"{name}.weight.SCB", row_scales(layer)
             continue
         for part, state in (("", weight.quant_state), ("nested.", weight.quant_state.state2)):
             if state is not None:
@@ -98,6 +98,11 @@ def quantization_state(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
                 yield f"{name}.weight.{part}code", state.code
         if weight.quant_state.offset is not None:
             yield f"{name}.weight.offset", weight.quant_state.offset
+
+
+def row_scales(layer: Any) -> Tensor:
+    """The largest weight of each row (N) of an 8-bit layer: at its first use it takes them from its parameter."""
+    return layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
 
 
 def quantised_layers(model: nn.Module) -> Iterable[tuple[str, Any]]:

@@ -57,6 +57,7 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
             config.backbone,
             config.model.quantization,
             None if config.model.dtype == "auto" else config.model.dtype,
+            device="cpu" if config.model.quantization == "w8a8" else None,
             double_quantization=config.model.double_quantization,
         )
     before, alone = fingerprint_model(backbone.model), plain_logits(backbone)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msekit.backbones.load import DTYPES, Backbone, load_backbone
+import torch
+
+from msekit.backbones.load import DTYPES, Backbone, default_device, load_backbone
 from msekit.errors import MsekitError
 from msekit.inference.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
 from msekit.inference.plugin import PlugIn, read_plug_in
 from msekit.training.run_folder import find_run
-
-if TYPE_CHECKING:
-    import torch
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -49,10 +47,13 @@ def load_run(
     trained = read_description(folder).backbone
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
+    held = quantization or trained.quantization
+    if quantization is None and held == "w8a8" and torch.device(device or default_device()).type != "cpu":
+        held = "int8"  # the same weights
     try:
         loaded = load_backbone(
             backbone or trained.name,
-            quantization or trained.quantization,
+            held,
             dtype or next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained.dtype}"), None),
             device,
         )

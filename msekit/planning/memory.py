@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK, OUTLIERS
+from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
@@ -143,8 +143,8 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
     if held.quantization == "none":
         return inside * value + others, 0
     if held.quantization in ("int8", "w8a8"):
-        columns = OUTLIERS if held.quantization == "w8a8" else 0  # in fp32 besides
-        return inside + others, 4 * rows * (1 + columns)  # and one scale per row
+        copies = 2 if held.quantization == "w8a8" else 1
+        return inside + others, 4 * rows * copies  # one fp32 scale per row
     blocks = inside // FOUR_BIT_BLOCK
     tables = 64 * layers  # the 16 code words of every layer
     if held.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own

@@ -217,7 +217,7 @@ def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
 def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile) -> tuple[str, ...]:
     """The least change that makes a run fit: recomputed layers, then smaller parts of a batch, then fewer bits."""
     encode, _ = tokenizer_of(shape)
-    kinds = ("none", "int8", "nf4") if config.model.quantization != "w8a8" else ("w8a8",)
+    kinds = ("none", "int8", "nf4") if config.model.quantization != "w8a8" else ("w8a8", "nf4")
     batch, parts = config.optim.batch_size, config.optim.accumulation
     divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
     asked = config.evaluation.batch_size

@@ -11,7 +11,7 @@ from torch import Tensor
 from msekit.adapters.interface import Adapter
 from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, architecture_of, default_dtype, load_backbone
+from msekit.backbones.load import Backbone, architecture_of, default_device, default_dtype, load_backbone
 from msekit.backbones.locate import checkpoint_folder
 from msekit.config import BackboneConfig, RunConfig
 from msekit.data.batch import Collator, Noise
@@ -174,7 +174,7 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
         MsekitError: See `load_backbone`; or quantised weights, which cannot be loaded in shards.
     """
     zero = Zero.asked_for()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     if zero is None or zero.stage < 3:
         double = settings.double_quantization

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
+from msekit.backbones.load import default_device
 from msekit.config import RunConfig, dump
 from msekit.data.ahead import ahead
 from msekit.data.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches
@@ -56,7 +57,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     missing = not_there_yet(config.output)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     accelerator = accelerator_for(device, config.timeout_minutes)
     on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
     reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from msekit.backbones.load import default_device
 from msekit.config import RunConfig, dump
 from msekit.data.ahead import ahead
 from msekit.data.batch import Batch
@@ -86,7 +87,7 @@ def check_alike(configs: list[RunConfig]) -> None:
 
 def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
     """Prepare folders, build what the runs share once, restore those that were stopped."""
-    accelerator = accelerator_for(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    accelerator = accelerator_for(default_device())
     if accelerator.num_processes > 1:
         raise MsekitError("--parallel-seeds works in one process", fix="Leave it out, or do not launch several.")
     missing = [folder for config in configs for folder in not_there_yet(config.output)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 from msekit.backbones.catalogue import BACKBONES, Architecture
+from msekit.backbones.integer import IntegerLinear
 from msekit.backbones.leaner import make_leaner
 from msekit.backbones.load import load_backbone
 from msekit.backbones.quantise import quantization_state
@@ -49,6 +51,23 @@ def test_the_bytes_of_loaded_weights_are_foreseen(kind: str, dtype: str, held: s
     foreseen = sum(weight_bytes(shape_of(name), Holding(dtype, quantization, double=bool(double))))
     backbone = load_backbone(name, quantization, dtype, device="cpu", double_quantization=bool(double))
     assert foreseen == pytest.approx(held_bytes(backbone.model), rel=WEIGHTS_WITHIN)
+
+
+def test_the_bytes_beside_integer_layers_are_foreseen(integers: None):
+    backbone = load_backbone("tiny-llama", "w8a8", "fp32", device="cpu")
+    forwards = [module.forward for module in backbone.model.modules()]
+    # in the last layer, some are within a partial that cuts their input
+    inner = [forward.args[0] if isinstance(forward, partial) else forward for forward in forwards]
+    layers = [forward for forward in inner if isinstance(forward, IntegerLinear)]
+    shape = shape_of("tiny-llama")
+    assert len(layers) == sum(layer.count for layer in shape.linears)
+    foreseen, weights = (sum(weight_bytes(shape, Holding("fp32", kind))) for kind in ("w8a8", "int8"))
+    assert foreseen - weights == sum(layer.scale_N.nbytes for layer in layers)
+
+
+def test_what_a_gpu_does_not_do_is_refused():
+    with pytest.raises(MsekitError, match="not on cuda"):
+        plan_run(run("tiny-llama", model={"quantization": "w8a8"}))
 
 
 @pytest.mark.slow

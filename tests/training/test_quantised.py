@@ -51,6 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [*((kind, held) for kind in KINDS for held in ("int8", "nf4")), ("tiny-llama", "w8a8")],
 )
 def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: str, tmp_path: Path, request):
+    if quantization == "w8a8":
+        request.getfixturevalue("integers")
     arguments = ["train", "--backbone", name_of(kind, request), *SHORT, "--quantization", quantization]
     msekit(*arguments, "--output", tmp_path / "run", "--set", "model.checkpointing=on")
     folder = tmp_path / "run" / "seed-1111"
