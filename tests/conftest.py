@@ -43,6 +43,16 @@ def tiny(own_cache: Path):
     return load_backbone("tiny-llama", device="cpu")
 
 
+@pytest.fixture
+def smollm2(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The real small LLM's name, in the user's own cache."""
+    user_cache = Path.home() / ".cache" / "msekit"
+    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
+        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
+    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
+    return "smollm2-135m"
+
+
 @pytest.fixture(scope="session")
 def integers() -> None:
     """A CPU that multiplies 8-bit integers exactly, as w8a8 needs."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from test_quantise import Step, load, name_of, take_step
+from test_quantise import compare, load, name_of, take_step
 
 from msekit.backbones import integer
 from msekit.backbones.integer import IntegerLinear, Rounding, Steps, best_steps
@@ -161,24 +160,11 @@ def test_a_training_step(kind: str, as_written, request: pytest.FixtureRequest):
 
 
 @pytest.mark.slow
-def test_a_training_step_on_the_real_small_llm(monkeypatch: pytest.MonkeyPatch):
+def test_a_training_step_on_the_real_small_llm(smollm2: str):
     """With the steps fused, where there is a compiler."""
-    user_cache = Path.home() / ".cache" / "msekit"
-    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
-        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
-    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
-    step = take_step(load("smollm2-135m", "w8a8"))
-    compare(step, take_step(load("smollm2-135m", "none")), 0.95, 0.2)
-    compare(step, take_step(load("smollm2-135m", "int8")), 0.98, 0.01)
-
-
-def compare(step: Step, reference: Step, least_cosine: float, furthest_score: float) -> None:
-    assert len(step.fingerprints) == 1, "the backbone changed"
-    assert torch.equal(step.scores_before, step.scores), "a training step changed what is scored"
-    cosine = float(torch.nn.functional.cosine_similarity(step.gradient, reference.gradient, dim=0))
-    distance = float((step.scores - reference.scores).abs().max())
-    assert cosine >= least_cosine
-    assert distance <= furthest_score
+    step = take_step(load(smollm2, "w8a8"))
+    compare(step, take_step(load(smollm2, "none")), 0.95, 0.2)
+    compare(step, take_step(load(smollm2, "int8")), 0.98, 0.01)
 
 
 def test_rounding_is_switched_off_within_also_when_nested(as_written):

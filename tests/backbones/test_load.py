@@ -102,16 +102,12 @@ def test_a_wheel_with_another_hash_is_refused(own_cache: Path):
 
 
 @pytest.mark.slow
-def test_the_real_small_llm(monkeypatch: pytest.MonkeyPatch):
-    user_cache = Path.home() / ".cache" / "msekit"
-    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
-        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
-    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
-    backbone = load_backbone("smollm2-135m", device="cpu")
+def test_the_real_small_llm(smollm2: str):
+    backbone = load_backbone(smollm2, device="cpu")
     assert backbone.text_dim == 576
     assert sum(parameter.numel() for parameter in backbone.model.parameters()) == 134_515_008
     assert len(backbone.encode("+1.0")) == 4
-    assert fingerprint_checkpoint(checkpoint_folder("smollm2-135m")) == backbone.fingerprint
+    assert fingerprint_checkpoint(checkpoint_folder(smollm2)) == backbone.fingerprint
     prompt = torch.tensor([[*backbone.bos, *backbone.encode("The capital of France is")]])
     with torch.no_grad():
         best = int(backbone.model(prompt).logits[0, -1].argmax())

@@ -162,13 +162,9 @@ def test_a_fingerprint_notices_a_changed_scale(held: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("held", HELD)
-def test_the_table_on_the_real_small_llm(held: str, full_precision, monkeypatch: pytest.MonkeyPatch):
-    user_cache = Path.home() / ".cache" / "msekit"
-    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
-        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
-    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
-    step = take_step(load("smollm2-135m", held))
-    compare(step, full_precision("smollm2-135m"), SMOLLM2_COSINE[held], SMOLLM2_SCORE[held])
+def test_the_table_on_the_real_small_llm(held: str, full_precision, smollm2: str):
+    step = take_step(load(smollm2, held))
+    compare(step, full_precision(smollm2), SMOLLM2_COSINE[held], SMOLLM2_SCORE[held])
 
 
 @pytest.fixture(scope="module")

@@ -72,13 +72,9 @@ def test_what_a_gpu_does_not_do_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "int8", "nf4"])
-def test_the_bytes_of_the_real_small_llm_are_foreseen(quantization: str, monkeypatch: pytest.MonkeyPatch):
-    user_cache = Path.home() / ".cache" / "msekit"
-    if not (user_cache / "backbones" / "smollm2-135m-1").is_dir():
-        pytest.skip("smollm2-135m is not in the user's cache; `make train` fetches it")
-    monkeypatch.setenv("MSEKIT_CACHE", str(user_cache))
-    foreseen = sum(weight_bytes(shape_of("smollm2-135m"), Holding("bf16", quantization)))
-    backbone = load_backbone("smollm2-135m", quantization, "bf16", device="cpu")
+def test_the_bytes_of_the_real_small_llm_are_foreseen(quantization: str, smollm2: str):
+    foreseen = sum(weight_bytes(shape_of(smollm2), Holding("bf16", quantization)))
+    backbone = load_backbone(smollm2, quantization, "bf16", device="cpu")
     assert foreseen == pytest.approx(held_bytes(backbone.model), rel=0.005)
 
 
