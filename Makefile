@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # the release whose CPU wheel some indexes carry; a CUDA machine gets its usual build of the same release
 TORCH ?= torch==2.13.0
-# two tests at a time; a file's tests stay together, for they share what they trained
-PYTEST ?= -n 2 --dist loadscope
+# two tests at a time; a file's tests stay together, for they share what they trained, in the order of tests/conftest.py
+PYTEST ?= -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: setup train test fast lint clean
 

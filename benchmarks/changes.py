@@ -99,7 +99,7 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
     """Measure every change in one layout."""
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
     train, test = parts.collators["train"], parts.collators["test"]
-    batches = even_batches(run, steps)
+    [batches] = even_batches([run], steps)
     order = list(chain(*evaluation_batches(*test.lengths(), 1, 0, 1)))
     middle = order[len(order) // 2 - SIZES[-1] :][: 2 * SIZES[-1]]  # texts of middling length
 

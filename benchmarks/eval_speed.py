@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from measure import Side, Work, alternate, machine, matrix_peak, table
 from procedure import Procedure
-from train_speed import kit_sides, prepare, work_of
+from train_speed import kit_sides, prepare_all, work_of
 
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
@@ -22,9 +22,8 @@ from msekit.training.build import Parts
 
 def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
     """Scoring batches at even steps of their length."""
-    collator = parts.collators["test"]
-    batches = evaluation_batches(*collator.lengths(), config.evaluation.batch_size, 0, 1)
-    batches = [b for b in batches if len(b) == config.evaluation.batch_size]
+    collator, size = parts.collators["test"], parts.evaluation_batch
+    batches = [b for b in evaluation_batches(*collator.lengths(), size, 0, 1) if len(b) == size]
     batches = [batches[int((n + 0.5) / steps * len(batches))] for n in range(steps)]
     work = work_of(parts, batches, training=False)
 
@@ -39,7 +38,7 @@ def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
 def procedure_side(config: RunConfig, parts: Parts, steps: int, new_tokens: int) -> Side:
     """Writing answers for samples in the split's order."""
     procedure = Procedure(parts, config.optim.lr, new_tokens)
-    size = config.evaluation.batch_size
+    size = parts.evaluation_batch
     batches = [list(range(n * size, (n + 1) * size)) for n in range(steps)]
     work = work_of(parts, batches, training=False)
 
@@ -67,15 +66,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in options.datasets:
-        path = options.data / name / f"{name}.yaml"
-        dataset = str(path) if path.is_file() else name
-        config, parts = prepare(options.backbone, dataset, options.batch_size, [])
-        others = [
-            prepare(options.backbone, dataset, options.batch_size, [f"model.quantization={kind}"])
-            for kind in options.also
-        ]
+        prepared = prepare_all(options, name, [])
+        config, parts = prepared[0]
         sides = [procedure_side(config, parts, options.steps, options.new_tokens)]
-        sides += kit_sides(kit_side, (config, parts), options.steps, others)
+        sides += kit_sides(kit_side, prepared, options.steps)
         alternate(sides, options.rounds, device)
         peak = matrix_peak(device, parts.backbone.model.dtype)
         print(table(f"evaluation, {parts.spec.name}", sides, peak))

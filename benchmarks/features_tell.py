@@ -58,7 +58,8 @@ def best(spec: DatasetSpec, metric: str, x: dict[str, np.ndarray], y: dict[str, 
     for strength in STRENGTHS:
         model = Ridge(strength) if spec.task == "msa" else LogisticRegression(C=1 / strength, max_iter=2000)
         model.fit(x["train"], y["train"])
-        found.append(tuple(figure(y[split], model.predict(x[split]))[metric] or 0.0 for split in SPLITS[1:]))
+        valid, test = (figure(y[split], model.predict(x[split]))[metric] or 0.0 for split in SPLITS[1:])
+        found.append((valid, test))
     return max(found)
 
 

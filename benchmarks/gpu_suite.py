@@ -4,8 +4,8 @@
     python benchmarks/gpu_suite.py --part cells-qwen-1.8b-bf16 --work FOLDER
     python benchmarks/gpu_suite.py --part cells-llama2-7b-nf4 --tiny --device cpu     # do the code paths work?
 
-`cells`: the paper's (backbone x data set) cells on a 24 GB card. `speed`: training beside the published procedure.
-`launches`: several processes, one per GPU, against one. `doctor`: what the machine can run.
+`cells`: the paper's (backbone x data set) cells on a 24 GB card. `speed`: training and evaluation beside the published
+procedure. `launches`: several processes, one per GPU, against one. `doctor`: what the machine can run.
 
 A part checks that its results are right before it measures. It prints one JSON document, and a table on stderr. A new
 part is a file in `benchmarks/gpu/` and a line in `PARTS`.
@@ -41,6 +41,10 @@ PARTS: dict[str, Part] = {
     "cells-llama2-7b-int8": partial(cells.run, backbone="llama2-7b", quantization="int8"),
     "cells-llama2-7b-nf4": partial(cells.run, backbone="llama2-7b", quantization="nf4"),
     "speed-qwen-1.8b": partial(speed.run, backbone="qwen-1.8b", turns=2, steps=20),
+    "speed-qwen-1.8b-compiled": partial(speed.run, backbone="qwen-1.8b", turns=1, steps=20, sides=speed.COMPILED_SIDES),
+    "speed-qwen-1.8b-evaluation": partial(
+        speed.run, backbone="qwen-1.8b", turns=2, steps=20, sides=speed.EVALUATION_SIDES
+    ),
     "speed-chatglm3-6b": partial(speed.run, backbone="chatglm3-6b", turns=2, steps=5),
     "speed-llama2-7b": partial(speed.run, backbone="llama2-7b", turns=2, steps=5),
     "launches-fp32": partial(launches.run, backbone="tiny-llama", precision="fp32"),

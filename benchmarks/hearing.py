@@ -97,7 +97,7 @@ def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting,
     torch.manual_seed(seed)
     widths = cache.info.audio.width, cache.info.vision.width
     adapter = MSEAdapter(backbone.text_dim, *widths, 64, 32, 4, conditioning=setting.conditioning)  # type: ignore[arg-type]
-    if adapter.text_guide_mixer.text_center is not None:
+    if adapter.text_guide_mixer and adapter.text_guide_mixer.text_center is not None:
         adapter.text_guide_mixer.text_center.copy_(text_center(backbone, collators["train"]))
     readout = Readout(4, backbone.text_dim, count, seed)
 

@@ -67,7 +67,7 @@ def finish_once(sums_MN: Tensor, unit_M1: Tensor, scale_N: Tensor) -> Tensor:
 def roundings(get: partial[Prepared], plain: Prepared, rounds: int) -> Iterator[str]:
     """What each way of rounding does to a step, and its time."""
     run = Run(*plain, accelerator_for(plain[1].backbone.device), Reporter(quiet=True))
-    batches = even_batches(run, 4)
+    [batches] = even_batches([run], 4)
     gradient, scores = outcome(plain, batches)
     for title in WAYS:
         way = held_as(title, get)

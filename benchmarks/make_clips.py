@@ -88,10 +88,9 @@ def mood(path: Path, glad: bool, seed: int) -> Path:
     """A clip of a second or so: a glad one smiles and rises, a sad one frowns and falls."""
     rng = np.random.default_rng(seed)
     seconds, bend = float(rng.uniform(0.8, 1.6)), float(rng.uniform(0.5, 1.0))
-    place = {"x": float(rng.uniform(130, 190)), "y": float(rng.uniform(105, 135)), "size": float(rng.uniform(0.8, 1.1))}
-    pictures = [
-        face((bend if glad else -bend) * (0.8 + 0.2 * np.sin(number)), **place) for number in range(int(seconds * 10))
-    ]
+    x, y, size = (float(rng.uniform(*ends)) for ends in ((130, 190), (105, 135), (0.8, 1.1)))
+    bends = ((bend if glad else -bend) * (0.8 + 0.2 * np.sin(number)) for number in range(int(seconds * 10)))
+    pictures = [face(each, x=x, y=y, size=size) for each in bends]
     return write_mp4(path, pictures, voice(seconds, rising=glad, seed=seed))
 
 

@@ -86,9 +86,9 @@ def useful_flop(body_parameters: int, tokens: int, head_parameters: int, label_p
 
 def body_and_head(model: torch.nn.Module) -> tuple[int, int]:
     """Parameters that multiply every token, and those of the head (also where it shares the embeddings' matrix)."""
-    head = model.get_output_embeddings().weight.numel()  # type: ignore[operator, union-attr]
-    embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator, union-attr]
-    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    head = model.get_output_embeddings().weight.numel()  # type: ignore[operator]
+    embedding = model.get_input_embeddings().weight.numel()  # type: ignore[operator]
+    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight  # type: ignore[operator]
     total = sum(parameter.numel() for parameter in model.parameters())
     return total - embedding - (0 if shared else head), head
 

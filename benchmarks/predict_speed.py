@@ -33,6 +33,8 @@ from msekit.training.run_folder import find_run
 class FirstRows:
     """The first rows of a split."""
 
+    texts: list[str]
+
     def __init__(self, table: object, rows: int) -> None:
         self._table, self._rows = table, min(rows, len(table))  # type: ignore[arg-type]
         for name in ("ids", "texts", "speakers", "dialogues", "labels", "audio_lengths", "vision_lengths"):

@@ -111,14 +111,14 @@ def loading(root: Path, source: Path) -> None:
     from msekit.data.cache import prepare
     from msekit.data.catalogue import resolve_dataset
     from msekit.data.features import Preprocessor
-    from msekit.recipes import RECIPES
+    from msekit.recipes import PAPER
 
     torch.set_num_threads(1)
     cache = prepare(resolve_dataset("mosei", source), root=root)
     table = cache.split("train")
     texts = [list(range(30))] * len(table)
     for recipe in ("kit", "paper"):
-        settings = DataConfig(**RECIPES[recipe].get("data", {}))
+        settings = DataConfig(**(PAPER["data"] if recipe == "paper" else {}))
         ways = {
             key: Preprocessor.of(getattr(cache.info, key), settings.standardise, settings.trim, settings.max_frames)
             for key in SHAPES

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from msekit.adapters.mse import ModalityEncoder
+from msekit.adapters.mse import ModalityEncoder, MSEAdapter
 from msekit.data.batch import Batch
 from msekit.training.build import Parts
 
@@ -35,7 +35,9 @@ class Procedure:
         self.parts, self.new_tokens = parts, new_tokens
         self.backbone, self.layout, self.labels = parts.backbone, parts.model.layout, parts.labels
         self.limit = parts.text_limit
-        self.adapter = copy.deepcopy(parts.model.adapter)
+        adapter = copy.deepcopy(parts.model.adapter)
+        assert isinstance(adapter, MSEAdapter)
+        self.adapter = adapter
         self.half = self.backbone.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(self.adapter.parameters(), lr=lr, eps=1e-4)
         self.scaler = torch.amp.GradScaler(enabled=self.half)
@@ -73,6 +75,8 @@ class Procedure:
     def pseudo_tokens(self, text_BTd: Tensor, batch: Batch) -> Tensor:
         """The adapter's equations over packed sequences."""
         adapter = self.adapter
+        assert adapter.text_guide_mixer is not None
+        assert adapter.multi_scale_fusion is not None
         guide_Bh = adapter.text_guide_mixer.guide(text_BTd.float(), batch.text_mask)
         sum_Bh = guide_Bh * 0
         for encoder, frames, lengths in (

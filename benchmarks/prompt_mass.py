@@ -37,9 +37,9 @@ def main() -> None:
         for text in texts:
             ids = torch.tensor([backbone.encode(text)])
             embedded = backbone.embed(ids)
-            content = layout.content(backbone.embed, embedded[:, :0], embedded, torch.tensor([ids.shape[1]]))
+            content = layout.content(backbone.constant, embedded[:, :0], embedded, torch.tensor([ids.shape[1]]))
             with torch.no_grad():
-                logits = backbone.logits(layout.with_trie(*content, backbone.embed, labels.trie)).log_softmax(dim=-1)
+                logits = backbone.logits(layout.with_trie(*content, backbone.constant, labels.trie)).log_softmax(dim=-1)
             mass.append(np.exp(labels.log_probabilities(logits[:, rows, tokens].numpy())).sum())
         print(f"| `{prompt}` | {len(layout.closing)} | {np.mean(mass):.1e} |", flush=True)
 

@@ -52,7 +52,7 @@ def measure(backbone: str, quantization: str, dtype: str, batch: int, steps: int
     """Load, build, step; figures in bytes and seconds."""
     memory = AnonymousMemory()
     with tempfile.TemporaryDirectory() as output:
-        given = {"backbone": backbone, "dataset": "synthetic-erc", "output": output, "profile": "cpu"}
+        given: dict[str, Any] = {"backbone": backbone, "dataset": "synthetic-erc", "output": output, "profile": "cpu"}
         given |= {"model": {"quantization": quantization, "dtype": dtype}, "optim": {"batch_size": batch}}
         config = resolve(given, task="erc")
         plan = plan_run(config)

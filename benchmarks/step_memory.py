@@ -47,7 +47,7 @@ def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     if way in ("decoder plain", "both plain"):
         msekit.backbones.load.make_leaner = lambda model: 0
     if way in ("edge scores plain", "both plain"):
-        msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)
+        msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)  # type: ignore[assignment, misc]
     given = {"backbone": "smollm2-135m", "dataset": str(yaml), "output": "none", "recipe": "kit"}
     config = resolve(given, task=resolve_dataset(str(yaml)).task)
     parts = build(config, Reporter(quiet=True), ("train",))

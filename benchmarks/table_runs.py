@@ -6,20 +6,23 @@
 
 Two runs at a time with one thread each. Every finished run's report is kept in results/table_runs/ and not made again;
 an unfinished one goes on where it stopped. Parts, in the order they are run; within a part seed by seed, so that after
-the first seed every row has a number. Core-minutes are by arithmetic (`seconds`) with nothing finished, a run that
-two parts share counted in the first; without rivals and long, which only --only starts, four and a half hours on two
-cores. All but the long runs hold the LLM in w8a8, which wants a CPU; four earlier runs in fp32 on an otherwise idle
-machine took .75 to 1.15 of what was reckoned.
+the first seed every row has a number. Core-minutes are by arithmetic (`table_plan.py`), nothing finished, a run that
+two parts share counted in the first: eight hours on two cores, without rivals and long, which only --only starts.
+
+The short budget is the same for all rows on the LLM: 640 samples, 3 epochs in batches of 8 (240 steps; 40 steps, tried
+first, taught nothing on meld6 and mosi_utt), the LLM held in w8a8, which wants a CPU, the prompt first; the paper's row
+has the paper's layout. Rows `fp32` and `prompt-last` say what the last two cost or give.
 
 | part | what | runs | core-minutes |
 |---|---|---:|---:|
-| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; 320 samples x 2 | 54 | 127 |
-| options | one training option at a time on recipe kit; same sets and budget, not tested shuffled | 57 | 158 |
-| table4 | `msekit reproduce table4` on ravdess and meld6, same budget; its full row is rows' kit | 36 | 105 |
-| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 83 |
+| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; short budget | 54 | 191 |
+| options | one training option at a time on recipe kit; short budget, not tested shuffled | 66 | 306 |
+| table4 | `msekit reproduce table4` on ravdess and meld6, short budget; its full row is rows' kit | 36 | 143 |
+| quick | kit and best, prompt-first in w8a8, on all samples for 3 to 6 epochs, beside real_runs.py's kit | 18 | 224 |
+| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 56 |
 | baselines | all classical models on all samples, to their own end | 45 | 45 |
-| rivals | mlp, mag, chfn; same sets and budget | 27 | 82 |
-| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs | 36 | 922 |
+| rivals | mlp, mag, chfn; short budget | 27 | 117 |
+| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs, in fp32 | 36 | 922 |
 """
 
 from __future__ import annotations
@@ -33,231 +36,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SEEDS = (1111, 2222, 3333)
-REAL = ("ravdess", "meld6", "mosi_utt")
-TASKS = {"ravdess": "erc", "meld6": "erc", "mosi_utt": "msa", "synthetic-erc": "erc", "synthetic-msa": "msa"}
-SIZES = {
-    "ravdess": (960, 120, 120),
-    "meld6": (3452, 428, 476),
-    "mosi_utt": (1058, 223, 229),
-    "synthetic-erc": (960, 160, 320),
-    "synthetic-msa": (960, 160, 320),
-}
-"""Samples of train, valid and test."""
-METRICS = {
-    "ravdess": ("acc", "wf1"),
-    "meld6": ("wf1", "acc", "macro_f1"),
-    "mosi_utt": ("corr", "mae", "acc2", "acc7"),
-    "synthetic-erc": ("acc",),
-    "synthetic-msa": ("corr", "mae"),
-}
-TRAIN_SPEED = {"erc": 6, "msa": 4}
-"""Samples/s of one core in training smollm2-135m in fp32; recipe kit for intensities scores every label."""
-TEST_SPEED, START, BASELINE = 12, 30, 60
-"""Samples/s in testing, in fp32; seconds of a start; seconds of a classical model."""
-INTEGERS = 1.4
-"""How many times as quick w8a8 is."""
-RESULTS = Path(__file__).parent / "results"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a data set's runs train; None: on all samples, to the row's own end."""
-
-    samples: int | None
-    epochs: int | None
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Of the command line."""
-        parts = (("--limit-train", self.samples), ("--epochs", self.epochs))
-        return tuple(text for option, value in parts if value for text in (option, str(value)))
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """Options of runs on the LLM: in integers, but for long ones, which go on from real_runs.py's in fp32."""
-        return () if self in LONG.values() else ("--set", "model.quantization=w8a8")
-
-    @property
-    def name(self) -> str:
-        """What it adds to the name of a row's results: `-320x2`, `-320`, or nothing."""
-        return (f"-{self.samples}" if self.samples else "") + (
-            f"x{self.epochs}" if self.samples and self.epochs else ""
-        )
-
-
-SHORT, OWN_END = Budget(320, 2), Budget(None, None)
-LONG = {"ravdess": Budget(None, 5), "meld6": Budget(None, 3), "mosi_utt": Budget(None, 6)}
-SYNTHETIC = {"synthetic-erc": Budget(480, 3), "synthetic-msa": Budget(960, 5)}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of every data set's table."""
-
-    name: str
-    options: tuple[str, ...] = ()
-    """Of `msekit train`; for a classical model, its name alone."""
-    tasks: tuple[str, ...] = ("erc", "msa")
-
-    @property
-    def classical(self) -> bool:
-        """Whether it is a model without an LLM."""
-        return bool(self.options) and not self.options[0].startswith("-")
-
-
-def option(name: str, *settings: str, task: str | None = None) -> Row:
-    """A training option on top of recipe kit; it is measured against kit, so the shuffled test is left out."""
-    flags = tuple(part for each in (*settings, "evaluation.integrity=false") for part in ("--set", each))
-    return Row(name, flags, (task,) if task else ("erc", "msa"))
-
-
-KIT = Row("kit")
-PAPER, LINEAR, PROMPT = Row("paper", ("--recipe", "paper")), *(Row(n, ("--adapter", n)) for n in ("linear", "prompt"))
-CLASSICAL = tuple(Row(name, (name,)) for name in ("text-linear", "ef-lstm", "lf-lstm", "tfn", "lmf"))
-OPTIONS = (
-    option("paper-conditioning", "adapter.conditioning=paper"),  # kit: unit
-    option("centred", "adapter.conditioning=centred", task="msa"),
-    option("cross-entropy", "loss.expected=0", task="msa"),  # kit: expected, 3
-    option("number-token", "loss.expected=0", "loss.number_token=0.6", task="msa"),
-    option("class-balanced", "loss.balance=class-balanced", task="erc"),
-    option("logit-adjusted", "loss.balance=logit-adjusted", task="erc"),
-    option("ema", "optim.ema=0.98"),
-    option("modality-dropout", "data.modality_dropout=0.3"),
-    Row("prompt-first", ("--layout", "prompt-first", "--set", "evaluation.integrity=false")),
-)
-ABLATIONS = ("no-audio", "no-vision", "no-text", "no-audio-vision", "no-tgm", "no-msf")
-CEILINGS = {"kit": "full", "no-audio": "no-audio", "no-vision": "no-vision", "no-audio-vision": "text-only"}
-"""Rows of the synthetic sets → what `msekit.data.synthetic.ceiling` calls them."""
-PARTS: dict[str, tuple[tuple[Row, ...], tuple[str, ...]]] = {
-    "rows": ((KIT, PAPER, LINEAR, PROMPT, *CLASSICAL[:2]), REAL),
-    "options": (OPTIONS, REAL),
-    "table4": ((Row("table4"),), ("ravdess", "meld6")),
-    "synthetic": ((KIT, *(Row(n, ("--ablate", n)) for n in CEILINGS if n != "kit")), tuple(SYNTHETIC)),
-    "baselines": (CLASSICAL, REAL),
-    "rivals": (tuple(Row(name, ("--adapter", name)) for name in ("mlp", "mag", "chfn")), REAL),
-    "long": ((KIT, PAPER, LINEAR, PROMPT), REAL),
-}
-ON_REQUEST = ("rivals", "long")
-
-
-def budget_of(part: str, dataset: str, row: Row) -> Budget:
-    """How long a row trains on a data set."""
-    if part == "synthetic":
-        return SYNTHETIC[dataset]
-    if row.classical:
-        return OWN_END if part == "baselines" else Budget(SHORT.samples, None)
-    return LONG[dataset] if part == "long" else SHORT
-
-
-@dataclass
-class Job:
-    """One command, and the reports that it leaves to be kept."""
-
-    part: str
-    name: str
-    seed: int
-    command: list[str]
-    seconds: float
-    """Of one core, by arithmetic."""
-    keeps: dict[Path, Path]
-    """Run folder → where its report is kept."""
-    options: dict[Path, list[str]] = field(default_factory=dict)
-    """Kept report → the command line's options but for seed and folder."""
-
-    @property
-    def missing(self) -> list[Path]:
-        """Reports that are still to be made."""
-        return [file for file in self.keeps.values() if not file.is_file()]
-
-
-def seconds(dataset: str, budget: Budget, tests: int) -> float:
-    """Of one core: training, validation after every epoch, and so many passes through the test split."""
-    train, valid, test = SIZES[dataset]
-    epochs = budget.epochs or 1
-    passes = epochs * min(budget.samples or train, train) / TRAIN_SPEED[TASKS[dataset]]
-    return START + (passes + (epochs * valid + tests * test) / TEST_SPEED) / (INTEGERS if budget.held else 1)
-
-
-def kept(results: Path, dataset: str, row: str, budget: Budget, seed: int) -> Path:
-    """Where a run's report is kept. Recipe kit's full runs may have been made by real_runs.py."""
-    earlier = RESULTS / "real_runs" / f"{dataset}-{row}" / f"seed-{seed}.json"
-    if row == "kit" and budget == LONG.get(dataset) and earlier.is_file():
-        return earlier
-    return results / f"{dataset}-{row}{budget.name}" / f"seed-{seed}.json"
-
-
-def job(part: str, dataset: str, row: Row, seed: int, where: argparse.Namespace) -> Job:
-    """The command of one row, data set and seed; of part table4, of all its rows."""
-    budget, msekit = budget_of(part, dataset, row), [sys.executable, "-m", "msekit"]
-    named = dataset if dataset in SYNTHETIC else str(where.data / dataset / f"{dataset}.yaml")
-    common = ["--dataset", named, "--seeds", str(seed), "--output"]
-    table4 = where.output / "table4"
-    places = {key: table4 / f"{dataset}-{where.backbone}-{key}" / f"seed-{seed}" for key in (*ABLATIONS, "mse")}
-    if part == "table4":
-        given = [*budget.options, *budget.held]
-        options = {key: [*given, *(("--ablate", key) if key != "mse" else ())] for key in places}
-        files = {key: kept(where.results, dataset, key if key != "mse" else "kit", budget, seed) for key in places}
-        command = ["reproduce", "table4", "--backbone", where.backbone, *common, str(table4), *given]
-        return Job(
-            part,
-            f"{dataset}-table4",
-            seed,
-            [*msekit, *command],
-            len(places) * seconds(dataset, budget, tests=2),
-            {places[key]: files[key] for key in places},
-            {files[key]: options[key] for key in places},
-        )
-    file = kept(where.results, dataset, row.name, budget, seed)
-    if row.classical:
-        options, cost = ["baseline", *row.options, *budget.options], BASELINE
-        folder = where.output / file.parent.name
-        command = [*options, *common, str(folder)]
-    else:
-        options = [*budget.options, *budget.held, *row.options]
-        cost = seconds(dataset, budget, tests=1 if "evaluation.integrity=false" in options else 2)
-        # the full row of Table 4 and the row kit are the same run, in the same folder
-        shared = row.name == "kit" and budget == SHORT and dataset in PARTS["table4"][1]
-        folder = places["mse"].parent if shared else where.output / file.parent.name
-        command = ["train", "--backbone", where.backbone, *common, str(folder), "--resume", *options]
-    place = folder / f"seed-{seed}"
-    return Job(part, f"{dataset}-{row.name}", seed, [*msekit, *command], cost, {place: file}, {file: options})
-
-
-def jobs(where: argparse.Namespace) -> list[Job]:
-    """All that is asked for, in order. Recipe kit's run may be in two parts: what comes later finds it finished."""
-    found: list[Job] = []
-    for part, (rows, datasets) in PARTS.items():
-        for seed in where.seeds[:1] if part == "synthetic" else where.seeds:
-            for row in rows:
-                for dataset in datasets:
-                    names = {part, dataset, row.name, f"{dataset}-{row.name}"}
-                    wanted = names & set(where.only) if where.only else part not in ON_REQUEST
-                    if part in ON_REQUEST and part not in where.only:
-                        wanted = False
-                    if wanted and TASKS[dataset] in row.tasks:
-                        found.append(job(part, dataset, row, seed, where))
-    return found
-
-
-def costs(found: list[Job]) -> str:
-    """Runs and core-minutes, part by part."""
-    lines = ["| part | runs | finished | core-minutes left |", "|---|---:|---:|---:|"]
-    total, counted = 0.0, set[Path]()
-    for part in dict.fromkeys(each.part for each in found):
-        runs = missing = left = 0.0
-        for each in (each for each in found if each.part == part):
-            ours, to_do = (set(files) - counted for files in (each.keeps.values(), each.missing))
-            counted |= ours
-            runs, missing = runs + len(ours), missing + len(to_do)
-            left += each.seconds * len(to_do) / len(each.keeps) / 60
-        total += left
-        lines.append(f"| {part} | {runs:.0f} | {runs - missing:.0f} | {left:.0f} |")
-    return "\n".join([*lines, f"| together | | | {total:.0f} |"])
+from table_plan import CEILINGS, METRICS, PARTS, RESULTS, SEEDS, SYNTHETIC, TASKS, Job, Row, costs, job, jobs
 
 
 def run(each: Job, logs: Path) -> None:
@@ -295,6 +77,8 @@ def run_all(found: list[Job], workers: int, logs: Path) -> list[str]:
                     future.result()
                 except subprocess.CalledProcessError as error:
                     failures.append(f"failed: {each.part} {each.name} seed {each.seed}: exit code {error.returncode}")
+                except FileNotFoundError as error:
+                    failures.append(f"failed: {each.part} {each.name} seed {each.seed}: no {error.filename}")
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
@@ -335,30 +119,41 @@ def ceilings(dataset: str, row: str, metrics: tuple[str, ...]) -> str:
     return ", ".join(f"{m} {'undefined' if best[m] is None else f'{best[m]:.3f}'}" for m in metrics)
 
 
+def own_options(rows: dict[str, list[str]]) -> tuple[str, dict[str, str]]:
+    """The options of the first row on the LLM (recipe kit, where it is there), and what the others have otherwise."""
+    joined = {row: re.split(r" (?=--)", " ".join(options)) for row, options in rows.items()}
+    first = next((options for options in joined.values() if options[0].startswith("--")), [])
+    own = {row: " ".join(option for option in options if option not in first) for row, options in joined.items()}
+    return " ".join(first), {row: f"`{options}`" if options else "" for row, options in own.items()}
+
+
 def tables(found: list[Job]) -> str:
     """All that is kept, as Markdown; in brackets the score with audio and vision shuffled."""
     lines: dict[tuple[str, str], dict[str, list[Path]]] = {}  # (data set, samples) → row → its seeds' reports
     for each in found:
         dataset = next(name for name in TASKS if each.name.startswith(name))
         for file in (file for file in each.keeps.values() if file.is_file()):
-            row, samples = re.fullmatch(r"(.+?)(-\d+)?(?:x\d+)?", file.parent.name.removeprefix(f"{dataset}-")).groups()
-            files = lines.setdefault((dataset, samples or ""), {}).setdefault(row, [])
+            parts = re.fullmatch(r"(.+?)(-\d+)?(?:x\d+)?", file.parent.name.removeprefix(f"{dataset}-"))
+            assert parts is not None, "every name fits"
+            files = lines.setdefault((dataset, parts[2] or ""), {}).setdefault(parts[1], [])
             files += [file] if file not in files else []
-    parts = []
+    shown_sets = []
     for (dataset, _), rows in sorted(lines.items()):
         metrics = METRICS[dataset]
         extra = ["best possible"] if dataset in SYNTHETIC else []
-        headings = [dataset, *metrics, *extra, "trainable", "seeds", "options"]
-        body = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-        for row, files in rows.items():
-            outcomes = [json.loads(file.read_text()) for file in sorted(files)]
+        reports = {row: [json.loads(file.read_text()) for file in sorted(files)] for row, files in rows.items()}
+        first, own = own_options({row: outcomes[0]["options"] for row, outcomes in reports.items()})
+        headings = [dataset, *metrics, *extra, "trainable", "seeds", "besides or instead"]
+        body = [f"All on the LLM: `{first}`\n", f"| {' | '.join(headings)} |"]
+        body.append("|---" * len(headings) + "|")
+        for row, outcomes in reports.items():
             size = f"{outcomes[0]['test'].get('trainable_parameters') or 0:,}"
             shown = [row, *(cell(metric, outcomes) for metric in metrics)]
             shown += [ceilings(dataset, row, metrics)] if extra else []
-            shown += [size, str(len(files)), f"`{' '.join(outcomes[0]['options'])}`"]
+            shown += [size, str(len(outcomes)), own[row]]
             body.append(f"| {' | '.join(shown)} |")
-        parts.append("\n".join(body))
-    return "\n\n".join(parts)
+        shown_sets.append("\n".join(body))
+    return "\n\n".join(shown_sets)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Training speed beside the published procedure: same backbone, data, prompt, batch size and threads, alternating.
 
-    python benchmarks/train_speed.py --data ../shared/data --datasets meld6 ravdess [--rounds 4] [--also w8a8]
+    python benchmarks/train_speed.py --data ../shared/data [--datasets meld6 ravdess] [--also w8a8] [--seeds 5]
 
 Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
 the script says by how much they differ. The kit's batches are those of an epoch at even steps of their length, so that
@@ -10,11 +10,13 @@ a few of them are like the whole. Prints Markdown for RESULTS.md; takes about th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from agreement import distance, kit_outcome, procedure_outcome
 from measure import Side, Work, alternate, body_and_head, machine, matrix_peak, table, useful_flop
 from procedure import Procedure
 
@@ -27,6 +29,7 @@ from msekit.reporter import Reporter
 from msekit.training.build import Parts, build, make_adapter
 from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
+from msekit.training.together import Together, collate, parts_for
 
 LAYOUTS = ("paper", "prompt-first")
 Prepared = tuple[RunConfig, Parts]
@@ -34,11 +37,19 @@ Prepared = tuple[RunConfig, Parts]
 
 def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> Prepared:
     """A run by recipe `paper`, in the paper's layout."""
-    given = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none"}
+    given = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none", "save_minutes": 1e6}
     task = resolve_dataset(dataset).task
     sizes = [f"optim.batch_size={batch_size}", f"evaluation.batch_size={batch_size}"]
     config = resolve(given, task=task, overrides=[*sizes, *overrides])
     return config, build(config, Reporter(quiet=True))
+
+
+def prepare_all(options: argparse.Namespace, name: str, overrides: list[str]) -> list[Prepared]:
+    """A data set's run on the backbone as it is, and held in the other ways that are asked for."""
+    path = options.data / name / f"{name}.yaml"
+    dataset = str(path) if path.is_file() else name
+    ways = ([], *([f"model.quantization={kind}"] for kind in options.also))
+    return [prepare(options.backbone, dataset, options.batch_size, [*overrides, *way]) for way in ways]
 
 
 def in_layout(config: RunConfig, parts: Parts, layout: str) -> Prepared:
@@ -48,18 +59,13 @@ def in_layout(config: RunConfig, parts: Parts, layout: str) -> Prepared:
     widths = (parts.cache.info.audio.width, parts.cache.info.vision.width)
     adapter = make_adapter(config, model.text_dim, *widths)
     order = PromptLayout(model.encode, model.bos, parts.spec.task_prompt, layout)  # type: ignore[arg-type]
-    return config, replace(parts, model=MSEModel(model, adapter, order, old.labels).to(model.device))
+    return config, dataclasses.replace(parts, model=MSEModel(model, adapter, order, old.labels).to(model.device))
 
 
-def kit_sides(
-    side: Callable[[RunConfig, Parts, int], Side],
-    plain: Prepared,
-    steps: int,
-    quantised: Iterable[Prepared],
-) -> list[Side]:
-    """The kit in both layouts, as it is and on backbones held otherwise."""
+def kit_sides(side: Callable[[RunConfig, Parts, int], Side], prepared: Iterable[Prepared], steps: int) -> list[Side]:
+    """The kit in both layouts, on every one of the backbones."""
     sides = []
-    for config, parts in (plain, *quantised):
+    for config, parts in prepared:
         held = "" if config.model.quantization == "none" else f", {config.model.quantization}"
         for layout in LAYOUTS:
             sides.append(side(*in_layout(config, parts, layout), steps))
@@ -67,12 +73,14 @@ def kit_sides(
     return sides
 
 
-def even_batches(run: Run, count: int) -> list[list[int]]:
-    """Batches of an epoch at even steps of their length."""
-    size = run.config.optim.batch_size
-    batches = [b for b in global_batches(*run.lengths, size, run.config.seed, 0) if len(b) == size]
-    batches.sort(key=lambda batch: (run.lengths[0][batch].sum(), run.lengths[1][batch].sum()))
-    return [[int(run.subset[i]) for i in batches[int((n + 0.5) / count * len(batches))]] for n in range(count)]
+def even_batches(runs: list[Run], count: int) -> list[list[list[int]]]:
+    """Every run's batches at the same steps of an epoch: at even steps of the first run's lengths."""
+    first, size = runs[0], runs[0].config.optim.batch_size
+    orders = [global_batches(*run.lengths, size, run.config.seed, 0) for run in runs]
+    steps = [step for step, batch in enumerate(orders[0]) if len(batch) == size]
+    steps.sort(key=lambda step: tuple(lengths[orders[0][step]].sum() for lengths in first.lengths))
+    chosen = [steps[int((n + 0.5) / count * len(steps))] for n in range(count)]
+    return [[run.subset[order[step]].tolist() for step in chosen] for run, order in zip(runs, orders, strict=True)]
 
 
 def work_of(parts: Parts, batches: list[list[int]], training: bool) -> Work:
@@ -88,7 +96,7 @@ def work_of(parts: Parts, batches: list[list[int]], training: bool) -> Work:
         else:
             targets = len(parts.labels.trie.inner) * len(indices)
             answers = targets - len(indices)
-        pseudo = parts.model.adapter.projector.expand.out_features
+        pseudo = int(parts.model.adapter.projector.expand.out_features)  # type: ignore[union-attr, arg-type]
         fixed = len(parts.model.layout.opening) + pseudo + len(parts.model.layout.closing)
         seen += tokens + answers + fixed * len(indices)
         read = 0 if parts.model.prefix is None else parts.model.prefix.get_seq_length()
@@ -101,7 +109,7 @@ def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
     """Training steps of the kit."""
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
     run.adapter.train()
-    batches = even_batches(run, steps)
+    [batches] = even_batches([run], steps)
     work = work_of(parts, batches, training=True)
 
     def block() -> Work:
@@ -110,6 +118,26 @@ def kit_side(config: RunConfig, parts: Parts, steps: int) -> Side:
         return work
 
     return Side(f"kit, {config.layout} layout", block)
+
+
+def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int) -> Side:
+    """Training steps of several seeds in one pass each."""
+    accelerator, quiet = accelerator_for(parts.backbone.device), Reporter(quiet=True)
+    configs = [config.model_copy(update={"seed": seed}) for seed in range(count)]
+    runs = [Run(each, parts_for(each, parts), accelerator, quiet) for each in configs]
+    for run in runs:
+        run.adapter.train()
+    together = Together(runs, accelerator, quiet)
+    batches = even_batches(runs, steps)
+    every = [work_of(parts, mine, training=True) for mine in batches]
+    totals = [sum(getattr(work, field.name) for work in every) for field in dataclasses.fields(Work)]
+
+    def block() -> Work:
+        for each in zip(*batches, strict=True):
+            together.step(runs, collate(runs, each), [len(batch) for batch in each])
+        return Work(*totals)
+
+    return Side(f"kit, {config.layout} layout, {count} seeds at once", block)
 
 
 def procedure_side(config: RunConfig, parts: Parts, steps: int) -> Side:
@@ -128,16 +156,6 @@ def procedure_side(config: RunConfig, parts: Parts, steps: int) -> Side:
     return Side("procedure", block)
 
 
-def loss_difference(parts: Parts, batch_size: int) -> float:
-    """Relative difference between the kit's and the procedure's loss of a batch before training."""
-    indices = list(range(batch_size))
-    with torch.no_grad():
-        ours = float(parts.model(parts.collators["train"](indices).to(parts.backbone.device))) / batch_size
-        procedure = Procedure(parts)
-        theirs = float(procedure.loss(procedure.batch("train", indices)))
-    return abs(ours - theirs) / abs(theirs)
-
-
 def main() -> None:
     """Print a Markdown table per data set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -148,22 +166,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="of each side in a round")
+    parser.add_argument("--seeds", type=int, default=0, help="so many at once besides; samples of all of them count")
     parser.add_argument("--also", nargs="*", default=[], help="other ways to hold the LLM: int8, w8a8, nf4")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="any setting of the run")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in options.datasets:
-        path = options.data / name / f"{name}.yaml"
-        dataset = str(path) if path.is_file() else name
-        config, parts = prepare(options.backbone, dataset, options.batch_size, options.overrides)
-        difference = loss_difference(parts, options.batch_size)
+        prepared = prepare_all(options, name, options.overrides)
+        config, parts = prepared[0]
+        first = list(range(options.batch_size))
+        loss, gradient = map(distance, kit_outcome(parts, first), procedure_outcome(parts, first))
         sides = [procedure_side(config, parts, options.steps)]
-        others = [
-            prepare(options.backbone, dataset, options.batch_size, [*options.overrides, f"model.quantization={kind}"])
-            for kind in options.also
-        ]
-        sides += kit_sides(kit_side, (config, parts), options.steps, others)
+        sides += kit_sides(kit_side, prepared, options.steps)
+        if options.seeds:
+            sides += kit_sides(partial(seeds_side, count=options.seeds), prepared, options.steps)
         peak = matrix_peak(device, parts.backbone.model.dtype)
         alternate(sides, options.rounds, device)
         peak = max(peak, matrix_peak(device, parts.backbone.model.dtype))
@@ -172,8 +189,8 @@ def main() -> None:
         print(
             f"\n{options.backbone}, batch {options.batch_size}, prompt of {prompt} tokens, the procedure reads "
             f"{Procedure(parts).tokens_read()} columns a sample; {machine(device)}; matrix peak {peak / 1e9:,.0f} "
-            f"GFLOP/s; {options.rounds} rounds of {options.steps} steps. Loss before training, kit against procedure: "
-            f"{difference:.1e} relative.\n",
+            f"GFLOP/s; {options.rounds} rounds of {options.steps} steps. Kit against procedure before training: loss "
+            f"{loss:.1e} apart, norm of the gradient {gradient:.1e}, relative.\n",
             flush=True,
         )
 

@@ -18,7 +18,7 @@ from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.mapping import read_mapping
 from msekit.profiles import default_profile, read_profile
-from msekit.recipes import KIT_FOR_INTENSITIES, RECIPES, Recipe, default_recipe, published_settings
+from msekit.recipes import Recipe, default_recipe, recipe_layers
 
 Modality = Literal["audio", "vision"]
 
@@ -143,6 +143,14 @@ class BackboneConfig(_Section):
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
     """Recompute layers in the backward pass: less memory, about a third more time. `auto`: where the plan needs it."""
+    compile: bool = False
+    """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
+
+    @model_validator(mode="after")
+    def _compiled_once(self) -> BackboneConfig:
+        if self.compile and self.quantization == "w8a8":
+            raise ValueError("w8a8 compiles its own steps: leave compile out")
+        return self
 
 
 class EvaluationConfig(_Section):
@@ -221,7 +229,7 @@ def resolve(
     Args:
         given: What the command line says, nested; None values count as not given. It (or the run file) names the
             backbone, the data set and the output folder.
-        task: `msa` or `erc`: recipe `kit` differs (`KIT_FOR_INTENSITIES`).
+        task: `msa` or `erc`: recipes `kit` and `best` differ.
         run_file: A YAML with settings.
         overrides: `optim.lr=1e-4`, ….
 
@@ -239,11 +247,8 @@ def resolve(
     asked["profile"] = str(asked.get("profile") or default_profile())
     merged: dict[str, Any] = {}
     _merge(merged, read_profile(asked["profile"]).settings)
-    _merge(merged, RECIPES.get(recipe, {}))
-    if recipe == "kit" and task == "msa":
-        _merge(merged, KIT_FOR_INTENSITIES)
-    if recipe == "paper":
-        _merge(merged, published_settings(backbone, dataset))
+    for layer in recipe_layers(recipe, task, backbone, dataset):
+        _merge(merged, layer)
     _merge(merged, asked)
     return validated(merged)
 

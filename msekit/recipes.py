@@ -1,4 +1,4 @@
-"""Recipes: the paper's settings exactly, or the kit's, as keys of a run's configuration.
+"""Recipes: the paper's settings exactly, the kit's, or the best measured, as keys of a run's configuration.
 
 What is not named here is the kit's and stands as a default in config.py.
 """
@@ -9,23 +9,36 @@ from typing import Any, Literal
 
 from msekit.paper import PUBLISHED
 
-Recipe = Literal["paper", "kit"]
+Recipe = Literal["paper", "kit", "best"]
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "kit": {},
-    "paper": {
-        "adapter": {"conditioning": "paper"},
-        "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
-        "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
-    },
+PAPER: dict[str, Any] = {
+    "adapter": {"conditioning": "paper"},
+    "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
+    "optim": {"lr": 5e-4, "eps": 1e-4, "clip_norm": None, "epochs": 30, "patience": 10},
 }
 
-KIT_FOR_INTENSITIES: dict[str, Any] = {
-    "data": {"noise": 1.0},
-    "loss": {"expected": 3.0},
-    "evaluation": {"estimate": "mean"},
+KIT: dict[str, dict[str, Any]] = {
+    "erc": {},
+    "msa": {"data": {"noise": 1.0}, "loss": {"expected": 3.0}, "evaluation": {"estimate": "mean"}},
 }
-"""What recipe `kit` does otherwise for msa: few samples for many labels, which have distances (RESULTS.md)."""
+"""By task; intensities have few samples for many labels, which have distances (RESULTS.md)."""
+
+BEST: dict[str, dict[str, Any]] = {
+    "erc": {"loss": {"balance": "class-balanced"}},
+    "msa": {"layout": "prompt-first"},
+}
+"""What recipe `best` adds to `kit`, by task: what did better over three seeds on every real set of the task, and
+nothing else (RESULTS.md, "What the plug-in is worth")."""
+
+
+def recipe_layers(recipe: str, task: str, backbone: str, dataset: str) -> list[dict[str, Any]]:
+    """Settings of a recipe, each layer overriding the one before; none for a recipe that there is not."""
+    layers = {
+        "paper": [PAPER, published_settings(backbone, dataset)],
+        "kit": [KIT[task]],
+        "best": [KIT[task], BEST[task]],
+    }
+    return layers.get(recipe, [])
 
 
 def published_settings(backbone: str, dataset: str) -> dict[str, Any]:

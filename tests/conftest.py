@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first: one of them alone at the end would leave the other worker idle."""
+    heavy: Counter[Path] = Counter()
+    for item in items:
+        heavy[item.path] += 3 * ("multiprocess" in item.keywords) + ("slow" in item.keywords)
+    items.sort(key=lambda item: -heavy[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

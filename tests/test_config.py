@@ -9,6 +9,7 @@ import yaml
 
 from msekit.config import dump, resolve, validated
 from msekit.errors import MsekitError
+from msekit.recipes import BEST
 
 
 def run(backbone="smollm2-135m", dataset="synthetic-erc", task="erc", overrides=(), **given):
@@ -25,6 +26,17 @@ def test_the_papers_pairs_default_to_the_papers_settings():
     assert not config.data.standardise
     assert (config.data.trim, config.data.max_frames, config.data.noise) == (0, None, 0)
     assert config.evaluation.estimate == "greedy"
+
+
+@pytest.mark.parametrize("task", ["erc", "msa"])
+def test_recipe_best_is_kit_and_what_did_better(task):
+    best, kit = (run("x", "y", task, recipe=name).model_dump() for name in ("best", "kit"))
+    assert {key for key, value in best.items() if value != kit[key]} == {"recipe", *BEST[task]}
+    assert (best["loss"]["balance"], best["layout"]) == {
+        "erc": ("class-balanced", "paper"),
+        "msa": ("none", "prompt-first"),
+    }[task]
+    assert run("x", "y", "msa", recipe="best", layout="paper").layout == "paper"
 
 
 def test_every_other_pair_defaults_to_the_kit():

@@ -40,7 +40,7 @@ def run(machine: Machine, backbone: str, quantization: str) -> list[dict[str, An
     machine.cap(CARD_GB)
     folder = str(machine.checkpoint(backbone))
     kind = "none" if quantization == "bf16" else quantization
-    rows = []
+    rows: list[dict[str, Any]] = []
     for checkpointing in (False, True):
         loaded = load_backbone(folder, kind, "bf16", device=machine.device, checkpointing=checkpointing)
         todo = [name for name in PAPERS_DATASETS if not any(row["dataset"] == name and row["fits"] for row in rows)]
@@ -120,7 +120,12 @@ def train(machine: Machine, model: MSEModel, config: RunConfig, parts: int) -> d
     steps = 1 if machine.tiny else MEASURED
     for _ in range(0 if machine.tiny else WARM_UP):
         step()
-    seconds = machine.seconds(lambda: [step() for _ in range(steps)])
+
+    def block() -> None:
+        for _ in range(steps):
+            step()
+
+    seconds = machine.seconds(block)
     assert fingerprint_model(model.backbone.model) == before, "the frozen backbone changed"
     figures = {"samples_per_s": round(parts * len(micro.index) * steps / seconds, 1)}
     return figures | against_plan(model, config, micro, peak)

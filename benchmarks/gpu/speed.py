@@ -1,13 +1,14 @@
-"""Training speed on a GPU beside the published procedure, at the published backbones' real shapes.
+"""Training and evaluation speed on a GPU beside the published procedure, at the published backbones' real shapes.
 
 Weights are random (speed and memory do not depend on their values), the data has MELD's widths and frames and meld6's
 real text lengths. Every side runs in a process of its own, so that its memory is its own and the procedure can also be
-run with synchronous kernel launches, as its authors did; the sides take turns. Not yet run on a GPU.
+run with synchronous kernel launches, as its authors did; the sides take turns. Before it is timed, every side of the
+kit must agree with the procedure in the same layout on the same weights: in loss and gradient, several seeds each in
+its own, and in the scores of the true labels. Not yet run on a GPU.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -23,9 +24,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import Side, Work, alternate, machine, matrix_peak, spread
+from agreement import distance, joint_outcomes, kit_outcome, procedure_outcome, scored_loss
+from eval_speed import kit_side as scores_side
+from eval_speed import procedure_side as answers_side
+from measure import alternate, machine, matrix_peak, spread
 from procedure import Procedure
-from train_speed import even_batches, in_layout, kit_side, procedure_side, work_of
+from train_speed import in_layout, kit_side, procedure_side, seeds_side
 
 from gpu.machine import Machine
 from msekit.backbones.load import Backbone
@@ -35,11 +39,8 @@ from msekit.data.catalogue import DATASETS
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
-from msekit.reporter import Reporter
 from msekit.training.build import Parts, make_adapter
-from msekit.training.distributed import accelerator_for
-from msekit.training.loop import Run
-from msekit.training.together import Together, collate, parts_for
+from msekit.training.together import parts_for
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen-1.8b": {
@@ -62,6 +63,14 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 SYNCHRONOUS, PROCEDURE, SEEDS = "procedure, synchronous launches", "procedure", "kit, five seeds at once"
 SIDES = (SYNCHRONOUS, PROCEDURE, "kit, paper layout", "kit, prompt-first layout", SEEDS)
+COMPILED = ", compiled"
+COMPILED_SIDES = (PROCEDURE, "kit, paper layout", *(side + COMPILED for side in SIDES[2:]))
+EVALUATION = ", evaluation"
+EVALUATION_SIDES = tuple(side + EVALUATION for side in SIDES[:4])
+COUNT = 5
+"""Seeds at once."""
+LOSS, GRADIENT = 2e-3, 0.05
+"""Largest relative distance of loss and gradient's norm, in 16 bits. With other texts the loss is 6e-3 away."""
 # how many of meld6's training texts have 0, 1, 2, … tokens (SmolLM2's tokenizer)
 TEXTS_BY_LENGTH = (
     *(0, 2, 203, 147, 181, 177, 207, 190, 200, 182, 181, 145, 158, 135, 126, 123, 137, 104, 89, 81, 101, 76, 49, 47),
@@ -117,6 +126,7 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
 
     settings = dict(SHAPES[shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    torch.manual_seed(0)
     with torch.device(device):
         attention = "sdpa" if device.type == "cuda" else "eager"
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
@@ -129,8 +139,10 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
     collator = Collator(table, texts, labels.indices(table.labels), lambda x: x, lambda x: x)  # type: ignore[arg-type]
     widths = {"audio": SimpleNamespace(width=AUDIO[1]), "vision": SimpleNamespace(width=VISION[1])}
     cache = SimpleNamespace(info=SimpleNamespace(fingerprint="made", **widths), split=lambda _: table)
-    given = {"backbone": "qwen-1.8b" if shape == "tiny" else shape, "dataset": "meld", "output": "none"}
-    sizes = [f"optim.batch_size={2 if shape == 'tiny' else 16}", "adapter.pseudo_tokens=4"]
+    backbone_name = "qwen-1.8b" if shape == "tiny" else shape
+    given = {"backbone": backbone_name, "dataset": "meld", "output": "none", "save_minutes": 1e6}
+    size = 2 if shape == "tiny" else 16
+    sizes = [f"optim.batch_size={size}", f"evaluation.batch_size={size}", "adapter.pseudo_tokens=4"]
     run = resolve(given | {"recipe": "paper"}, task="erc", overrides=sizes)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     adapter = make_adapter(run, backbone.text_dim, AUDIO[1], VISION[1])
@@ -139,7 +151,7 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
         cache=cache,  # type: ignore[arg-type]
         model=MSEModel(backbone, adapter, layout, labels).to(device),
         preprocessors={},
-        collators={"train": collator},
+        collators={"train": collator, "test": collator},
         text_limit=spec.text_limit,
         truncated=0,
         evaluation_batch=16,
@@ -147,38 +159,29 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
     return run, parts
 
 
-def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int = 5) -> Side:
-    """Training steps of several seeds in one pass each."""
-    accelerator, quiet = accelerator_for(parts.backbone.device), Reporter(quiet=True)
-    configs = [config.model_copy(update={"seed": seed}) for seed in range(count)]
-    runs = [Run(each, parts_for(each, parts), accelerator, quiet) for each in configs]
-    for run in runs:
-        run.adapter.train()
-    together = Together(runs, accelerator, quiet)
-    batches = [even_batches(run, steps) for run in runs]
-    every = [work_of(parts, mine, training=True) for mine in batches]
-    totals = [sum(getattr(work, field.name) for work in every) for field in dataclasses.fields(Work)]
-
-    def block() -> Work:
-        for each in zip(*batches, strict=True):
-            together.step(runs, collate(runs, each), [len(batch) for batch in each])
-        return Work(*totals)
-
-    return Side(SEEDS, block)
-
-
 def measured(name: str, shape: str, device: torch.device, rounds: int, steps: int) -> dict[str, Any]:
-    """One side, in this process."""
-    half = torch.float16 if name in (SYNCHRONOUS, PROCEDURE) else torch.bfloat16
+    """One side, in this process.
+
+    Raises:
+        AssertionError: What it computes is not what the procedure computes.
+    """
+    published = name.startswith(PROCEDURE)
+    half = torch.float16 if published else torch.bfloat16
     config, parts = made(shape, half if device.type == "cuda" else torch.float32, device)
-    if name in (SYNCHRONOUS, PROCEDURE):
-        side = procedure_side(config, parts, steps)
-    elif name == SEEDS:
-        side = seeds_side(config, parts, steps)
+    if name.endswith(COMPILED):
+        parts.backbone.compile()
+    if found := re.match("kit, (.+) layout", name):
+        config, parts = in_layout(config, parts, found[1])
+    loss = first_loss(name, config, parts)
+    if name.endswith(EVALUATION):
+        side = answers_side(config, parts, steps, new_tokens=4) if published else scores_side(config, parts, steps)
+    elif name.startswith(SEEDS):
+        side = seeds_side(config, parts, steps, count=COUNT)
     else:
-        side = kit_side(*in_layout(config, parts, name.removeprefix("kit, ").removesuffix(" layout")), steps)
+        side = (procedure_side if published else kit_side)(config, parts, steps)
     alternate([side], rounds, device)
     return {
+        "loss": loss,
         "samples": side.per_second("samples"),
         "tokens": side.per_second("useful_tokens"),
         "flop": side.per_second("flop"),
@@ -190,15 +193,43 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     }
 
 
+def first_loss(name: str, config: RunConfig, parts: Parts) -> float:
+    """A side's loss of the first samples; of several seeds, the first's.
+
+    Raises:
+        AssertionError: It, the gradient's norm, or what another seed has of both, is not the procedure's.
+    """
+    size = config.optim.batch_size
+    shares, every = [list(range(size))], [parts]
+    if name.startswith(PROCEDURE):
+        return procedure_outcome(parts, shares[0])[0]
+    if name.startswith(SEEDS):
+        shares = [list(range(n * size, (n + 1) * size)) for n in range(COUNT)]
+        every = [parts_for(config.model_copy(update={"seed": seed}), parts) for seed in range(COUNT)]
+    exact = [procedure_outcome(*each) for each in zip(every, shares, strict=True)]
+    if name.endswith(EVALUATION):
+        found = [(scored_loss(parts, shares[0]), exact[0][1])]
+    else:
+        found = joint_outcomes(every, shares) if name.startswith(SEEDS) else [kit_outcome(parts, shares[0])]
+    for seed, (ours, theirs) in enumerate(zip(found, exact, strict=True)):
+        loss, gradient = map(distance, ours, theirs)
+        said = f"{name}, seed {seed}: loss and gradient {ours}, the procedure's {theirs}"
+        assert loss <= LOSS, said
+        assert gradient <= GRADIENT, said
+    return found[0][0]
+
+
 def child(name: str, shape: str, device: str, rounds: int, steps: int) -> dict[str, Any]:
     """One side, in a process of its own."""
-    environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name == SYNCHRONOUS else {})
+    environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name.startswith(SYNCHRONOUS) else {})
     command = [sys.executable, __file__, name, shape, device, str(rounds), str(steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(machine: Machine, backbone: str, turns: int, steps: int) -> list[dict[str, Any]]:
+def run(
+    machine: Machine, backbone: str, turns: int, steps: int, sides: tuple[str, ...] = SIDES
+) -> list[dict[str, Any]]:
     """Every side so many times, in turn; a row for each.
 
     Args:
@@ -206,20 +237,25 @@ def run(machine: Machine, backbone: str, turns: int, steps: int) -> list[dict[st
         backbone: One of `SHAPES`.
         turns: Processes per side.
         steps: Of a block; a process runs one block to warm up and three that count.
+        sides: `SIDES`, or others with a procedure among them.
+
+    Raises:
+        CalledProcessError: A side failed, or does not agree with the procedure.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(1 if machine.tiny else turns):
-        for name in SIDES:
+        for name in sides:
             if machine.tiny:
                 found[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
             else:
                 found[name].append(child(name, backbone, machine.device, 3, steps))
-    return rows(found)
+    base = next(name for name in sides if name.startswith(PROCEDURE) and not name.startswith(SYNCHRONOUS))
+    return rows(found, base)
 
 
-def rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def rows(found: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[dict[str, Any]]:
     """Every process gives a median; the range is over the processes."""
-    base = [statistics.median(turn["samples"]) for turn in found[PROCEDURE]]
+    theirs = [statistics.median(turn["samples"]) for turn in found[base]]
     peak = max(turn["matrix"] for turns in found.values() for turn in turns) / 1e12
     lines = []
     for name, turns in found.items():
@@ -228,8 +264,9 @@ def rows(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         row["useful tokens/s"] = round(statistics.median(statistics.median(turn["tokens"]) for turn in turns))
         share = statistics.median(statistics.median(turn["flop"]) / turn["matrix"] for turn in turns)
         row |= {"share of the matrix peak": f"{share:.0%}", "matrix peak, TFLOP/s": round(peak, 1)}
+        row["first loss"] = round(turns[0]["loss"], 4)
         row["peak GB"] = round(max(turn["peak_bytes"] for turn in turns) / 1e9, 2)
-        row[f"x {PROCEDURE}"] = spread([mine / theirs for mine, theirs in zip(samples, base, strict=True)])
+        row[f"x {PROCEDURE}"] = spread([mine / other for mine, other in zip(samples, theirs, strict=True)])
         lines.append(row | {key: turns[-1][key] for key in ("prompt", "columns", "machine")})
     return lines
 

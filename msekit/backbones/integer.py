@@ -31,6 +31,9 @@ LARGEST = 127
 SECOND = 254
 """The second integer counts in this many parts of the first's unit: half a unit, the most there is to keep, is 127."""
 
+_TRIED = (500, 1000)
+"""Tokens of a batch and features of a layer, roughly."""
+
 Rounded = tuple[Tensor, Tensor]
 """Integers, (M, K) int8 or (2 M, K) with the second ones below, and what a unit of the first is worth (M, 1)."""
 
@@ -76,11 +79,15 @@ class Steps:
 
     @torch.no_grad()
     def try_out(self) -> None:
-        """Compile what is to be compiled: any exception says that it cannot be."""
-        whole, unit = self.round(torch.rand(6, 10), torch.rand(10))
+        """Compile what is to be compiled: any exception says that it cannot be.
+
+        At sizes as they come up: for a few numbers, programs would be made that never use a second core.
+        """
+        x_MK, weights_K = torch.rand(_TRIED), torch.rand(_TRIED[1])
+        whole, unit = self.round(x_MK, weights_K)
         self.finish(whole.int(), unit)
-        whole, unit = self.round_twice(torch.rand(6, 10))
-        self.finish_twice(whole.int(), unit, torch.rand(10))
+        whole, unit = self.round_twice(x_MK)
+        self.finish_twice(whole.int(), unit, weights_K)
 
 
 @cache
@@ -101,6 +108,13 @@ def products_are_exact() -> bool:
     a_MK = torch.full((16, 256), LARGEST, dtype=torch.int8)
     a_MK[::2, ::3] = -LARGEST
     return bool(torch.equal(torch._int_mm(a_MK, a_MK.T).double(), a_MK.double() @ a_MK.double().T))
+
+
+def kind_here(quantization: str, device: torch.device) -> str:
+    """How to hold here what was trained elsewhere: int8, the same weights, where w8a8's products cannot be had."""
+    if quantization == "w8a8" and not (device.type == "cpu" and products_are_exact()):
+        return "int8"
+    return quantization
 
 
 def rows(x: Tensor) -> Tensor:

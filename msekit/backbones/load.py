@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
+from msekit.backbones.compiled import CompiledPass
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
 from msekit.backbones.integer import round_activations
@@ -65,6 +67,8 @@ class Backbone:
         self.rounding = round_activations(self.model) if self.integers else None
         self.last_layer = LastLayer(self.model)
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
+        self.compiled: CompiledPass | None = None
+        self._plainly = False
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
 
@@ -92,13 +96,26 @@ class Backbone:
     def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
         """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
         if (opening, following) not in self._prefixes:
-            with self.unrounded():
+            with self.plainly():
                 self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
         return self._prefixes[opening, following]
 
-    def unrounded(self) -> AbstractContextManager[None]:
-        """Within, w8a8 does not round activations: an exact prefix, and shorter ways compared without steps between."""
-        return nullcontext() if self.rounding is None else self.rounding.switched_off()
+    def compile(self) -> None:
+        """From the next pass on, let it run as a compiled program."""
+        self.compiled = CompiledPass(self._logits, self.device.type)
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """Within, nothing is compiled, and w8a8 does not round activations.
+
+        So a prefix is exact, and shorter ways are compared without steps between.
+        """
+        before, self._plainly = self._plainly, True
+        try:
+            with nullcontext() if self.rounding is None else self.rounding.switched_off():
+                yield
+        finally:
+            self._plainly = before
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
@@ -137,10 +154,11 @@ class Backbone:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
         if self.shortens is None:  # tried on the first samples that come
             few = sequence.first(2)
-            with self.unrounded():
+            with self.plainly():
                 self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+        compute = self._logits if self.compiled is None or self._plainly else self.compiled
         with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
-            return self._logits(sequence)
+            return compute(sequence)
 
     def _logits(self, sequence: Sequence) -> Tensor:
         options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}

@@ -13,6 +13,10 @@ Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest i
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
 
+Recipe = Annotated[
+    str | None, typer.Option(help="paper (exact), kit (hears the audio), best (kit and what measured better) [kit].")
+]
+Profile = Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")]
 Layout = Annotated[
     Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
 ]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from msekit.cli import options
+
 if TYPE_CHECKING:
     from msekit.planning.plan import Plan
 
@@ -16,9 +18,11 @@ def plan_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder, or a hub id in the cache.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
     quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8 [the profile's].")] = None,
-    profile: Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")] = None,
+    profile: options.Profile = None,
     batch: Annotated[int | None, typer.Option(help="Samples of a batch [the pair's].")] = None,
-    recipe: Annotated[str | None, typer.Option(help="paper or kit.")] = None,
+    layout: options.Layout = None,
+    parallel_seeds: Annotated[int, typer.Option(min=1, help="Seeds at once, as train --parallel-seeds does.")] = 1,
+    recipe: options.Recipe = None,
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.epochs=5.")] = None,
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
@@ -32,20 +36,21 @@ def plan_command(
         "dataset": dataset,
         "source": None,
         "recipe": recipe,
+        "layout": layout,
         "profile": profile,
         "output": Path("runs"),
         "model": {"quantization": quantization},
         "optim": {"batch_size": batch},
     }
     runs, _ = plan_runs(given, config, None, overrides or [])
-    plan = plan_run(runs[0])
+    plan = plan_run(runs[0], parallel_seeds)
     if fmt == "json":
         typer.echo(json.dumps(plan.as_json(), indent=1, ensure_ascii=False))
     else:
-        _show(plan)
+        _show(plan, parallel_seeds)
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: Plan, seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -63,6 +68,7 @@ def _show(plan: Plan) -> None:
     table.add_row("the machine has", f"{plan.profile.memory_bytes / GIB:.2f}")
     console.print(table)
     parts = f" in {answer['accumulation']} parts" if answer["accumulation"] > 1 else ""
+    parts += f" of {seeds} seeds at once" if seeds > 1 else ""
     steps = "unknown" if answer["steps"] is None else f"{answer['steps']:,} ({answer['steps_per_epoch']:,} an epoch)"
     console.print(
         f"{answer['dtype']}, quantization {answer['quantization']}; batches of {answer['batch_size']}{parts}, "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from msekit.errors import MsekitError
+from msekit.cli import options
+from msekit.errors import MsekitError, UnfinishedRunError
 
 if TYPE_CHECKING:
     from msekit.experiments.plan import Experiment
@@ -20,7 +21,9 @@ def reproduce(
     backbone: Annotated[list[str] | None, typer.Option(help="Backbones [the paper's].")] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Data sets, names or YAMLs [the paper's].")] = None,
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="paper or kit.")] = None,
+    recipe: options.Recipe = None,
+    layout: options.Layout = None,
+    profile: options.Profile = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111,2222,3333,4444,5555",
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
@@ -35,7 +38,7 @@ def reproduce(
     """Make a table of the paper: ours beside its numbers. The same command goes on where it stopped."""
     from msekit.cli.train import plan_runs
     from msekit.experiments.plan import experiments, run_missing
-    from msekit.experiments.table import draw, markdown, reproduced
+    from msekit.experiments.table import reproduced
     from msekit.reporter import Reporter
 
     reporter = Reporter()
@@ -43,36 +46,31 @@ def reproduce(
     found = experiments(table, backbone or [], dataset or [])
     if source is not None and len({each.dataset for each in found}) > 1:
         raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
+    common: dict[str, Any] = {
+        "source": source and source.resolve(),
+        "recipe": recipe,
+        "layout": layout,
+        "profile": profile,
+        "optim": {"epochs": epochs},
+        "data": {"limit_train": limit_train},
+    }
     for each in found:
-        place = folder / f"{Path(each.dataset).stem}-{Path(each.backbone).name}-{each.key}"
-        given: dict[str, Any] = {
-            "backbone": each.backbone,
-            "dataset": each.dataset,
-            "source": source and source.resolve(),
-            "recipe": recipe,
-            "output": place,
-            "adapter": dict(each.adapter),
-            "optim": {"epochs": epochs},
-            "data": {"limit_train": limit_train},
-        }
+        given = common | each.settings(folder)
         each.runs, _ = plan_runs(given, None, seeds, overrides or [])
     if not only_report:
         _show_cost(found, reporter)
     if dry_run:
         return
+    broken_off: list[str] = []
     if not only_report:
         try:
-            run_missing(found, reporter)
+            broken_off = run_missing(found, reporter)
         except KeyboardInterrupt:
             reporter.note("stopped; continue with the same command")
             raise typer.Exit(130) from None
-    document = reproduced(table, found)
-    if fmt == "json":
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
-    elif fmt == "markdown":
-        typer.echo(markdown(document), nl=False)
-    else:
-        draw(document, reporter.console)
+    _show(reproduced(table, found), fmt, reporter)
+    if broken_off:
+        raise UnfinishedRunError(f"{len(broken_off)} of the runs broke off, as said above", where=folder)
 
 
 def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
@@ -104,3 +102,15 @@ def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
     known = [line["hours"] for line in lines if line["hours"] is not None]
     if len(known) == len(lines):
         reporter.note(f"{sum(known):.1f} hours left at the speed of the finished runs, if no run stops early")
+
+
+def _show(document: dict[str, Any], fmt: str, reporter: Reporter) -> None:
+    """The finished table: drawn on stderr's console, or as markdown or json on stdout."""
+    from msekit.experiments.table import draw, markdown
+
+    if fmt == "json":
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    elif fmt == "markdown":
+        typer.echo(markdown(document), nl=False)
+    else:
+        draw(document, reporter.console)

@@ -188,6 +188,8 @@ def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed
     """The order of one epoch, every sample once, samples of like length together.
 
     It depends on the seed and the epoch alone, not on the number of processes, so a run can be resumed or spread.
+    Which samples meet is the seed's; which lengths come when, the epoch's alone: so the batches of several seeds are
+    alike in length at every step, and joining them into one pass pads next to nothing.
 
     Args:
         tokens: (N,) text tokens of each sample, the first key of the sort.
@@ -206,7 +208,7 @@ def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed
         bucket = order[start : start + batch_size * _BUCKET_BATCHES]
         bucket = bucket[np.lexsort((frames[bucket], tokens[bucket]))]
         batches += [bucket[i : i + batch_size].tolist() for i in range(0, len(bucket), batch_size)]
-    return [batches[i] for i in generator.permutation(len(batches))]
+    return [batches[i] for i in np.random.default_rng(epoch).permutation(len(batches))]
 
 
 def micro_batches(batch: list[int], rank: int, world: int, accumulation: int) -> Iterator[tuple[list[int], bool]]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from msekit.backbones.integer import kind_here
+from msekit.backbones.load import default_device
 from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.features import Preprocessor
@@ -90,8 +92,9 @@ def open_run(
     folder = find_run(run)
     description = read_description(folder)
     config = config_of(folder, description, source, dataset, estimate)
-    # scoring keeps nothing for a backward pass, so there is nothing to recompute
-    held = {"quantization": quantization or config.model.quantization, "checkpointing": "off"}
+    quantization = quantization or kind_here(config.model.quantization, default_device())
+    # scoring keeps nothing for a backward pass, so there is nothing to recompute; and once is too seldom to compile
+    held = {"quantization": quantization, "checkpointing": "off", "compile": False}
     config = config.model_copy(update={"model": config.model.model_copy(update=held)})
     parts = build(config, reporter, splits=splits)
     restore(parts, folder, description)

@@ -86,7 +86,7 @@ def sensitivity(
     accelerator, backbone = accelerator_for(parts.backbone.device), parts.backbone
     prompts, metrics = wordings(parts.spec, orders), {}
     for name, prompt in prompts.items():
-        parts.model.layout = PromptLayout(backbone.encode, backbone.bos, prompt)
+        parts.model.lay_out(PromptLayout(backbone.encode, backbone.bos, prompt, config.layout))
         size = parts.evaluation_batch
         scores = score_split(parts.model, parts.collators[split], size, accelerator, reporter, name)
         metrics[name] = scores.metrics(parts.spec, config.evaluation.estimate)

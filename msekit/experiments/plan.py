@@ -15,7 +15,7 @@ from msekit import paper
 from msekit.adapters.sizes import ABLATIONS
 from msekit.config import RunConfig
 from msekit.data.catalogue import resolve_dataset
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
 from msekit.training.run_folder import REPORT, read_report
 
@@ -45,6 +45,15 @@ class Experiment:
     """Settings of the adapter that make the row."""
     runs: list[RunConfig] = field(default_factory=list)
     """One per seed."""
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        """What makes its runs, and their place in the table's folder."""
+        return {
+            "backbone": self.backbone,
+            "dataset": self.dataset,
+            "adapter": dict(self.adapter),
+            "output": folder / f"{Path(self.dataset).stem}-{Path(self.backbone).name}-{self.key}",
+        }
 
     def finished(self) -> list[Path]:
         """Folders of the runs that are done."""
@@ -123,9 +132,10 @@ def run_missing(found: list[Experiment], reporter: Reporter) -> list[str]:
 
     Raises:
         MsekitError: A run cannot start, or a finished one was made with other settings.
+        StoppedError: A signal asked to stop; the run has saved its state.
 
     Returns:
-        What stopped before its end, a line each; the others go on.
+        What broke off (a loss that is not finite), a line each; the others go on.
     """
     from msekit.training.loop import train
 
@@ -136,6 +146,8 @@ def run_missing(found: list[Experiment], reporter: Reporter) -> list[str]:
             reporter.note(f"{each.row} on {Path(run.dataset).stem}, {run.backbone}, seed {run.seed}")
             try:
                 train(run, resume=True, reporter=reporter)
+            except (StoppedError, LostProcessError):
+                raise
             except UnfinishedRunError as error:
                 failures.append(f"{each.row}, seed {run.seed}: {error}")
                 reporter.warn(failures[-1])

@@ -11,6 +11,7 @@ from rich.table import Table
 from msekit import paper
 from msekit.config import RunConfig, read_run_file, resolve, validated
 from msekit.data.catalogue import resolve_dataset
+from msekit.errors import MsekitError
 from msekit.evaluation.report import MetricSummary, aggregate, collect, flatten, show
 from msekit.experiments.plan import SEEDS, TABLES, Experiment
 from msekit.training.run_folder import read_report
@@ -67,7 +68,13 @@ def _row(table: str, each: Experiment) -> dict[str, Any]:
     folders = each.finished()
     if not folders:
         return line | {"seeds": [], "trainable": None, "metrics": {}}
-    (group,) = aggregate(collect(folders))
+    group, *others = aggregate(collect(folders))
+    if others:
+        raise MsekitError(
+            f"the finished runs of row '{each.row}' were made with different settings",
+            where=folders[0].parent,
+            fix="Move those away that do not belong, or give every setting its own --output.",
+        )
     # Table 4's rows do not name a backbone: they are ChatGLM3-6B's
     comparable = table != "table4" or each.backbone == "chatglm3-6b"
     names = [name for name in dict.fromkeys((*TASK_METRICS[spec.task], *printed)) if name in group.metrics]

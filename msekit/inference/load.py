@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from msekit.backbones.integer import kind_here
 from msekit.backbones.load import DTYPES, Backbone, default_device, load_backbone
 from msekit.errors import MsekitError
 from msekit.inference.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
@@ -47,9 +48,7 @@ def load_run(
     trained = read_description(folder).backbone
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
-    held = quantization or trained.quantization
-    if quantization is None and held == "w8a8" and torch.device(device or default_device()).type != "cpu":
-        held = "int8"  # the same weights
+    held = quantization or kind_here(trained.quantization, torch.device(device or default_device()))
     try:
         loaded = load_backbone(
             backbone or trained.name,

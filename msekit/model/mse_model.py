@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
+from msekit.backbones.compiled import MULTIPLE
 from msekit.backbones.load import Backbone
 from msekit.data.batch import Batch
 from msekit.model.edges import EdgeScores
@@ -67,6 +68,11 @@ class MSEModel(nn.Module):
         """Keys and values of the opening part; None where the backbone's architecture does not take them."""
         return self.backbone.prefix(tuple(self.layout.opening), tuple(self.layout.closing))
 
+    def lay_out(self, layout: PromptLayout) -> None:
+        """From now on with another prompt or order."""
+        self.layout = layout
+        self.__dict__.pop("prefix", None)  # what was read of the old one
+
     def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
         """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
         text_BTd = self.backbone.embed(batch.text_ids)
@@ -97,6 +103,8 @@ class MSEModel(nn.Module):
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
+        if self.backbone.compiled is not None:
+            sequence = sequence.widened(-(-sequence.embeddings.shape[1] // MULTIPLE) * MULTIPLE)
         return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
 
     def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:

@@ -69,6 +69,18 @@ class Sequence:
             self, mask=F.pad(self.mask, (read, 0), value=seen), positions=self.positions + read, prefix=prefix
         )
 
+    def widened(self, columns: int) -> Sequence:
+        """The same sequence padded on the left to so many columns."""
+        pad = columns - self.embeddings.shape[1]
+        flat = self.mask.ndim == 2
+        unseen = 0 if flat else torch.finfo(self.mask.dtype).min
+        return replace(
+            self,
+            embeddings=F.pad(self.embeddings, (0, 0, pad, 0)),
+            mask=F.pad(self.mask, (pad, 0) if flat else (pad, 0, pad, 0), value=unseen),
+            positions=F.pad(self.positions, (pad, 0)),
+        )
+
     def first(self, samples: int) -> Sequence:
         """The first samples alone."""
         head = slice(samples)
@@ -78,14 +90,12 @@ class Sequence:
 def join(sequences: list[Sequence]) -> Sequence:
     """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""
     longest = max(sequence.embeddings.shape[1] for sequence in sequences)
-    short = [longest - sequence.embeddings.shape[1] for sequence in sequences]
     (answers,) = {sequence.answers for sequence in sequences}
-    unseen = 0 if sequences[0].mask.ndim == 2 else torch.finfo(sequences[0].mask.dtype).min
-    edges = [(pad, 0) if sequences[0].mask.ndim == 2 else (pad, 0, pad, 0) for pad in short]
+    even = [sequence.widened(longest) for sequence in sequences]
     return Sequence(
-        torch.cat([F.pad(s.embeddings, (0, 0, pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
-        torch.cat([F.pad(s.mask, edge, value=unseen) for s, edge in zip(sequences, edges, strict=True)]),
-        torch.cat([F.pad(s.positions, (pad, 0)) for s, pad in zip(sequences, short, strict=True)]),
+        torch.cat([sequence.embeddings for sequence in even]),
+        torch.cat([sequence.mask for sequence in even]),
+        torch.cat([sequence.positions for sequence in even]),
         answers,
     )
 

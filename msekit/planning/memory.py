@@ -26,7 +26,7 @@ CPU_RESERVE = 400 << 20
 
 @dataclass(frozen=True)
 class Workload:
-    """What one micro-batch puts through the model."""
+    """What one micro-batch puts through the model; with several seeds at once, all of theirs."""
 
     samples: int
     tokens: int
@@ -38,7 +38,7 @@ class Workload:
     scored_answers: int
     """Columns whose logits are computed there: the label trie's inner nodes."""
     trainable: int
-    """Parameters of the adapter."""
+    """Parameters of the adapters."""
     encoders: tuple[tuple[int, int, int], ...]
     """(frames, width, LSTM state) of each modality."""
 
@@ -69,7 +69,7 @@ class MemoryPlan:
     """The same with gradient checkpointing."""
     logits: int
     optimizer: int
-    """The adapter's parameters and gradients, AdamW's two moments."""
+    """The adapters' parameters and gradients, AdamW's two moments."""
     lstm: int
     """Features and what the LSTMs keep."""
     scoring: int

@@ -87,11 +87,12 @@ class Plan:
         }
 
 
-def plan_run(config: RunConfig) -> Plan:
+def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
     """Plan a resolved run.
 
     Args:
         config: The run; its profile says what the machine holds.
+        seeds: How many of it train at once, their batches in one pass (`--parallel-seeds`).
 
     Raises:
         MsekitError: The backbone's configuration is not at hand or cannot be understood; no such data set.
@@ -100,7 +101,7 @@ def plan_run(config: RunConfig) -> Plan:
     spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
-    work, assumed = workload(config, spec, shape, encode, profile)
+    work, assumed = workload(config, spec, shape, encode, profile, seeds)
     memory = memory_plan(shape, work, held(config, profile))
     checkpointing = needs_checkpointing(config, memory, profile)
     samples = sample_count(config, spec)
@@ -121,7 +122,7 @@ def plan_run(config: RunConfig) -> Plan:
         advice=(),
         notes=tuple(notes),
     )
-    return plan if plan.fits else replace(plan, advice=advice_for(config, shape, spec, profile))
+    return plan if plan.fits else replace(plan, advice=advice_for(config, shape, spec, profile, seeds))
 
 
 def needs_checkpointing(config: RunConfig, memory: MemoryPlan, profile: Profile) -> bool:
@@ -157,9 +158,9 @@ def tokenizer_of(shape: Shape) -> tuple[Encode, bool]:
 
 
 def workload(
-    config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile
+    config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile, seeds: int = 1
 ) -> tuple[Workload, list[str]]:
-    """Sizes of a full micro-batch of the longest samples, and what was assumed about them."""
+    """Sizes of a full micro-batch of the longest samples, every seed's, and what was assumed about them."""
     labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
     inner = len(labels.trie.inner)
     answers = inner if config.loss.scores_every_label else max(len(tokens) for tokens in labels.tokens)
@@ -192,12 +193,12 @@ def workload(
         config.adapter.ablate,
     )
     work = Workload(
-        samples=-(-config.optim.batch_size // config.optim.accumulation),
+        samples=seeds * -(-config.optim.batch_size // config.optim.accumulation),
         tokens=fixed + config.adapter.pseudo_tokens + text + answers - 1,
         answers=answers,
         scored_samples=config.evaluation.batch_size or 1,
         scored_answers=inner,
-        trainable=trainable,
+        trainable=seeds * trainable,
         encoders=encoders,
     )
     if config.evaluation.batch_size is None:
@@ -214,7 +215,7 @@ def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
     return size if limit is None else min(size, limit)
 
 
-def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile) -> tuple[str, ...]:
+def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile, seeds: int = 1) -> tuple[str, ...]:
     """The least change that makes a run fit: recomputed layers, then smaller parts of a batch, then fewer bits."""
     encode, _ = tokenizer_of(shape)
     kinds = ("none", "int8", "nf4") if config.model.quantization != "w8a8" else ("w8a8", "nf4")
@@ -224,10 +225,10 @@ def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Prof
     scored = [None] if asked is None else sorted({1, asked}, reverse=True)
     for changes in product(kinds[kinds.index(config.model.quantization) :], divided, scored):
         tried = changed(config, *changes)
-        work, _ = workload(tried, spec, shape, encode, profile)
+        work, _ = workload(tried, spec, shape, encode, profile, seeds)
         if memory_plan(shape, work, held(tried, profile)).total(checkpointing=True) <= profile.memory_bytes:
             return tuple(differences(config, tried))
-    return ("a smaller backbone, or a card with more memory",)
+    return ("a smaller backbone, or a card with more memory", *(["fewer seeds at once"] if seeds > 1 else []))
 
 
 def changed(config: RunConfig, quantization: str, accumulation: int, scored: int | None) -> RunConfig:

@@ -91,13 +91,14 @@ def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache
     return spec, cache
 
 
-def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLITS) -> Parts:
+def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLITS, seeds: int = 1) -> Parts:
     """Open the data, load the backbone and make a freshly initialised adapter (from the run's seed).
 
     Args:
         config: The run.
         reporter: Where notices go.
         splits: Splits to open.
+        seeds: How many runs will share a pass through the backbone.
 
     Raises:
         MsekitError: Anything in the data, the backbone or the settings that cannot work.
@@ -110,7 +111,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        recompute, evaluation_batch = planned(config, reporter)
+        recompute, evaluation_batch = planned(config, reporter, seeds)
         backbone = load_frozen(config.backbone, config.model, recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
@@ -153,13 +154,13 @@ def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocesso
     }
 
 
-def planned(config: RunConfig, reporter: Reporter) -> tuple[bool, int]:
+def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool, int]:
     """Whether to use gradient checkpointing, and the evaluation batch: as the settings say, or as the plan does."""
     recompute, evaluation_batch = config.model.checkpointing, config.evaluation.batch_size
     if recompute != "auto" and evaluation_batch is not None:
         return recompute == "on", evaluation_batch
     architecture_of(checkpoint_folder(config.backbone))  # at hand and loadable, before anything is planned for it
-    plan = plan_run(config)
+    plan = plan_run(config, seeds)
     if recompute == "auto" and plan.checkpointing:
         reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
     if recompute == "auto" and not plan.fits:
@@ -171,15 +172,18 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
     """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
 
     Raises:
-        MsekitError: See `load_backbone`; or quantised weights, which cannot be loaded in shards.
+        MsekitError: See `load_backbone`; or quantised weights or a compiled pass, which do not go with shards.
     """
     zero = Zero.asked_for()
     device = default_device()
     dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
     if zero is None or zero.stage < 3:
         double = settings.double_quantization
-        return load_backbone(name, settings.quantization, dtype, device, checkpointing, double)
-    check_sharding(settings.quantization)
+        backbone = load_backbone(name, settings.quantization, dtype, device, checkpointing, double)
+        if settings.compile:
+            backbone.compile()
+        return backbone
+    check_sharding(settings.quantization, settings.compile)
     with loading_in_shards(zero, dtype):
         backbone = load_backbone(name, "none", dtype, device, checkpointing)
     gather_when_used(backbone, zero, dtype)

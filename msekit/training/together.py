@@ -22,7 +22,7 @@ from msekit.backbones.load import default_device
 from msekit.config import RunConfig, dump
 from msekit.data.ahead import ahead
 from msekit.data.batch import Batch
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.scoring import Scores, score_together
 from msekit.model.mse_model import MSEModel, losses_of
 from msekit.reporter import Reporter
@@ -94,7 +94,7 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
     try:
         for config in configs:
             prepare_run_folder(config.output, resume)
-        parts = build(configs[0], reporter)
+        parts = build(configs[0], reporter, seeds=len(configs))
         runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
         for run in runs:
             if resume and (run.config.output / STATE_FILE).is_file():
@@ -154,11 +154,15 @@ class Together:
                     advance(1, f"loss {losses}")
             lengths = {run: len(mine) for run, mine in zip(active, batches, strict=True)}
             ended = [run for run in self.runs if run.progress.batch == lengths.get(run)]
-            with ExitStack() as stack:
-                for run in ended:
-                    stack.enter_context(run.averaged())
-                for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
-                    self.attempt(run, partial(run.validate, scores))
+            try:
+                with ExitStack() as stack:
+                    for run in ended:
+                        stack.enter_context(run.averaged())
+                    for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
+                        self.attempt(run, partial(run.validate, scores))
+            except StoppedError:  # by now the adapters are the training's own again
+                self.save()
+                raise
             for run in ended:
                 if run in self.runs:
                     run.end_epoch()
@@ -184,12 +188,18 @@ class Together:
         seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
-                loss, save_now, stop_now = outcome
+                loss, save_now, _ = outcome
                 run.progress.count(size, loss, seconds / len(runs), cpu_seconds / len(runs))
-                if save_now or stop_now:
+                if save_now:
                     run.save()
         if self.runs and self.runs[0].signals.received:
+            self.save()
             self.runs[0].stop_for_signal()
+
+    def save(self) -> None:
+        """Every run's state."""
+        for run in self.runs:
+            run.save()
 
     def attempt(self, run: Run, action: Callable[[], T]) -> T | None:
         """Do something of one run; where its numbers are not finite, the others go on without it (None then)."""
@@ -208,7 +218,8 @@ class Together:
         parts = runs[0].parts
         size = max(parts.evaluation_batch // len(runs), 1)  # the runs share a pass
         models = [run.parts.model for run in runs]
-        return score_together(models, parts.collators[split], size, self.accelerator, self.reporter, title)
+        collator, between = parts.collators[split], runs[0].heed_signals
+        return score_together(models, collator, size, self.accelerator, self.reporter, title, between)
 
     def test(self) -> dict[Path, dict[str, Any]]:
         """Test every run's best adapter and write its report; by run folder."""

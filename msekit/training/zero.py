@@ -124,12 +124,19 @@ def gathered(module: nn.Module) -> AbstractContextManager[None]:
     return deepspeed.zero.GatheredParameters(parameters)
 
 
-def check_sharding(quantization: str) -> None:
+def check_sharding(quantization: str, compiled: bool = False) -> None:
     """Refuse ZeRO-3 on a quantised backbone: transformers loads one whole, and what fits whole needs no shards.
 
     Raises:
-        MsekitError: Always for int8 and nf4, with what works instead.
+        MsekitError: Always for int8 and nf4, with what works instead; and for a compiled pass, whose weights would
+            have to be gathered layer by layer.
     """
+    if compiled:
+        raise MsekitError(
+            "ZeRO-3 gathers each layer's weights as it is reached, which a compiled pass has no place for",
+            where="model.compile",
+            fix="Leave model.compile out, or use --launch zero2 or ddp.",
+        )
     if quantization != "none":
         raise MsekitError(
             f"ZeRO-3 cannot load {quantization} weights in shards: every process would first hold all of them",

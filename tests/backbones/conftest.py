@@ -11,6 +11,14 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "make_backbone.py"
+SMALL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+LLAMA_LIKE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 TINY_QWEN1 = {
     "hidden_size": 64,
     "intermediate_size": 256,
@@ -62,3 +70,28 @@ def published(make_backbone: ModuleType, tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def name_of(published: Callable[..., Path], tmp_path: Path) -> Callable[[str], str]:
+    """Where a tiny backbone of each kind lies."""
+
+    def made(kind: str) -> str:
+        if kind == "tiny-llama":
+            return kind
+        if kind in ("qwen1", "chatglm3"):
+            return str(published(kind))
+        import torch
+        import transformers
+
+        from msekit.backbones.tiny import tiny_llama_folder
+
+        torch.manual_seed(0)
+        sizes = {"n_embd": 64, "n_layer": 3, "n_head": 4} if kind == "gpt2" else LLAMA_LIKE
+        config = transformers.AutoConfig.for_model(kind, **SMALL, **sizes)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
+        for file in tiny_llama_folder().glob("tokenizer*"):
+            (tmp_path / kind / file.name).write_bytes(file.read_bytes())
+        return str(tmp_path / kind)
+
+    return made

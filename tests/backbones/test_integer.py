@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,24 @@ def test_fused_steps_are_the_written_ones():
     assert torch.allclose(twice, wanted, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_fused_steps_use_every_core():
+    from torch._inductor.utils import fresh_inductor_cache, run_and_get_code
+
+    if best_steps().round is integer._round:
+        pytest.skip("nothing can be compiled here")
+    torch._dynamo.reset()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with fresh_inductor_cache():
+            _, programs = run_and_get_code(Steps(partial(torch.compile, dynamic=True)).try_out)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(programs) == 4
+    assert all("omp parallel" in program for program in programs)
+
+
 def test_without_a_compiler_the_steps_are_as_written(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     def no_compiler(*_: object, **__: object) -> None:
         raise RuntimeError("no C++ compiler was found")
@@ -170,8 +189,8 @@ def test_a_training_step_on_the_real_small_llm(smollm2: str):
 def test_rounding_is_switched_off_within_also_when_nested(as_written):
     backbone, plain = load("tiny-llama", "w8a8"), load("tiny-llama", "int8")
     ids = torch.tensor([backbone.encode("Yes, of course!")])
-    with torch.no_grad(), backbone.unrounded():
-        with backbone.unrounded():
+    with torch.no_grad(), backbone.plainly():
+        with backbone.plainly():
             pass
         assert torch.equal(backbone.model(ids).logits, plain.model(ids).logits)
     with torch.no_grad():

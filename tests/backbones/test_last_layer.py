@@ -2,89 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
+from whole_pass import model_of, outcome
 
-from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.last_layer import LastLayer, decoder_layers
 from msekit.backbones.load import Backbone, load_backbone
-from msekit.backbones.tiny import tiny_llama_folder
 from msekit.data.batch import Batch
-from msekit.data.catalogue import DATASETS, DatasetSpec
-from msekit.model.labels import LabelSpace
+from msekit.data.catalogue import DATASETS
 from msekit.model.mse_model import MSEModel
-from msekit.model.prompt import PromptLayout
 
 KINDS = ("tiny-llama", "qwen2", "qwen1", "chatglm3", "gpt2", "mixtral")
-TEXTS = ("ok", "a rather longer text", "")
-SMALL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-LLAMA_LIKE = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 
 
-@pytest.fixture
-def name_of(published: Callable[..., Path], tmp_path: Path) -> Callable[[str], str]:
-    """Where a tiny backbone of each kind lies."""
-
-    def made(kind: str) -> str:
-        if kind == "tiny-llama":
-            return kind
-        if kind in ("qwen1", "chatglm3"):
-            return str(published(kind))
-        import transformers
-
-        torch.manual_seed(0)
-        sizes = {"n_embd": 64, "n_layer": 3, "n_head": 4} if kind == "gpt2" else LLAMA_LIKE
-        config = transformers.AutoConfig.for_model(kind, **SMALL, **sizes)
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
-        for file in tiny_llama_folder().glob("tokenizer*"):
-            (tmp_path / kind / file.name).write_bytes(file.read_bytes())
-        return str(tmp_path / kind)
-
-    return made
-
-
-def model_of(backbone: Backbone, spec: DatasetSpec, prompt_first: bool = False) -> tuple[MSEModel, Batch]:
-    torch.manual_seed(0)
-    adapter = MSEAdapter(backbone.text_dim, 6, 5, 8, 4, 3, conditioning="unit")
-    order = "prompt-first" if prompt_first else "paper"
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, order)  # type: ignore[arg-type]
-    ids = [torch.tensor(backbone.encode(text), dtype=torch.long) for text in TEXTS]
-    size = len(TEXTS)
-    batch = Batch(
-        index=torch.arange(size),
-        text_ids=nn.utils.rnn.pad_sequence(ids, batch_first=True),
-        text_lengths=torch.tensor([len(row) for row in ids]),
-        audio=torch.randn(size, 7, 6),
-        audio_lengths=torch.tensor([7, 3, 1]),
-        vision=torch.randn(size, 4, 5),
-        vision_lengths=torch.tensor([1, 4, 0]),
-        label=torch.tensor([3, 1, 2]),
-        weight=torch.ones(size),
-    )
-    return MSEModel(backbone, adapter, layout, LabelSpace(spec, backbone.encode, backbone.end)), batch
-
-
-def outcome(model: MSEModel, batch: Batch, shorten: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Loss, logits at the label's columns, the adapter's gradients in one row, edges of the label trie."""
+def shortened(model: MSEModel, batch: Batch, shorten: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `outcome`."""
     model.backbone.shortens = shorten
-    model.adapter.zero_grad()
-    loss = model(batch)
-    loss.backward()
-    with torch.no_grad():
-        logits = model.logits(model.for_training(batch))
-    gradients = torch.cat([parameter.grad.flatten() for parameter in model.adapter.parameters()])
-    return loss.detach(), logits, gradients, model.score(batch)
+    return outcome(model, batch)
 
 
 def columns_of(layer: nn.Module) -> list[int]:
@@ -105,7 +41,7 @@ def test_loss_logits_gradients_and_scores_are_those_of_the_whole_layer(kind: str
         with torch.no_grad():
             model(batch)
         assert backbone.shortens, "the architecture takes it"
-        for mine, plain in zip(outcome(model, batch, True), outcome(model, batch, False), strict=True):
+        for mine, plain in zip(shortened(model, batch, True), shortened(model, batch, False), strict=True):
             assert plain.abs().max() > 0
             assert (mine - plain).abs().max() <= 1e-5 * plain.abs().max()
 
@@ -115,7 +51,7 @@ def test_loss_logits_gradients_and_scores_are_those_of_the_whole_layer(kind: str
 def test_with_recomputed_and_quantised_layers(kind: str, held: str, checkpointing: bool, name_of):
     backbone = load_backbone(name_of(kind), held, "fp32", "cpu", checkpointing)
     model, batch = model_of(backbone, DATASETS["synthetic-erc"])
-    for mine, plain in zip(outcome(model, batch, True), outcome(model, batch, False), strict=True):
+    for mine, plain in zip(shortened(model, batch, True), shortened(model, batch, False), strict=True):
         assert (mine - plain).abs().max() <= 1e-5 * plain.abs().max()
 
 

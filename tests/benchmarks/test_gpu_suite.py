@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.py"
 CELL_PARTS = [
@@ -53,8 +54,54 @@ def test_the_speed_parts_run_every_side(machine):
     rows = gpu_suite.run_part("speed-qwen-1.8b", machine)["rows"]
     assert [row["side"] for row in rows] == list(speed.SIDES)
     assert all(row["useful tokens/s"] > 0 and row["peak GB"] > 0 for row in rows)
+    rows = gpu_suite.run_part("speed-qwen-1.8b-evaluation", machine)["rows"]
+    assert [row["side"] for row in rows] == list(speed.EVALUATION_SIDES)
+    assert all(row["useful tokens/s"] > 0 for row in rows)
     alone = speed.child(speed.SYNCHRONOUS, "tiny", "cpu", 1, 1)  # as on a GPU: in a process of its own
     assert alone["samples"][0] > 0
+
+
+def test_a_side_that_reads_other_texts_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    from gpu import speed
+
+    outcome = speed.kit_outcome
+
+    def without_texts(parts, indices):
+        parts.collators["train"].text_ids = [[5]] * len(parts.collators["train"].text_ids)
+        return outcome(parts, indices)
+
+    monkeypatch.setattr(speed, "kit_outcome", without_texts)
+    with pytest.raises(AssertionError, match="the procedure's"):
+        speed.measured("kit, prompt-first layout", "tiny", torch.device("cpu"), 1, 1)
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_one_seed_of_five_that_learns_something_else_is_found_out(machine, monkeypatch: pytest.MonkeyPatch, part: str):
+    from gpu import speed
+
+    outcomes = speed.joint_outcomes
+
+    def one_wrong(every, shares):
+        *others, (loss, gradient) = outcomes(every, shares)
+        return [*others, (1.01 * loss, gradient) if part == "loss" else (loss, 1.1 * gradient)]
+
+    monkeypatch.setattr(speed, "joint_outcomes", one_wrong)
+    with pytest.raises(AssertionError, match="seed 4"):
+        speed.measured(speed.SEEDS, "tiny", torch.device("cpu"), 1, 1)
+
+
+@pytest.mark.slow
+def test_a_compiled_side_starts_from_the_same_loss(machine, monkeypatch: pytest.MonkeyPatch):
+    """Traced as on a GPU; no kernels are made, which takes a minute."""
+    from gpu import speed
+
+    from msekit.backbones import compiled
+
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    side = speed.COMPILED_SIDES[2]
+    assert side.endswith(speed.COMPILED)
+    rows = speed.run(machine, "qwen-1.8b", 1, 1, sides=(speed.PROCEDURE, side))
+    assert abs(rows[0]["first loss"] - rows[1]["first loss"]) <= 2e-4
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import table_plan
 import table_runs
-from table_runs import KIT, PARTS, SHORT, TASKS, costs, job, jobs, main, seconds
+from table_plan import KIT, PARTS, SHORT, TASKS, costs, job, jobs, seconds
+from table_runs import main
 
 from msekit.cli.main import app
 
@@ -21,13 +23,14 @@ from msekit.cli.main import app
 @pytest.fixture
 def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
     """Nothing is finished."""
-    monkeypatch.setattr(table_runs, "RESULTS", tmp_path)
+    monkeypatch.setattr(table_plan, "RESULTS", tmp_path)
     folders = {"data": Path("data"), "output": tmp_path / "runs", "results": tmp_path / "kept"}
     return Namespace(**folders, backbone="smollm2-135m", seeds=[1111, 2222, 3333], only=[])
 
 
 def test_the_printed_cost_is_the_documented_one(where: Namespace):
-    assert seconds("ravdess", SHORT, tests=2) == pytest.approx(30 + (640 / 6 + (2 * 120 + 2 * 120) / 12) / 1.4)
+    expected = 30 + (3 * 640 / 6 + (3 * 120 + 2 * 120) / 12) / 1.4 / 1.5
+    assert seconds("ravdess", SHORT, [*KIT.on(SHORT)]) == pytest.approx(expected)
     where.only = list(PARTS)
     printed = dict(re.findall(r"^\| (\w+) \| (\d+ \| 0 \| \d+) \|$", costs(jobs(where)), re.MULTILINE))
     documented = re.findall(r"^\| (\w+) \| .* \| (\d+) \| (\d+) \|$", table_runs.__doc__ or "", re.MULTILINE)
@@ -38,7 +41,7 @@ def test_the_printed_cost_is_the_documented_one(where: Namespace):
 def test_long_ones_are_only_run_when_asked_for(where: Namespace):
     assert {each.part for each in jobs(where)} == set(PARTS) - {"rivals", "long"}
     where.only = ["ravdess"]
-    assert {each.part for each in jobs(where)} == {"rows", "options", "table4", "baselines"}
+    assert {each.part for each in jobs(where)} == {"rows", "options", "table4", "quick", "baselines"}
     where.only = ["meld6-mag", "rivals"]
     assert {each.part for each in jobs(where)} == {"rivals"}
 
@@ -58,7 +61,7 @@ def test_every_row_is_a_command_that_runs(where: Namespace):
     """Each row's own options, on the synthetic set of its task."""
     rows = {(row, task) for rows, sets in PARTS.values() for row in rows for task in row.tasks if not row.classical}
     for row, task in sorted(rows, key=str):
-        options = [] if row.name == "table4" else row.options
+        options = [] if row.name == "table4" else row.on(SHORT)
         known = ["train", "--backbone", "tiny-llama", "--dataset", f"synthetic-{task}", "--dry-run", *options]
         done = CliRunner().invoke(app, known)
         assert done.exit_code == 0, f"{row.name}: {done.output}"
@@ -83,12 +86,12 @@ def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pyt
     only = ["--backbone", "tiny-llama", "--seeds", "1", "--only", "synthetic-erc-kit", "mosi_utt-nothing"]
     arguments = [*only, "--output", str(tmp_path / "runs"), "--results", str(tmp_path / "kept")]
     assert main([*arguments, "--plan"]) == 0
-    assert "| synthetic | 1 | 0 | 4 |" in capsys.readouterr().err
+    assert "| synthetic | 1 | 0 | 3 |" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert main(arguments) == 0
     (file,) = tmp_path.glob("kept/synthetic-erc-kit-480x3/seed-1.json")
     shown = capsys.readouterr()
-    assert "| synthetic-erc | acc | best possible | trainable | seeds | options |" in shown.out
+    assert "| synthetic-erc | acc | best possible | trainable | seeds | besides or instead |" in shown.out
     assert "| acc 1.000 |" in shown.out
     written = file.stat().st_mtime_ns
     assert main(arguments) == 0
@@ -106,4 +109,4 @@ def test_the_data_sets_are_as_large_as_the_plan_says(test_data: Path):
     for dataset in TASKS:
         named = dataset if dataset.startswith("synthetic") else str(test_data / dataset / f"{dataset}.yaml")
         info = prepare(resolve_dataset(named)).info
-        assert tuple(info.splits[split].samples for split in SPLITS) == table_runs.SIZES[dataset]
+        assert tuple(info.splits[split].samples for split in SPLITS) == table_plan.SIZES[dataset]

@@ -43,13 +43,14 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture(scope="module", params=["synthetic-erc", "synthetic-msa"])
+@pytest.fixture(scope="module", params=[("synthetic-erc", "paper"), ("synthetic-msa", "prompt-first")])
 def runs(request, tmp_path_factory) -> Path:
     """One seed of a short run, tested also with modalities withheld."""
-    folder = tmp_path_factory.mktemp(request.param)
-    given = {"backbone": "tiny-llama", "dataset": request.param, "output": folder / "seed-1", "seed": 1}
+    dataset, layout = request.param
+    folder = tmp_path_factory.mktemp(dataset)
+    given = {"backbone": "tiny-llama", "dataset": dataset, "output": folder / "seed-1", "seed": 1, "layout": layout}
     given |= {"data": {"limit_train": 32}, "optim": {"epochs": 2}, "evaluation": {"bootstrap": 5}}
-    train(resolve(given, task=request.param[-3:]), reporter=QUIET)
+    train(resolve(given, task=dataset[-3:]), reporter=QUIET)
     return folder
 
 

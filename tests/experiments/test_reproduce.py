@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.config import dump, resolve
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.experiments.plan import cost, experiments
 from msekit.experiments.table import differences, lines_of, markdown, reproduced
 
@@ -115,6 +115,31 @@ def test_rows_without_a_finished_run_stay_empty(tmp_path):
     assert document["rows"][0]["metrics"]["acc"]["change"] is None
     ((_, _, body),) = lines_of(document)
     assert body[1][2:] == ["0", "", "", "", "", *[""] * (len(body[1]) - 7)]
+
+
+def test_runs_of_one_row_that_differ_in_settings_are_refused(tmp_path):
+    found = planned("table4", tmp_path, "smollm2-135m", "synthetic-erc")
+    finish(found[0], [0.4, 0.5])
+    path = found[0].runs[1].output / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"limit_train": 320}))
+    with pytest.raises(MsekitError, match="different settings"):
+        reproduced("table4", found)
+
+
+@pytest.mark.parametrize(("error", "tried"), [(StoppedError, 1), (UnfinishedRunError, 3)])
+def test_a_signal_stops_the_table_and_a_broken_run_does_not(tmp_path, monkeypatch, error, tried):
+    begun = []
+
+    def broken(config, **_):
+        begun.append(config.seed)
+        raise error("ended")
+
+    monkeypatch.setattr("msekit.training.loop.train", broken)
+    arguments = ["reproduce", "table5", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--seeds", "7"]
+    done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path)])
+    assert isinstance(done.exception, error)
+    assert len(begun) == tried
+    assert ("those on MOSEI" in done.output) == (error is UnfinishedRunError)
 
 
 def test_what_differs_from_the_paper_is_named(tmp_path):

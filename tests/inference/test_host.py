@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 import msekit
 from msekit.backbones.load import Backbone, load_backbone
@@ -25,9 +26,9 @@ PROMPT = "The capital of France is"
 def live_tensor_bytes() -> int:
     """Of every tensor in this process, each storage once."""
     gc.collect()
-    storages = {}
+    storages, compiling = {}, (FakeTensor, FunctionalTensor)  # what torch.compile leaves about
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and type(thing) is not FakeTensor:  # what torch.compile leaves about
+        if issubclass(type(thing), torch.Tensor) and type(thing) not in compiling:
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

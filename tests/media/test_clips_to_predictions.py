@@ -46,12 +46,12 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_from_clips_to_predictions(tmp_path: Path, tiny: Path) -> None:
-    table = made_clips(tmp_path / "clips", 24)
+    table = made_clips(tmp_path / "clips", 40)
     out = tmp_path / "moods"
     options = ["--table", str(table), "--output", str(out), "--labels", "glad,sad", "--workers", "1"]
     code, shown = run("extract", str(tmp_path / "clips"), *options)
     assert code == 2, shown  # one clip was left out, and said to be
-    assert len((out / "samples.jsonl").read_text().splitlines()) == 24
+    assert len((out / "samples.jsonl").read_text().splitlines()) == 40
     code, shown = run("data", "info", str(out / "moods.yaml"))
     assert code == 0, shown
 

@@ -114,6 +114,16 @@ def test_the_prompt_first_layout_token_by_token(tiny, spec, cue):
     assert rest.behind(model.prefix).mask[:, :read].all()
 
 
+def test_another_prompt_is_read_anew(tiny):
+    model, fresh = model_of(tiny, MSA, "prompt-first"), model_of(tiny, MSA, "prompt-first")
+    batch, other = batch_of(tiny, [3, 10, 7]), PromptLayout(tiny.encode, tiny.bos, "Mood=", "prompt-first")
+    before = model.score(batch)
+    for each in (model, fresh):
+        each.lay_out(other)
+    assert torch.equal(model.score(batch), fresh.score(batch))
+    assert (model.score(batch) - before).abs().max() > 1e-3
+
+
 def test_the_layout_is_part_of_the_prompts_identity(tiny):
     hashes = {model_of(tiny, spec, order).layout.sha256 for spec in (MSA, ERC) for order in ORDERS}
     assert len(hashes) == 4

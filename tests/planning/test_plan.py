@@ -166,6 +166,16 @@ def test_auto_recomputes_only_where_it_has_to():
     assert not plan_run(run("llama2-7b", "mosei", "gpu-16gb", model={"checkpointing": False}, **tight)).checkpointing
 
 
+def test_seeds_that_train_at_once_are_planned_at_once():
+    alone, five = (plan_run(run("llama2-7b", "mosei", recipe="kit"), seeds) for seeds in (1, 5))
+    assert five.fits
+    assert (alone.checkpointing, five.checkpointing) == (False, True)
+    assert five.memory.optimizer == 5 * alone.memory.optimizer
+    assert five.memory.weights == alone.memory.weights
+    assert five.steps_per_epoch == alone.steps_per_epoch
+    assert "fewer seeds at once" in plan_run(run("llama2-7b", "mosei", "gpu-12gb"), seeds=500).advice
+
+
 def test_following_the_advice_makes_it_fit():
     plan = plan_run(run("llama2-7b", "mosei", "gpu-12gb", model={"quantization": "none"}))
     assert not plan.fits

@@ -40,6 +40,14 @@ def test_batches_join_samples_of_like_length():
     assert sum(padding) < 0.05 * tokens.sum()
 
 
+def test_seeds_meet_batches_of_like_length_at_the_same_step():
+    tokens = np.random.default_rng(0).geometric(0.08, 3452)
+    seeds = [global_batches(tokens, tokens, 16, seed, epoch=1) for seed in range(5)]
+    longest = np.array([[tokens[batch].max() for batch in order] for order in seeds])
+    assert longest.max(axis=0).mean() < 1.1 * longest.mean()
+    assert len({tuple(order[0]) for order in seeds}) == 5
+
+
 @pytest.mark.parametrize(("world", "accumulation"), [(1, 1), (2, 1), (2, 3), (5, 4)])
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_a_global_batch_is_shared_without_loss_or_repetition(world, accumulation, size):

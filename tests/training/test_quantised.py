@@ -18,6 +18,9 @@ from typer.testing import CliRunner
 from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
+from msekit.evaluation.evaluate import evaluate
+from msekit.inference.load import load_run
+from msekit.reporter import Reporter
 
 SHORT = ["--dataset", "synthetic-erc", "--limit-train", "32", "--epochs", "2"]
 SHORT += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.batch_size=80"]
@@ -67,6 +70,19 @@ def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: st
     assert evidence["weights_now"]["before"] == report["backbone_weights"]["after"]
     assert [line["identical"] for line in evidence["prompts"]] == [True] * 5
     assert evidence["adapter_gradient_norm"] > 0
+
+
+@pytest.mark.slow
+def test_a_run_in_w8a8_is_used_on_a_machine_without_its_products(integers, tmp_path: Path, monkeypatch):
+    arguments = ["train", "--backbone", "tiny-llama", *SHORT, "--quantization", "w8a8", "--output", tmp_path]
+    msekit(*arguments)
+    report = json.loads((tmp_path / "seed-1111" / "report.json").read_text())
+    monkeypatch.setattr("msekit.backbones.integer.products_are_exact", lambda: False)
+    found = evaluate(tmp_path, reporter=Reporter(quiet=True))
+    assert found["quantization"] == "int8"
+    assert found["metrics"]["acc"] == pytest.approx(report["metrics"]["acc"], abs=0.05)
+    (notice,) = load_run(tmp_path).notices
+    assert "trained with quantization w8a8, used with int8" in notice
 
 
 @pytest.mark.slow

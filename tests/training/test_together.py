@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from safetensors.torch import load_file
 
 from msekit.cli.train import plan_runs
 from msekit.config import RunConfig
-from msekit.errors import MsekitError, UnfinishedRunError
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
 from msekit.training import together
@@ -105,6 +107,54 @@ def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monk
     before = [(config.output / "report.json").stat().st_mtime_ns for config in parts]
     assert [r["metrics"] for r in train_together(parts, resume=True, reporter=QUIET)] == [r["metrics"] for r in reports]
     assert [(config.output / "report.json").stat().st_mtime_ns for config in parts] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["between two seeds' steps", "validation", "test"])
+def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache, monkeypatch, moment: str):
+    settings = (
+        "data.limit_train=16",
+        "optim.batch_size=4",
+        "optim.epochs=1",
+        "optim.ema=0.5",
+        "evaluation.batch_size=40",
+    )
+    whole = plan(tmp_path / "whole", *settings, seeds="1,2")
+    list(train_together(whole, reporter=QUIET))
+    parts = plan(tmp_path / "parts", *settings, seeds="1,2")
+    update, score = Run.update, together.score_together
+    updates, rounds = [], []
+
+    def stepping(self: Run, loss: torch.Tensor):
+        outcome = update(self, loss)
+        updates.append(self.config.seed)
+        if moment.startswith("between") and len(updates) == 5:  # the first seed's third step
+            os.kill(os.getpid(), signal.SIGTERM)
+        return outcome
+
+    def scoring(models, collator, size, accelerator, reporter, title, between):
+        def noted() -> None:
+            rounds.append(title)
+            if title == moment and rounds.count(title) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            between()
+
+        return score(models, collator, size, accelerator, reporter, title, noted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", stepping)
+        patch.setattr(together, "score_together", scoring)
+        with pytest.raises(StoppedError):
+            list(train_together(parts, reporter=QUIET))
+    assert rounds.count(moment) == (0 if moment.startswith("between") else 2)
+    taken = updates.copy()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", stepping)
+        list(train_together(parts, resume=True, reporter=QUIET))
+    assert len(taken) == (6 if moment.startswith("between") else 8)
+    assert len(updates) == 8, "no step was taken twice"
+    for mine, theirs in zip(parts, whole, strict=True):
+        assert difference(mine.output, theirs.output) <= 1e-6
 
 
 @pytest.mark.slow
