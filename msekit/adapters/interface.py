@@ -33,7 +33,7 @@ class Adapter(nn.Module):
 
         Args:
             text_embeddings: Embedded text, (B, T, d).
-            text_mask: 1 at real tokens, (B, T).
+            text_mask: 1 at the tokens of the utterance, 0 at padding and at earlier utterances, (B, T).
             audio: Audio features, (B, L_a, D_a); None where there are none.
             audio_lengths: True lengths, (B,); 0 marks a sample without audio.
             vision: Vision features, (B, L_v, D_v); None where there are none.

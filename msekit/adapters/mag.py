@@ -29,16 +29,16 @@ def aligned(frames_BLD: Tensor, lengths_B: Tensor, mask_BT: Tensor) -> Tensor:
     Args:
         frames_BLD: Features; what lies beyond a sample's length has no effect.
         lengths_B: True lengths.
-        mask_BT: 1 at real tokens, which come first.
+        mask_BT: 1 at the tokens of the utterance, one after the other.
 
     Returns:
-        One vector per text position, (B, T, D); zero beyond the text and where the modality is absent.
+        One vector per text position, (B, T, D); zero beyond the utterance and where the modality is absent.
     """
     lengths_B1, tokens_B1 = lengths_B.to(frames_BLD.device)[:, None], mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
-    token_T = torch.arange(mask_BT.shape[1], device=frames_BLD.device)
+    token_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
     real_BT = mask_BT * (lengths_B1 > 0)
-    start_BT = token_T * lengths_B1 // tokens_B1 * real_BT
-    stop_BT = torch.maximum((token_T + 1) * lengths_B1 // tokens_B1, start_BT + 1) * real_BT
+    start_BT = token_BT * lengths_B1 // tokens_B1 * real_BT
+    stop_BT = torch.maximum((token_BT + 1) * lengths_B1 // tokens_B1, start_BT + 1) * real_BT
     # sums of all frames before each, in float64: raw features can be large, and their differences small
     sums_BLD = F.pad(frames_BLD.double().cumsum(dim=1), (0, 0, 1, 0))
     start_BTD, stop_BTD = (

@@ -24,13 +24,14 @@ from msekit.data.cache import Cache, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.features import Preprocessor
 from msekit.data.hub import with_features
+from msekit.errors import MsekitError
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
 from msekit.evaluation.predictions import PREDICTIONS
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
 from msekit.training.checkpoint import write_text
 from msekit.training.outcome import WHERE_ITS_FILES_LIE, peak_memory, versions
-from msekit.training.run_folder import REPORT
+from msekit.training.run_folder import REPORT, read_report
 
 BASELINES = ("text-linear", *MODELS)
 LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8
@@ -46,7 +47,7 @@ def run_baseline(
     limit_train: int | None = None,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Train one seed, test its best epoch, leave a run folder; a finished one is reused.
+    """Train one seed, test its best epoch, leave a run folder; a finished one of the same kind is reused.
 
     Args:
         name: One of `BASELINES`.
@@ -59,10 +60,23 @@ def run_baseline(
 
     Returns:
         The content of `report.json`.
+
+    Raises:
+        MsekitError: Unusable data, or the folder holds a finished run of another kind.
     """
-    if (output / REPORT).is_file():
-        return json.loads((output / REPORT).read_text(encoding="utf-8"))
     cache = prepare(with_features(spec, reporter))
+    for warning in cache.info.warnings:
+        reporter.warn(warning)
+    kind = {
+        "adapter": name,
+        "dataset": spec.name,
+        "data_fingerprint": cache.info.fingerprint,
+        "seed": seed,
+        "epochs": None if name == "text-linear" else epochs,
+        "limit_train": limit_train,
+    }
+    if (output / REPORT).is_file():
+        return _finished(output, kind)
     size = len(cache.split("train"))
     chosen = np.arange(size)
     if limit_train is not None:
@@ -73,7 +87,24 @@ def run_baseline(
     else:
         outcome = Trainer(name, spec, cache, chosen, seed, epochs, reporter).fit()
     outcome["train_seconds"] = time.perf_counter() - started
-    return _write(name, spec, cache, seed, limit_train, output, outcome)
+    return _write(kind, spec, cache, output, outcome)
+
+
+def _finished(output: Path, kind: dict[str, Any]) -> dict[str, Any]:
+    """The report of a finished run.
+
+    Raises:
+        MsekitError: It is of another kind.
+    """
+    report = read_report(output)
+    for key, value in kind.items():
+        if report.get(key) != value:
+            raise MsekitError(
+                f"the folder holds the finished run of another baseline: {key} is {report.get(key)}, not {value}",
+                where=output,
+                fix="Choose another --output.",
+            )
+    return report
 
 
 def _linear(spec: DatasetSpec, cache: Cache, chosen: np.ndarray) -> dict[str, Any]:
@@ -192,13 +223,7 @@ class Trainer:
 
 
 def _write(
-    name: str,
-    spec: DatasetSpec,
-    cache: Cache,
-    seed: int,
-    limit_train: int | None,
-    output: Path,
-    outcome: dict[str, Any],
+    kind: dict[str, Any], spec: DatasetSpec, cache: Cache, output: Path, outcome: dict[str, Any]
 ) -> dict[str, Any]:
     """The run's folder; its report last."""
     split, metric_fn = cache.split("test"), metrics_of(spec)
@@ -206,12 +231,9 @@ def _write(
     collapsed = collapsed_to(predictions.tolist())
     named = (lambda value: (spec.labels or ())[int(value)]) if spec.labels else float
     shuffled = outcome["shuffled"]
-    report = {
-        "dataset": spec.name,
+    report = kind | {
         "backbone": "none",
-        "adapter": name,
         "recipe": "baseline",
-        "seed": seed,
         "split": "test",
         "samples": len(split),
         "estimate": "argmax" if spec.labels else "direct",
@@ -219,13 +241,11 @@ def _write(
         "integrity": None if shuffled is None else {"metrics": metric_fn(split.labels, answer(shuffled))},
         "confidence": bootstrap(split.labels, predictions, metric_fn),
         "collapsed_to": None if collapsed is None else named(collapsed),
-        "limit_train": limit_train,
         "best_epoch": outcome["best_epoch"],
         "strength": outcome.get("strength"),
         "trainable_parameters": outcome.get("trainable_parameters", 0),
         "train_seconds": outcome["train_seconds"],
         "peak_memory_bytes": peak_memory(torch.device("cpu")),
-        "data_fingerprint": cache.info.fingerprint,
         "versions": versions(),
     }
     lines = []

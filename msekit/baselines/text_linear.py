@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -26,13 +27,21 @@ def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
 
     Returns:
         Texts → class probabilities (N, C), or intensities (N,) clipped to the range.
+
+    Raises:
+        MsekitError: Samples of one class alone, or texts without a word.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
 
     analyzer = "char" if spec.language == "zh" else "word"
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), lowercase=True, analyzer=analyzer)
-    features = vectorizer.fit_transform(train[0])
+    if spec.range is None and len(np.unique(train[1])) < 2:
+        raise MsekitError(f"the {len(train[1])} training samples are of one class", fix="Train on more of them.")
+    try:
+        features = vectorizer.fit_transform(train[0])
+    except ValueError as error:  # empty vocabulary
+        raise MsekitError(f"the {len(train[0])} training texts have no word: {error}") from error
     if spec.range is None:
         classifier = LogisticRegression(C=strength, solver="newton-cg", max_iter=1000)
         classifier.fit(features, train[1].astype(np.int64))

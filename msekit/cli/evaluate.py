@@ -42,6 +42,7 @@ def evaluate_command(
         others = {
             "--dataset": dataset,
             "--estimate": estimate,
+            "--quantization": quantization,
             "--shuffle": shuffle,
             "--without": without,
             "--robustness": calibrate and robustness,

@@ -14,7 +14,8 @@ Language = Annotated[str | None, typer.Option(help="Language of the prompt: en o
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
 
 Recipe = Annotated[
-    str | None, typer.Option(help="paper (exact), kit (hears the audio), best (kit and what measured better) [kit].")
+    str | None,
+    typer.Option(help="paper (exact; its pairs' default), kit (hears the audio), best (kit and what measured better)."),
 ]
 Profile = Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")]
 Layout = Annotated[

@@ -27,6 +27,8 @@ def report(
     groups = aggregate(collect(runs))
     console = Console(stderr=True)
     if fmt == "table":
+        if output is not None:
+            raise MsekitError("a table goes to the terminal, not to a file", fix="Add --format markdown, json or html.")
         render_table(groups, console)
     else:
         if fmt == "html":

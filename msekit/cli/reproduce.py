@@ -44,6 +44,8 @@ def reproduce(
     reporter = Reporter()
     folder = (output or Path("runs") / table).resolve()
     found = experiments(table, backbone or [], dataset or [])
+    for key in (key for key in overrides or [] if key.startswith(("adapter.name=", "adapter.ablate="))):
+        raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
     if source is not None and len({each.dataset for each in found}) > 1:
         raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
     common: dict[str, Any] = {

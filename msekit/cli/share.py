@@ -71,8 +71,9 @@ def average_command(
     if fmt == "json":
         typer.echo(json.dumps(result, ensure_ascii=False, indent=1))
         return
-    columns = {f"seed {one['seed']}": one["metrics"] for one in result["runs"]}
-    columns[f"best on valid: {result['best']['seed']}"] = result["best"]["metrics"]
+    named = {one["run"]: f"{Path(one['run']).parent.name}/{Path(one['run']).name}" for one in result["runs"]}
+    columns = {named[one["run"]]: one["metrics"] for one in result["runs"]}
+    columns[f"best on valid: {named[result['best']['run']]}"] = result["best"]["metrics"]
     columns |= {"average of weights": result["average"], "ensemble of scores": result["ensemble"]}
     table = Table("metric", *columns, title=f"{result['split']}, {result['samples']} samples")
     for metric, value in result["average"].items():

@@ -148,6 +148,15 @@ def is_prepared(spec: DatasetSpec, settings: CacheSettings, root: Path | None = 
     return _checked(path, fingerprint) is not None
 
 
+def fingerprint_of(spec: DatasetSpec, settings: CacheSettings = CacheSettings()) -> str:  # noqa: B008 - immutable
+    """What decides a data set's rows, as 64 hex digits: equal for equal files, wherever they lie.
+
+    Raises:
+        MsekitError: The published files are missing.
+    """
+    return _place(spec, settings, None)[1]
+
+
 def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tuple[Source, str, Path]:
     """The rows of a data set, its fingerprint and its cache's folder."""
     folder = (root if root is not None else cache_root()) / "datasets"

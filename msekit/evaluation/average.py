@@ -18,18 +18,29 @@ from torch import Tensor
 
 from msekit.config import RunConfig, dump, read_run_file, validated
 from msekit.errors import MsekitError
-from msekit.evaluation.evaluate import read_description, restore
+from msekit.evaluation.evaluate import open_run, read_description
 from msekit.evaluation.metrics import higher_is_better
-from msekit.evaluation.report import find_runs
+from msekit.evaluation.report import find_runs, flatten
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
-from msekit.training.build import Parts, build
+from msekit.training.build import Parts
 from msekit.training.checkpoint import load_adapter, read_tensors, write_tensors, write_text
 from msekit.training.distributed import accelerator_for
+from msekit.training.identity import settings_of
 from msekit.training.run_folder import prepare_run_folder, refuse_occupied
 
-_ALIKE = ("backbone", "dataset", "adapter", "widths", "features", "text_dim", "prompt_sha256", "estimate")
+_ALIKE = (
+    "backbone",
+    "dataset",
+    "adapter",
+    "widths",
+    "features",
+    "text_dim",
+    "prompt_sha256",
+    "estimate",
+    "data_fingerprint",
+)
 """Keys of adapter.json in which runs must agree to be averaged."""
 _READ = ("text_limit", "context", "on_missing", "layout")
 """Likewise, and read with what the first runs meant by leaving them out."""
@@ -73,11 +84,7 @@ def average_runs(
     if output is not None:
         refuse_occupied(output, resume=False)
     reporter = reporter or Reporter()
-    config = validated(read_run_file(folders[0] / "config.yaml"), where=folders[0] / "config.yaml")
-    description = read_description(folders[0])
-    data = config.data.model_copy(update={key: description[key] for key in ("text_limit", "context", "on_missing")})
-    parts = build(config.model_copy(update={"data": data}), reporter, splits=(split,))
-    restore(parts, folders[0], description)
+    _, config, parts = open_run(folders[0], (split,), reporter=reporter)
     key = parts.spec.key_metric
     members = [_member(folder, one["seed"], key) for folder, one in zip(folders, raw, strict=True)]
     averaged = {
@@ -89,7 +96,7 @@ def average_runs(
     ensemble = Scores(ensemble_edges(parts.labels, [one.edges for one in scores]), scores[0].truths, parts.labels)
     estimate = config.evaluation.estimate
     if output is not None:
-        _write(output, config, folders[0], averaged, [member.seed for member in members])
+        _write(output, folders[0], averaged, [member.seed for member in members])
     named = [
         {"run": str(member.folder), "seed": member.seed, "metrics": one.metrics(parts.spec, estimate)}
         for member, one in zip(members, scores, strict=True)
@@ -138,7 +145,15 @@ def _agreeing(folder: Path, first: Path) -> dict[str, Any]:
     for key in _READ:
         if read[key] != other_read[key]:
             raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
+    own, its = (flatten(settings_of(_trained_with(path))) for path in (folder, first))
+    apart = [key for key in own.keys() | its.keys() if key != "seed" and own.get(key) != its.get(key)]
+    if apart:
+        raise MsekitError(f"the runs differ in {', '.join(sorted(apart))}", where=f"{first} and {folder}")
     return mine
+
+
+def _trained_with(folder: Path) -> RunConfig:
+    return validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
 
 
 def _member(folder: Path, seed: int, key: str) -> Member:
@@ -169,10 +184,10 @@ def _scores(
     return score_split(parts.model, parts.collators[split], parts.evaluation_batch, accelerator, reporter, title)
 
 
-def _write(output: Path, config: RunConfig, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:
+def _write(output: Path, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:
     """A run folder that evaluate, predict and export read like any other."""
     prepare_run_folder(output, resume=False)
     description = json.loads((first / "adapter.json").read_text(encoding="utf-8")) | {"averaged_seeds": seeds}
     write_tensors(output / "adapter.safetensors", tensors)
     write_text(output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")
-    write_text(output / "config.yaml", dump(config.model_copy(update={"output": output})))
+    write_text(output / "config.yaml", dump(_trained_with(first).model_copy(update={"output": output})))

@@ -65,6 +65,7 @@ def calibrate(
         "dataset": parts.spec.name,
         "backbone": config.backbone,
         "seed": config.seed,
+        "data_fingerprint": parts.cache.info.fingerprint,
         "split": split,
         "samples": len(scores[split].truths),
         "temperature": temperature,

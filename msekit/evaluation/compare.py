@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import MetricFn, metrics_of
 from msekit.evaluation.predictions import Predictions, read_predictions, read_spec_of
-from msekit.evaluation.report import RunReport, collect, show
+from msekit.evaluation.report import RunReport, aggregate, collect, show
 
 Array = NDArray[Any]
 _SEED = 0
@@ -36,16 +38,17 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
 
     Returns:
         `{"a", "b", "samples", "seeds": {"a", "b", "paired"}, "metrics": {name: {"a", "b", "difference", "interval",
-        "p_samples", "p_seeds"}}}`; difference is B - A, `p_seeds` None for fewer than two common seeds.
+        "p_samples", "p_seeds"}}, "warnings"}`; difference is B - A, `p_seeds` None for fewer than two common seeds;
+        warnings say what the seeds of a side do not share.
 
     Raises:
-        MsekitError: The runs are of different data sets or test samples.
+        MsekitError: A side's runs are not of one kind, or the sides are of different data sets or test samples.
     """
-    runs_a, runs_b = collect([first]), collect([second])
+    (runs_a, warnings_a), (runs_b, warnings_b) = (_side(folder) for folder in (first, second))
     spec = read_spec_of(runs_a[0].path)
-    answers_a, answers_b = (
-        [read_predictions(run.path, read_spec_of(run.path)) for run in runs] for runs in (runs_a, runs_b)
-    )
+    for run in (*runs_a, *runs_b):
+        _refuse_other_labels(spec, run.path)
+    answers_a, answers_b = ([read_predictions(run.path, spec) for run in runs] for runs in (runs_a, runs_b))
     _check_same([*answers_a, *answers_b], [*runs_a, *runs_b])
     truth = answers_a[0].truth
     stacked_a, stacked_b = (np.stack([each.prediction for each in answers]) for answers in (answers_a, answers_b))
@@ -72,7 +75,30 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
             }
             for name in scores_a
         },
+        "warnings": [*(f"A: {line}" for line in warnings_a), *(f"B: {line}" for line in warnings_b)],
     }
+
+
+def _side(folder: Path) -> tuple[list[RunReport], list[str]]:
+    """The runs of a folder, and what they do not share."""
+    group, *others = aggregate(collect([folder]))
+    if others:
+        raise MsekitError(
+            "the runs there were made with different settings, and have no common mean",
+            where=folder,
+            fix=f"Compare a seed's folder, or move away those that do not belong: {others[0].members[0].path.name}.",
+        )
+    return group.members, group.warnings
+
+
+def _refuse_other_labels(spec: DatasetSpec, folder: Path) -> None:
+    other = read_spec_of(folder)
+    if (spec.task, spec.labels, spec.range) != (other.task, other.labels, other.range):
+        raise MsekitError(
+            f"the runs do not answer with the same labels: {other.labels or other.range}, {spec.labels or spec.range}",
+            where=folder,
+            fix="Compare runs of one data set.",
+        )
 
 
 def _check_same(answers: Sequence[Predictions], runs: Sequence[RunReport]) -> None:
@@ -166,6 +192,8 @@ def show_comparison(document: dict[str, Any], console: Console) -> None:
         chances = ("" if cell[key] is None else f"{cell[key]:.4f}" for key in ("p_samples", "p_seeds"))
         table.add_row(name, show(name, cell["a"]), show(name, cell["b"]), difference.replace("[", r"\["), *chances)
     console.print(table)
+    for warning in document["warnings"]:
+        console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
     seeds = document["seeds"]
     console.print(
         f"A {document['a']} (seeds {seeds['a']}), B {document['b']} (seeds {seeds['b']}); {document['samples']} "

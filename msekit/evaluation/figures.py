@@ -129,14 +129,17 @@ def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
 
 
 def class_f1(tables: list[dict[str, float | None]]) -> Svg:
-    """F1 of every class: the mean over seeds, a dot per seed."""
+    """F1 of every class: the mean over the seeds in which it is defined, a dot per seed."""
     labels = list(tables[0])
+    names = []
     with _figure(height=max(2.0, 0.3 * len(labels) + 0.8)) as (axis, done):
         for place, label in enumerate(labels):
-            values = [float(table[label] or 0) for table in tables]
-            axis.barh(place, float(np.mean(values)), color="C0", alpha=0.6)
+            values = [value for table in tables if (value := table[label]) is not None]
+            names.append(label if values else f"{label} (undefined)")
+            if values:
+                axis.barh(place, float(np.mean(values)), color="C0", alpha=0.6)
             axis.plot(values, [place] * len(values), ".", color="black")
-        axis.set_yticks(range(len(labels)), labels)
+        axis.set_yticks(range(len(labels)), names)
         axis.invert_yaxis()
         axis.set(title="F1 by class", xlim=(0, 1))
     return done[0]

@@ -11,6 +11,7 @@ from msekit.evaluation.scoring import score_split
 from msekit.reporter import Reporter
 from msekit.training.checkpoint import write_text
 from msekit.training.distributed import accelerator_for
+from msekit.training.run_folder import read_report
 
 ROBUSTNESS = "robustness.json"
 FULL = "all there"
@@ -20,7 +21,7 @@ CASES = {FULL: (), "without audio": ("audio",), "without vision": ("vision",), "
 def robustness(
     run: Path, split: str = "test", *, source: Path | None = None, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """Score a split with modalities withheld; kept as `robustness.json` in the run's folder.
+    """Score a split with modalities withheld; for the run's own test split, kept as `robustness.json` in its folder.
 
     Args:
         run: The run folder.
@@ -49,6 +50,7 @@ def robustness(
         found[case] = scores.metrics(parts.spec, config.evaluation.estimate)
     common = {"dataset": parts.spec.name, "backbone": config.backbone, "seed": config.seed}
     report = common | {"split": split, "samples": len(collator.split), "metrics": found}
-    if accelerator.is_main_process and split == "test":
+    own = read_report(folder).get("data_fingerprint") == parts.cache.info.fingerprint
+    if accelerator.is_main_process and split == "test" and own:
         write_text(folder / ROBUSTNESS, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
     return report

@@ -6,6 +6,7 @@ paraphrases, and for emotions the label list in other orders. Every label keeps 
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def wordings(spec: DatasetSpec, orders: int) -> dict[str, str]:
 
     Args:
         spec: The data set.
-        orders: How many other orders of the labels (emotions only), drawn by a fixed seed.
+        orders: How many other orders of the labels (emotions only), drawn by a fixed seed; fewer where there are not
+            as many. They are asked for with the first of `WORDINGS`.
     """
     found = {"as trained": spec.task_prompt}
     ways = WORDINGS[spec.task, spec.language]
@@ -56,9 +58,12 @@ def wordings(spec: DatasetSpec, orders: int) -> dict[str, str]:
         if (text := way.format(" ".join(numbered))) != spec.task_prompt:
             found[f"wording {number}"] = text
     rng = np.random.default_rng(_SEED)
-    for number in range(1, orders + 1):
-        shuffled = " ".join(numbered[place] for place in rng.permutation(len(numbered)))
-        found[f"order {number}"] = ways[0].format(shuffled)
+    seen = {tuple(range(len(numbered)))}
+    for number in range(1, min(orders, math.factorial(len(numbered)) - 1) + 1):
+        while (places := tuple(rng.permutation(len(numbered)).tolist())) in seen:
+            pass
+        seen.add(places)
+        found[f"order {number}"] = ways[0].format(" ".join(numbered[place] for place in places))
     return found
 
 

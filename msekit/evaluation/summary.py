@@ -15,11 +15,15 @@ from msekit.training.checkpoint import write_text
 
 
 def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
-    """Mean and sample standard deviation over all finished seeds in the folder that are comparable to this one."""
+    """Mean and sample standard deviation over all finished seeds in the folder that are comparable to this one.
+
+    Returns:
+        `{"seeds", "metrics": {name: {"mean", "std"}}, "warnings"}`; warnings say what the seeds do not share.
+    """
     key = RunReport(folder, report).key
     group = aggregate([found for found in collect([folder]) if found.key == key])[0]
     metrics = {name: {"mean": summary.mean, "std": summary.std} for name, summary in group.metrics.items()}
-    return {"seeds": group.seeds, "metrics": metrics}
+    return {"seeds": group.seeds, "metrics": metrics, "warnings": group.warnings}
 
 
 def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
@@ -35,8 +39,8 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) 
     for report in reports:
         table.add_column(f"seed {report['seed']}")
     table.add_column("mean ± std")
-    summary = summarise(folder, first)["metrics"]
-    for metric, spread in summary.items():
+    summary = summarise(folder, first)
+    for metric, spread in summary["metrics"].items():
         cells = [_cell(report["metrics"][metric], report["confidence"].get(metric)) for report in reports]
         std = f" ± {spread['std']:.4f}" if spread["std"] is not None else ""
         mean = "undefined" if spread["mean"] is None else f"{spread['mean']:.4f}{std}"
@@ -49,6 +53,8 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) 
         f"{first['train_samples_per_s']:.1f} train samples/s",
         highlight=False,
     )
+    for warning in summary["warnings"]:
+        console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
     for report in reports:
         console.print(escape(f"run folder: {folder / ('seed-' + str(report['seed']))}"), soft_wrap=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from msekit import paper
 from msekit.adapters.sizes import ABLATIONS
+from msekit.backbones.catalogue import canonical_name
 from msekit.config import RunConfig
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
@@ -69,8 +70,11 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
         datasets: Empty for the paper's.
 
     Raises:
-        MsekitError: A data set of the other task than the table's.
+        MsekitError: A data set of the other task than the table's; two of one name, whose runs would share folders.
     """
+    datasets, backbones = list(dict.fromkeys(datasets)), list(dict.fromkeys(map(canonical_name, backbones)))
+    _refuse_namesakes("data sets", datasets, [Path(dataset).stem for dataset in datasets])
+    _refuse_namesakes("backbones", backbones, [Path(backbone).name for backbone in backbones])
     own = list(dict.fromkeys(dataset for dataset, _ in TABLES[table].columns))
     for dataset in datasets:
         task = resolve_dataset(dataset).task
@@ -89,6 +93,16 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
                 rows = [(f"{name.upper()}-{printed}", name, {"name": name}) for name in names]
             found += [Experiment(row, key, backbone, dataset, settings) for row, key, settings in rows]
     return found
+
+
+def _refuse_namesakes(what: str, given: list[str], names: list[str]) -> None:
+    for name in (name for name in names if names.count(name) > 1):
+        both = ", ".join(each for each, its in zip(given, names, strict=True) if its == name)
+        raise MsekitError(
+            f"two {what} are called '{name}', and their runs would share their folders",
+            where=both,
+            fix="Rename one, or give each its own command and --output.",
+        )
 
 
 def cost(found: list[Experiment], samples: Callable[[RunConfig], int]) -> list[dict[str, Any]]:

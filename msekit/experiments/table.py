@@ -22,6 +22,11 @@ NEVER_PUBLISHED = (
     *("evaluation.bootstrap", "evaluation.batch_size"),
 )
 """Settings that change no number, or that have a word of their own."""
+RIVALS = {
+    "mag": "MAG: learning rate and batch size are MSE-Adapter's, not its own paper's; no dropout",
+    "chfn": "CHFN: learning rate and batch size are MSE-Adapter's, not its own paper's",
+}
+"""What the paper did otherwise with the rivals of Table 5 (its footnote), or left unsaid."""
 
 
 def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
@@ -32,11 +37,14 @@ def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
         found: Its experiments; those without a finished run have empty cells.
 
     Returns:
-        `{"table", "caption", "footnotes", "rows", "differs", "paper"}`. A row: `{"row", "key", "dataset", "backbone",
-        "seeds", "trainable", "metrics": {name: {"mean", "std", "shuffled", "change", "paper", "difference"}}}`.
+        `{"table", "caption", "footnotes", "rows", "warnings", "differs", "paper"}`; warnings are what makes a row's
+        seeds less comparable, or a seed that answers the same to every sample. A row: `{"row", "key", "dataset",
+        "backbone", "seeds", "trainable", "metrics": {name: {"mean", "std", "shuffled", "change", "paper",
+        "difference"}}}`.
         `change` is against the full adapter (tables 4 and 5). Fractions; but `paper` holds the rows as printed.
     """
-    rows = [_row(table, each) for each in found]
+    warnings: list[str] = []
+    rows = [_row(table, each, warnings) for each in found]
     full = {(row["dataset"], row["backbone"]): row["metrics"] for row in rows if row["key"] == "mse"}
     for row in rows:
         for name, cell in row["metrics"].items():
@@ -49,6 +57,7 @@ def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
         "caption": original.caption,
         "footnotes": list(original.footnotes),
         "rows": rows,
+        "warnings": warnings,
         "differs": differences(found),
         "paper": [
             {"row": row.model, "cells": {f"{d}.{m}": v for (d, m), v in row.cells.items()}} for row in original.rows
@@ -56,8 +65,8 @@ def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
     }
 
 
-def _row(table: str, each: Experiment) -> dict[str, Any]:
-    """One experiment's line; metrics are empty before its first run is finished."""
+def _row(table: str, each: Experiment, warnings: list[str]) -> dict[str, Any]:
+    """One experiment's line; metrics are empty before its first run is finished. Adds to the warnings."""
     spec = resolve_dataset(each.dataset)
     printed = {
         metric: value if metric in paper.UNSCALED else value / 100
@@ -75,6 +84,7 @@ def _row(table: str, each: Experiment) -> dict[str, Any]:
             where=folders[0].parent,
             fix="Move those away that do not belong, or give every setting its own --output.",
         )
+    warnings += [f"{each.row} on {spec.name}, {each.backbone}: {line}" for line in group.warnings]
     # Table 4's rows do not name a backbone: they are ChatGLM3-6B's
     comparable = table != "table4" or each.backbone == "chatglm3-6b"
     names = [name for name in dict.fromkeys((*TASK_METRICS[spec.task], *printed)) if name in group.metrics]
@@ -98,20 +108,25 @@ def differences(found: list[Experiment]) -> list[str]:
             lines[f"backbone {each.backbone}: not one of the paper's"] = None
         if spec.name not in paper.DATASETS:
             lines[f"data set {spec.name}: not one of the paper's"] = None
-        for line in _settings_apart(_settings(each), spec.task):
-            lines[line] = None
+        if each.key in RIVALS and spec.name in paper.DATASETS:
+            lines[RIVALS[each.key]] = None
+        for run in _settings(each):
+            for line in _settings_apart(run, spec.task):
+                lines[line] = None
+    others = sorted({run.seed for each in found for run in each.runs} - set(SEEDS))
+    if others:
+        lines[f"seeds {', '.join(map(str, others))}: not the paper's"] = None
     counts = sorted({len(each.finished()) for each in found})
     if counts[0] < len(SEEDS):
-        lines[f"{' to '.join(dict.fromkeys(map(str, (counts[0], counts[-1]))))} seeds of the paper's {len(SEEDS)}"] = (
-            None
-        )
+        reached = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
+        lines[f"{reached} seeds of the paper's {len(SEEDS)}"] = None
     return list(lines)
 
 
-def _settings(each: Experiment) -> RunConfig:
+def _settings(each: Experiment) -> list[RunConfig]:
     """The settings of the finished runs; before the first, those planned."""
     folders = each.finished()
-    return validated(read_run_file(folders[0] / "config.yaml")) if folders else each.runs[0]
+    return [validated(read_run_file(folder / "config.yaml")) for folder in folders] or each.runs[:1]
 
 
 def _settings_apart(run: RunConfig, task: str) -> list[str]:
@@ -186,8 +201,10 @@ def markdown(document: dict[str, Any]) -> str:
         parts.append("\n".join([f"### {title}", "", f"| {' | '.join(headings)} |"]))
         parts[-1] += "\n" + "\n".join([rule, *(f"| {' | '.join(line)} |" for line in body)])
     notes = [f"- {line}" for line in document["footnotes"]]
+    warned = [f"- **Warning:** {line}" for line in document["warnings"]]
     apart = ["**Not as in the paper:**", *(f"- {line}" for line in document["differs"])]
-    return "\n\n".join([*parts[:-1], "\n".join(apart), parts[-1], "\n".join(notes)]) + "\n"
+    blocks = [*parts[:-1], "\n".join(warned), "\n".join(apart), parts[-1], "\n".join(notes)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def draw(document: dict[str, Any], console: Console) -> None:
@@ -198,6 +215,8 @@ def draw(document: dict[str, Any], console: Console) -> None:
         for line in body:
             table.add_row(*map(escape, line))
         console.print(table)
+    for line in document["warnings"]:
+        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", soft_wrap=True)
     for line in document["differs"]:
         console.print(f"[yellow]not as in the paper:[/yellow] {escape(line)}", soft_wrap=True)
     for line in document["footnotes"]:

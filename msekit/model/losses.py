@@ -58,7 +58,9 @@ class Objective(nn.Module):
                 raise MsekitError(f"loss.{name} is for intensities", fix="Use loss.balance for emotions.")
         self.config = config
         self.digits = NumberTokenLoss(labels.trie, decode) if config.number_token else None
-        counts = np.bincount(train_labels, minlength=len(labels)).clip(min=1)
+        counts = np.bincount(train_labels, minlength=len(labels))
+        self.classes = int((counts > 0).sum())  # that the train split has
+        counts = counts.clip(min=1)
         self.register_buffer("paths", torch.from_numpy(labels.trie.paths), persistent=False)
         self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
         self.register_buffer("shares", torch.from_numpy(counts / counts.sum()).float(), persistent=False)
@@ -78,7 +80,7 @@ class Objective(nn.Module):
         else:
             losses_B = -scores_BK.gather(1, label_B[:, None]).squeeze(1)
         if self.config.balance == "class-balanced":
-            losses_B = losses_B / (self.shares * (self.shares > 0).sum())[label_B]
+            losses_B = losses_B / (self.shares * self.classes)[label_B]
         if self.config.expected:
             mean_B = scores_BK.softmax(dim=1) @ self.values
             losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from msekit.config import RunConfig, read_run_file, validated
+from msekit.data.cache import CacheSettings, fingerprint_of
+from msekit.data.catalogue import DatasetSpec, resolve_dataset
+from msekit.data.hub import downloaded
 from msekit.errors import MsekitError
+from msekit.evaluation.predictions import read_spec_of
 from msekit.reporter import Reporter
 from msekit.training.checkpoint import STATE_FILE
 from msekit.training.distributed import on_main
 from msekit.training.identity import settings_of
+from msekit.training.outcome import WHERE_ITS_FILES_LIE
 from msekit.training.run_folder import read_report
 
 
@@ -33,7 +38,7 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
     """The report of a finished run, which is reused.
 
     Raises:
-        MsekitError: The run was made with other settings, or its files are damaged.
+        MsekitError: The run was made with other settings or on other data, or its files are damaged.
     """
     where = config.output / "config.yaml"
     finished = validated(read_run_file(where), where)
@@ -43,6 +48,31 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
             where=config.output,
             fix="Choose another --output.",
         )
+    report = read_report(config.output)
+    _refuse_other_data(config, report)
     if reporter:
         reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
-    return read_report(config.output)
+    return report
+
+
+def _refuse_other_data(config: RunConfig, report: dict[str, Any]) -> None:
+    """Compare a finished run's data with what is asked for now.
+
+    Raises:
+        MsekitError: They differ, or the data set's files are not where they are said to be.
+    """
+    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    if spec.source is None and spec.hub is not None:
+        spec = spec.model_copy(update={"source": downloaded(spec)})
+    there = spec.source is not None or spec.hub is None  # features that were deleted cannot be other ones
+    same = not there or fingerprint_of(spec, CacheSettings(dtype=config.data.dtype)) == report.get("data_fingerprint")
+    if not same or _described(spec) != _described(read_spec_of(config.output)):
+        raise MsekitError(
+            f"the output folder holds a finished run on other data than {config.dataset} is now",
+            where=config.output,
+            fix="Choose another --output.",
+        )
+
+
+def _described(spec: DatasetSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)

@@ -127,6 +127,17 @@ def test_frames_are_shared_out_over_the_tokens():
         assert not found[row, tokens:].any()
 
 
+def test_frames_are_shared_out_over_the_utterance_that_stands_behind_its_context():
+    given = inputs(audio=4)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
+    found = aligned(given["audio"], torch.tensor([4, 3, 4]), mask).numpy()
+    for row, (length, own) in enumerate(((4, slice(2, 6)), (3, slice(1, 3)), (4, slice(0, 5)))):
+        expected = numpy_windows(given["audio"][row, :length].numpy(), own.stop - own.start)
+        assert np.abs(found[row, own] - expected).max() <= 1e-6
+        assert not found[row, : own.start].any()
+        assert not found[row, own.stop :].any()
+
+
 def bounded(shift: np.ndarray, word: np.ndarray) -> np.ndarray:
     return shift * min(1.0, np.linalg.norm(word) / max(np.linalg.norm(shift), 1e-6))
 

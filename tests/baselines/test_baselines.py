@@ -15,6 +15,7 @@ from msekit.baselines.run import run_baseline, words_of
 from msekit.cli.main import app
 from msekit.data.batch import Batch
 from msekit.data.catalogue import DATASETS
+from msekit.errors import MsekitError
 from msekit.evaluation.compare import compare
 from msekit.evaluation.html import html_report
 from msekit.evaluation.report import aggregate, collect
@@ -124,3 +125,19 @@ def test_the_command_runs_and_reuses(tmp_path: Path):
     before = (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "tfn"}, {"limit_train": 48}, {"epochs": 2}, {"spec": DATASETS["synthetic-msa"]}]
+)
+def test_a_finished_folder_answers_for_itself_alone(tmp_path: Path, change):
+    asked = {"name": "ef-lstm", "spec": DATASETS["synthetic-erc"], "epochs": 1, "limit_train": 32}
+    run_baseline(seed=1, output=tmp_path, reporter=QUIET, **asked)
+    with pytest.raises(MsekitError, match="another baseline"):
+        run_baseline(seed=1, output=tmp_path, reporter=QUIET, **asked | change)
+
+
+def test_text_of_one_class_is_a_clear_error(tmp_path: Path):
+    with pytest.raises(MsekitError, match="one class"):
+        run_baseline("text-linear", DATASETS["synthetic-erc"], 1, tmp_path, limit_train=1, reporter=QUIET)
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -77,3 +78,17 @@ def test_runs_that_cannot_be_averaged(seeds: Path, tmp_path: Path):
     with pytest.raises(MsekitError, match="differ in estimate"):
         average_runs([seeds / "seed-1", other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["data_fingerprint", "lr"])
+def test_runs_that_differ_in_more_than_their_seed(seeds: Path, tmp_path: Path, key: str):
+    other = Path(shutil.copytree(seeds / "seed-2", tmp_path / "other"))
+    if key == "lr":
+        text = (other / "config.yaml").read_text()
+        (other / "config.yaml").write_text(re.sub(r"lr: .*", "lr: 0.1234", text))
+    else:
+        raw = json.loads((other / "adapter.json").read_text()) | {key: "0" * 64}
+        (other / "adapter.json").write_text(json.dumps(raw))
+    with pytest.raises(MsekitError, match=f"differ in .*{key}"):
+        average_runs([seeds / "seed-1", other])

@@ -124,3 +124,30 @@ def test_the_command(tmp_path):
     shown = CliRunner().invoke(app, ["compare", str(run), str(other), "--repeats", "20"])
     assert "B - A" in shown.stderr
     assert shown.stdout == ""
+
+
+def test_a_side_of_mixed_runs_is_refused(tmp_path):
+    for seed in (1, 2):
+        write(tmp_path / "a", guesses(0.5, seed), seed)
+    other = tmp_path / "a" / "seed-2" / "report.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"adapter": "linear"}))
+    with pytest.raises(MsekitError, match="different settings"):
+        compare(tmp_path / "a", tmp_path / "a" / "seed-1", repeats=5)
+
+
+def test_what_makes_a_sides_seeds_less_comparable_is_told(tmp_path):
+    for seed in (1, 2):
+        folder = write(tmp_path / "a", guesses(0.5, seed), seed)
+        (folder / "config.yaml").write_text(f"optim: {{epochs: {seed}}}\n")
+    document = compare(tmp_path / "a", tmp_path / "a", repeats=5)
+    told = "the seeds were run with different optim.epochs: 1, 2"
+    assert document["warnings"] == [f"A: {told}", f"B: {told}"]
+
+
+def test_other_label_sets_are_not_compared(tmp_path):
+    first, second = (write(tmp_path / name, guesses(0.5, 1)) for name in "ab")
+    described = json.loads((second / "adapter.json").read_text())
+    described["dataset"]["labels"] = ["joy", "anger", "fear", "calm"]
+    (second / "adapter.json").write_text(json.dumps(described))
+    with pytest.raises(MsekitError, match="labels"):
+        compare(first, second, repeats=5)

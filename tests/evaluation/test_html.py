@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.config import resolve
+from msekit.data.catalogue import DATASETS
 from msekit.evaluation import figures
 from msekit.evaluation.html import html_report
 from msekit.evaluation.predictions import Predictions
 from msekit.evaluation.robustness import robustness
-from msekit.evaluation.sensitivity import sensitivity
+from msekit.evaluation.sensitivity import sensitivity, wordings
 from msekit.reporter import Reporter
 from msekit.training.loop import train
 
@@ -126,3 +129,31 @@ def test_the_command_writes_a_file(runs: Path, tmp_path: Path):
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert target.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_other_orders_are_other_orders():
+    two = DATASETS["synthetic-erc"].model_copy(update={"labels": ("calm", "glad")})
+    found = wordings(two, orders=3)
+    assert [name for name in found if name.startswith("order")] == ["order 1"]
+    assert "0 calm" in found["order 1"].partition("1 glad")[2]
+    three = wordings(DATASETS["synthetic-erc"].model_copy(update={"labels": ("a", "b", "c")}), orders=9)
+    assert len(set(three.values())) == len(three)
+    assert sum(name.startswith("order") for name in three) == 5
+
+
+def test_a_class_without_f1_is_not_drawn_as_zero(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "barh", lambda self, place, width, **_: drawn.append((place, width)))
+    found = figures.class_f1([{"joy": 0.5, "fear": None}, {"joy": None, "fear": None}])
+    assert drawn == [(0, 0.5)]
+    assert "fear (undefined)" in found
+
+
+@pytest.mark.slow
+def test_robustness_on_other_data_stays_out_of_the_run(runs: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(runs / "seed-1", tmp_path / "seed-1"))
+    (copy / "robustness.json").unlink(missing_ok=True)
+    report = json.loads((copy / "report.json").read_text()) | {"data_fingerprint": "0" * 64}
+    (copy / "report.json").write_text(json.dumps(report))
+    assert robustness(copy, reporter=QUIET)["metrics"]
+    assert not (copy / "robustness.json").exists()

@@ -11,9 +11,11 @@ from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
+from msekit.cli.main import app
 from msekit.cli.report import report
 from msekit.errors import MsekitError
 from msekit.evaluation.report import aggregate, collect, render_json, render_markdown, render_table, show
+from msekit.evaluation.summary import summarise
 
 ACCS = (0.62, 0.64, 0.60)
 
@@ -221,3 +223,16 @@ def test_context_and_missing_modalities_make_other_experiments(tmp_path):
     shown = [group.title.rpartition("test · ")[2] for group in groups[1:]]
     assert shown == ["context 3", "on_missing learned", "modality_dropout 0.3", "options optim.ema=0.9"]
     assert groups[0].title.endswith("greedy estimate · test")
+
+
+def test_the_summary_keeps_what_makes_seeds_less_comparable(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"seed-{seed}", seed, config=f"optim: {{epochs: {seed}}}\n")
+    report = json.loads((tmp_path / "seed-1" / "report.json").read_text())
+    assert summarise(tmp_path, report)["warnings"] == ["the seeds were run with different optim.epochs: 1, 2"]
+
+
+def test_a_table_on_the_terminal_has_no_file(three_seeds, tmp_path):
+    done = CliRunner().invoke(app, ["report", str(three_seeds), "--output", str(tmp_path / "r.md")])
+    assert isinstance(done.exception, MsekitError)
+    assert "--format" in str(done.exception.fix)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from msekit.cli.main import app
 from msekit.config import dump, resolve
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
-from msekit.experiments.plan import cost, experiments
-from msekit.experiments.table import differences, lines_of, markdown, reproduced
+from msekit.experiments.plan import SEEDS, cost, experiments
+from msekit.experiments.table import RIVALS, differences, lines_of, markdown, reproduced
 
 
 def planned(table: str, folder: Path, backbone: str, dataset: str, seeds=(1111, 2222), **given):
@@ -72,6 +72,7 @@ def test_mistakes_are_told_before_anything_runs():
     for arguments, said in (
         (["reproduce", "table2", "--source", "."], "one data set"),
         (["evaluate", "run", "--calibrate", "--shuffle"], "--shuffle does not go with --calibrate"),
+        (["evaluate", "run", "--robustness", "--quantization", "nf4"], "--quantization does not go with --robustness"),
     ):
         done = runner.invoke(app, arguments)
         assert isinstance(done.exception, MsekitError)
@@ -143,10 +144,11 @@ def test_a_signal_stops_the_table_and_a_broken_run_does_not(tmp_path, monkeypatc
 
 
 def test_what_differs_from_the_paper_is_named(tmp_path):
-    found = planned("table5", tmp_path, "llama2-7b", "meld", seeds=(1, 2, 3, 4, 5), optim={"epochs": 3})
+    found = planned("table5", tmp_path, "llama2-7b", "meld", seeds=SEEDS, optim={"epochs": 3})
     for each in found:
         finish(each, [0.6] * 5)
-    assert differences(found) == ["optim.epochs 3 (recipe paper: 30)"]
+    own = [line for line in differences(found) if line not in RIVALS.values()]
+    assert own == ["optim.epochs 3 (recipe paper: 30)"]
     other = planned("table5", tmp_path / "kit", "tiny-llama", "synthetic-erc")
     lines = differences(other)
     assert "recipe kit" in lines
@@ -183,3 +185,51 @@ def test_a_whole_table_runs_and_is_not_run_again(tmp_path):
     other = CliRunner().invoke(app, [*arguments, "--set", "optim.lr=1e-5"])
     assert isinstance(other.exception, MsekitError)
     assert "other settings" in str(other.exception)
+
+
+def test_what_makes_seeds_less_comparable_is_told_beside_the_table(tmp_path):
+    found = planned("table4", tmp_path, "chatglm3-6b", "meld", seeds=(7, 8))
+    finish(found[0], [0.4, 0.5])
+    path = found[0].runs[1].output
+    other = found[0].runs[1].optim.model_copy(update={"epochs": 15})
+    (path / "config.yaml").write_text(dump(found[0].runs[1].model_copy(update={"optim": other})))
+    report = json.loads((path / "report.json").read_text()) | {"collapsed_to": "neutral"}
+    (path / "report.json").write_text(json.dumps(report))
+    document = reproduced("table4", found)
+    (collapsed,) = (line for line in document["warnings"] if "neutral" in line)
+    assert collapsed == "w/o A on meld, chatglm3-6b: seed 8 answers 'neutral' to every sample"
+    assert any("different optim.epochs" in line for line in document["warnings"])
+    assert collapsed in markdown(document)
+    assert any(line.startswith("optim.epochs 15 (recipe paper: ") for line in document["differs"])
+    assert "seeds 7, 8: not the paper's" in document["differs"]
+
+
+def test_rivals_with_the_adapters_settings_are_named_as_such(tmp_path):
+    found = planned("table5", tmp_path, "chatglm3-6b", "meld", seeds=SEEDS)
+    for each in found:
+        finish(each, [0.6] * 5)
+    assert differences(found) == list(RIVALS.values())
+
+
+def test_a_backbone_by_its_hub_name_is_the_papers(tmp_path):
+    assert {each.backbone for each in experiments("table4", ["THUDM/chatglm3-6b-base"], ["meld"])} == {"chatglm3-6b"}
+
+
+def test_data_sets_that_would_share_their_run_folders_are_refused(tmp_path):
+    files = []
+    for folder in ("a", "b"):
+        files.append(tmp_path / folder / "own.yaml")
+        files[-1].parent.mkdir()
+        files[-1].write_text(f"name: {folder}\ntask: erc\nlayout: erc-pickle\nlabels: [a, b]\nlanguage: en\n")
+    datasets = [option for file in files for option in ("--dataset", str(file))]
+    done = CliRunner().invoke(app, ["reproduce", "table3", "--backbone", "tiny-llama", *datasets, "--dry-run"])
+    assert isinstance(done.exception, MsekitError)
+    assert "share their folders" in str(done.exception)
+    assert len(experiments("table3", ["tiny-llama"], ["synthetic-erc", "synthetic-erc"])) == 1
+
+
+@pytest.mark.parametrize("key", ["adapter.name=linear", "adapter.ablate=no-msf"])
+def test_what_makes_the_rows_cannot_be_set(key):
+    done = CliRunner().invoke(app, ["reproduce", "table4", "--dataset", "synthetic-erc", "--set", key, "--dry-run"])
+    assert isinstance(done.exception, MsekitError)
+    assert "makes the rows" in str(done.exception)

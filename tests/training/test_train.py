@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,8 +137,6 @@ def test_a_finished_run_is_reused_and_never_overwritten(finished: Path):
 
 @pytest.mark.slow
 def test_a_damaged_report_is_not_taken_for_an_unfinished_run(finished: Path, tmp_path: Path):
-    import shutil
-
     shutil.copytree(finished, tmp_path / "run" / "seed-1111")
     (tmp_path / "run" / "seed-1111" / "report.json").write_text("{")
     done = msekit(*SHORT, "--output", tmp_path / "run", "--resume")
@@ -263,3 +262,19 @@ def test_dry_run_shows_every_token_and_writes_nothing(tmp_path: Path):
         assert expected in shown
     assert f"evaluation in batches of {EVALUATION_BATCH['cpu']}\n" in shown
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["files", "description"])
+def test_a_finished_run_on_other_data_is_not_passed_off_as_this_one(finished: Path, tmp_path: Path, change: str):
+    run = Path(shutil.copytree(finished, tmp_path / "run" / "seed-1111"))
+    file = run / ("report.json" if change == "files" else "adapter.json")
+    content = json.loads(file.read_text())
+    if change == "files":
+        content["data_fingerprint"] = "0" * 64
+    else:
+        content["dataset"]["prompt"] = "How was it said? "
+    file.write_text(json.dumps(content))
+    done = msekit(*SHORT, "--output", run.parent, "--resume")
+    assert done.returncode == 2
+    assert "finished run on other data" in done.stderr
