@@ -105,7 +105,7 @@ def test_incomplete_samples_are_refused_before_anything_is_written(described: Pa
 @pytest.mark.slow
 def test_testing_without_a_modality(described: Path, tmp_path: Path):
     """Labels are told by the audio and the vision alone."""
-    folder = train(described, tmp_path / "run", "--epochs", "8", "--set", "optim.lr=5e-3")
+    folder = train(described, tmp_path / "run", "--epochs", "12", "--set", "optim.lr=5e-3")
     runner = CliRunner()
     result = runner.invoke(app, ["evaluate", str(folder), "--without", "audio,vision", "--format", "json"])
     withheld = json.loads(result.stdout)

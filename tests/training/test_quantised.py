@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from msekit.backbones.integer import kind_here
 from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
@@ -54,8 +56,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [*((kind, held) for kind in KINDS for held in ("int8", "nf4")), ("tiny-llama", "w8a8")],
 )
 def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: str, tmp_path: Path, request):
-    if quantization == "w8a8":
-        request.getfixturevalue("integers")
     arguments = ["train", "--backbone", name_of(kind, request), *SHORT, "--quantization", quantization]
     msekit(*arguments, "--output", tmp_path / "run", "--set", "model.checkpointing=on")
     folder = tmp_path / "run" / "seed-1111"
@@ -73,11 +73,12 @@ def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: st
 
 
 @pytest.mark.slow
-def test_a_run_in_w8a8_is_used_on_a_machine_without_its_products(integers, tmp_path: Path, monkeypatch):
+def test_a_run_in_w8a8_is_used_in_int8_on_a_gpu(tmp_path: Path, monkeypatch):
     arguments = ["train", "--backbone", "tiny-llama", *SHORT, "--quantization", "w8a8", "--output", tmp_path]
     msekit(*arguments)
     report = json.loads((tmp_path / "seed-1111" / "report.json").read_text())
-    monkeypatch.setattr("msekit.backbones.integer.products_are_exact", lambda: False)
+    for module in ("evaluation.evaluate", "inference.load"):
+        monkeypatch.setattr(f"msekit.{module}.kind_here", lambda kind, _: kind_here(kind, torch.device("cuda")))
     found = evaluate(tmp_path, reporter=Reporter(quiet=True))
     assert found["quantization"] == "int8"
     assert found["metrics"]["acc"] == pytest.approx(report["metrics"]["acc"], abs=0.05)

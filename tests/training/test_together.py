@@ -52,14 +52,13 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
     ("dataset", "layout", "overrides"),
     [
         ("synthetic-erc", "paper", ("optim.accumulation=2", "optim.ema=0.5")),
-        ("synthetic-msa", "prompt-first", ("optim.eps=1e-4", "loss.expected=1")),
+        ("synthetic-msa", "prompt-first", ("loss.expected=1",)),
     ],
 )
 def test_every_seed_ends_as_it_does_alone(
     tmp_path: Path, own_cache, dataset: str, layout: str, overrides: tuple[str, ...]
 ):
-    """20 steps of 16 samples. AdamW's eps: the kit's 1e-8 blows rounding in a vanishing gradient up to a share of the
-    learning rate (single elements then differ by up to 2e-5 on synthetic-msa); the paper's 1e-4 does not."""
+    """20 steps of 16 samples."""
     joined, alone = (plan(tmp_path / name, *overrides, dataset=dataset, layout=layout) for name in ("joined", "alone"))
     reports = list(train_together(joined, reporter=QUIET))
     assert [report["seed"] for report in reports] == [1, 2, 3]
@@ -170,8 +169,9 @@ def test_learning_rates_train_together(tmp_path: Path, own_cache):
     slow, quick = (plan(tmp_path / rate, f"optim.lr={rate}", seeds="1")[0] for rate in ("1e-5", "1e-2"))
     runs = start([slow, quick], False, QUIET).runs
     first = [parameter.detach().clone() for parameter in runs[0].adapter.parameters()]
-    batches = (list(range(8)), list(range(8)))
-    Together(runs, runs[0].accelerator, QUIET).step(runs, collate(runs, batches), [8, 8])
+    batches, together = (list(range(8)), list(range(8))), Together(runs, runs[0].accelerator, QUIET)
+    for _ in range(2):  # the rate rises from zero
+        together.step(runs, collate(runs, batches), [8, 8])
     now = [[parameter.detach() for parameter in run.adapter.parameters()] for run in runs]
     moved = [max(float((a - b).abs().max()) for a, b in zip(first, after, strict=True)) for after in now]
     assert 0 < moved[0] < moved[1] / 100
