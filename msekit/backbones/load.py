@@ -63,6 +63,8 @@ class Backbone:
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.takes = set(inspect.signature(self.model.forward).parameters)
+        # transformers' name for keys and values read before: `cache` from 5.24 on
+        self.cache_argument = "cache" if "cache" in self.takes else "past_key_values"
         make_leaner(self.model)
         self.rounding = round_activations(self.model) if self.integers else None
         self.last_layer = LastLayer(self.model)
@@ -163,7 +165,7 @@ class Backbone:
     def _logits(self, sequence: Sequence) -> Tensor:
         options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
         if sequence.prefix is not None:
-            options["past_key_values"] = sequence.prefix
+            options[self.cache_argument] = sequence.prefix
         logits = self.model(
             inputs_embeds=sequence.embeddings,
             attention_mask=sequence.mask,

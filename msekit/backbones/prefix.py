@@ -55,12 +55,13 @@ def read_prefix(backbone: Backbone, prefix: list[int], following: list[int]) -> 
         The cache to put in front of every batch; None where there is no prefix, or where the architecture does not
         take one (its logits after the cache differ from those of the whole sequence).
     """
-    if not prefix or "past_key_values" not in backbone.takes:
+    if not prefix or backbone.cache_argument not in backbone.takes:
         return None
     embedded = backbone.embed(torch.tensor([prefix + following], device=backbone.device))
     try:
         cache = DynamicCache()
-        backbone.model(inputs_embeds=embedded[:, : len(prefix)], past_key_values=cache, use_cache=True)
+        options: dict[str, Any] = {backbone.cache_argument: cache, "use_cache": True}
+        backbone.model(inputs_embeds=embedded[:, : len(prefix)], **options)
         read = Cache(layers=[PrefixLayer(layer.keys, layer.values) for layer in cache.layers])
         return read if _agrees(backbone, read, embedded, len(prefix)) else None
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
