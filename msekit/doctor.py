@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from msekit.backbones.integer import products_are_quick
 from msekit.paths import cache_root, shipped
 from msekit.processes import LAUNCHED
 from msekit.reporter import Reporter
@@ -25,8 +25,6 @@ from msekit.training.launch import obstacle_to
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "bitsandbytes", "datasets", "tokenizers", "numpy")
 SELF_TEST_S = 60
-INTEGER_UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
-"""Of a CPU: `--quantization w8a8` needs one of them."""
 
 
 def examine(self_test: bool) -> dict[str, Any]:
@@ -56,12 +54,11 @@ def machine() -> dict[str, Any]:
     """Processor, memory and room for the cache."""
     import psutil
 
-    abilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
     cache = next(path for path in (cache_root(), *cache_root().parents) if path.exists())
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "vnni": any(abilities.get(name) for name in INTEGER_UNITS),
+        "vnni": products_are_quick(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "memory_available_gb": round(psutil.virtual_memory().available / 2**30, 1),
         "cache": str(cache_root()),

@@ -62,15 +62,6 @@ def smollm2(monkeypatch: pytest.MonkeyPatch) -> str:
     return "smollm2-135m"
 
 
-@pytest.fixture(scope="session")
-def integers() -> None:
-    """A CPU that multiplies 8-bit integers exactly, as w8a8 needs."""
-    from msekit.backbones.integer import products_are_exact
-
-    if not products_are_exact():
-        pytest.skip("this CPU's products of 8-bit integers overflow: it has neither VNNI nor AMX")
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A local hub; this process's huggingface_hub client, and that of its children, talks to it alone."""

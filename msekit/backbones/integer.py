@@ -1,10 +1,11 @@
 """Products in 8-bit integers on a CPU (`w8a8`): the frozen weights of LLM.int8, with activations rounded as well.
 
 A CPU with VNNI or AMX multiplies 8-bit integers several times as fast as fp32 numbers. So every row of activations
-(one token, K numbers) becomes integers from -127 to 127 and a scale, and the integer products are exact. One integer a
-number is enough for gradients. Forward, where a few features are far larger than the rest (Dettmers et al. 2022,
-LLM.int8, section 4), a second one keeps what the first has lost: 15 bits together, and no feature needs to be treated
-apart. What that costs and gives is in `benchmarks/RESULTS.md` ("Integers on a CPU").
+(one token, K numbers) becomes integers from -127 to 127 and a scale, and the integer products are exact. Other CPUs
+overflow, or have no quick product: they multiply the same integers in fp32, up to its rounding. One integer a number
+is enough for gradients. Forward, where a few features are far larger than the rest (Dettmers et al. 2022, LLM.int8,
+section 4), a second one keeps what the first has lost: 15 bits together, and no feature needs to be treated apart. What
+that costs and gives is in `benchmarks/RESULTS.md` ("Integers on a CPU").
 
 No row's result depends on another's. Rounding is a step, though: last digits that differ, as beside other samples they
 do, may move an integer by one, so gradients agree far less than to fp32's last digits from one batch to another.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -25,11 +26,13 @@ import torch
 from torch import Tensor, nn
 
 from msekit.backbones.quantise import quantised_layers, row_scales
-from msekit.errors import MsekitError
 
 LARGEST = 127
 SECOND = 254
 """The second integer counts in this many parts of the first's unit: half a unit, the most there is to keep, is 127."""
+
+UNITS = ("avx512_vnni", "avx_vnni", "amx_int8")
+"""Of a CPU that multiplies 8-bit integers quickly, as `torch.cpu.get_capabilities` calls them."""
 
 _TRIED = (500, 1000)
 """Tokens of a batch and features of a layer, roughly."""
@@ -103,8 +106,19 @@ def best_steps() -> Steps:
         return Steps(lambda step: step)
 
 
-def products_are_exact() -> bool:
-    """Whether this CPU multiplies 8-bit integers exactly: those without VNNI or AMX add up in 16 bit, and overflow."""
+def abilities() -> Mapping[str, Any]:
+    """This CPU's, by torch's names."""
+    return getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+
+
+@cache
+def products_are_quick() -> bool:
+    """Whether this CPU multiplies 8-bit integers quickly and exactly.
+
+    Without such a unit torch adds up in 16 bit, which overflows, or number by number.
+    """
+    if not any(abilities().get(unit) for unit in UNITS):
+        return False
     a_MK = torch.full((16, 256), LARGEST, dtype=torch.int8)
     a_MK[::2, ::3] = -LARGEST
     return bool(torch.equal(torch._int_mm(a_MK, a_MK.T).double(), a_MK.double() @ a_MK.double().T))
@@ -112,9 +126,7 @@ def products_are_exact() -> bool:
 
 def kind_here(quantization: str, device: torch.device) -> str:
     """How to hold here what was trained elsewhere: int8, the same weights, where w8a8's products cannot be had."""
-    if quantization == "w8a8" and not (device.type == "cpu" and products_are_exact()):
-        return "int8"
-    return quantization
+    return "int8" if quantization == "w8a8" and device.type != "cpu" else quantization
 
 
 def rows(x: Tensor) -> Tensor:
@@ -127,10 +139,11 @@ class Rounding:
 
     Args:
         steps: Compiled or not.
+        quick: Multiply integers; else the same numbers in fp32.
     """
 
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
+    def __init__(self, steps: Steps, quick: bool = True) -> None:
+        self.steps, self.quick = steps, quick
         self.off = False
         self._last: tuple[weakref.ref[Tensor], Rounded] | None = None
 
@@ -184,13 +197,19 @@ class IntegerLinear:
     def multiply(self, x: Rounded) -> Tensor:
         """(M, K) → (M, N) in fp32."""
         whole, unit = x
-        return self.rounding.steps.finish_twice(torch._int_mm(whole, self.weight_NK.T), unit, self.scale_N)
+        if self.rounding.quick:
+            return self.rounding.steps.finish_twice(torch._int_mm(whole, self.weight_NK.T), unit, self.scale_N)
+        first_MK, second_MK = whole.tensor_split(2)
+        sums_MN = first_MK.float().add_(second_MK, alpha=1 / SECOND) @ self.weight_NK.T.float()
+        return sums_MN.mul_(unit).mul_(self.scale_N)
 
     def multiply_back(self, grad_MN: Tensor) -> Tensor:
         """(M, N) → (M, K) in fp32."""
         steps = self.rounding.steps
         whole, unit = steps.round(grad_MN, self.scale_N)
-        return steps.finish(torch._int_mm(whole, self.weight_NK), unit)
+        if self.rounding.quick:
+            return steps.finish(torch._int_mm(whole, self.weight_NK), unit)
+        return (whole.float() @ self.weight_NK.float()).mul_(unit)
 
 
 class IntegerProducts(torch.autograd.Function):
@@ -211,19 +230,11 @@ class IntegerProducts(torch.autograd.Function):
 
 
 def round_activations(model: nn.Module) -> Rounding:
-    """Make a model on the CPU, its linear layers held in int8, multiply integers.
-
-    Raises:
-        MsekitError: This CPU's integer products are wrong.
-    """
-    if not products_are_exact():
-        raise MsekitError(
-            "w8a8 needs exact products of 8-bit integers, which this CPU (or torch on it) does not give: "
-            "it has neither VNNI nor AMX",
-            where="model.quantization",
-            fix="Use --quantization int8, which rounds the weights alone, or none.",
-        )
-    rounding = Rounding(best_steps())
+    """Make a model on the CPU, its linear layers held in int8, multiply integers."""
+    quick = products_are_quick()
+    if not quick:
+        logging.getLogger(__name__).warning("w8a8 is slower than fp32 here: this CPU has neither VNNI nor AMX")
+    rounding = Rounding(best_steps(), quick)
     for _, layer in quantised_layers(model):
         layer.forward = IntegerLinear(layer, rounding)
     return rounding

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.integer import kind_here
 from msekit.backbones.load import Backbone, load_backbone
 from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.batch import Batch
@@ -56,7 +55,7 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
     with reporter.status(f"loading {config.backbone}"):
         backbone = load_backbone(
             config.backbone,
-            kind_here(config.model.quantization, torch.device("cpu")),
+            config.model.quantization,
             None if config.model.dtype == "auto" else config.model.dtype,
             device="cpu" if config.model.quantization == "w8a8" else None,
             double_quantization=config.model.double_quantization,

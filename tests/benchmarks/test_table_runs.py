@@ -81,7 +81,6 @@ def test_table4_is_one_command_a_seed(where: Namespace, test_data: Path):
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-@pytest.mark.usefixtures("integers")
 def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     only = ["--backbone", "tiny-llama", "--seeds", "1", "--only", "synthetic-erc-kit", "mosi_utt-nothing"]
     arguments = [*only, "--output", str(tmp_path / "runs"), "--results", str(tmp_path / "kept")]

@@ -28,7 +28,9 @@ def live_tensor_bytes() -> int:
     gc.collect()
     storages, compiling = {}, (FakeTensor, FunctionalTensor)  # what torch.compile leaves about
     for thing in gc.get_objects():
-        if issubclass(type(thing), torch.Tensor) and type(thing) not in compiling:
+        if not issubclass(type(thing), torch.Tensor) or type(thing) in compiling:
+            continue
+        if not torch._is_functional_tensor(thing):
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

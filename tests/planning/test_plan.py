@@ -53,7 +53,7 @@ def test_the_bytes_of_loaded_weights_are_foreseen(kind: str, dtype: str, held: s
     assert foreseen == pytest.approx(held_bytes(backbone.model), rel=WEIGHTS_WITHIN)
 
 
-def test_the_bytes_beside_integer_layers_are_foreseen(integers: None):
+def test_the_bytes_beside_integer_layers_are_foreseen():
     backbone = load_backbone("tiny-llama", "w8a8", "fp32", device="cpu")
     forwards = [module.forward for module in backbone.model.modules()]
     # in the last layer, some are within a partial that cuts their input
