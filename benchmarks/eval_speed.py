@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from measure import Side, Work, alternate, machine, matrix_peak, table
 from procedure import Procedure
-from train_speed import kit_sides, prepare_all, work_of
+from train_speed import for_procedure, kit_sides, prepare_all, work_of
 
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
@@ -67,12 +67,12 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in options.datasets:
         prepared = prepare_all(options, name, [])
-        config, parts = prepared[0]
+        config, parts = for_procedure(options, prepared[0], [])
         sides = [procedure_side(config, parts, options.steps, options.new_tokens)]
         sides += kit_sides(kit_side, prepared, options.steps)
         alternate(sides, options.rounds, device)
-        peak = matrix_peak(device, parts.backbone.model.dtype)
-        print(table(f"evaluation, {parts.spec.name}", sides, peak))
+        dtype = prepared[0][1].backbone.model.dtype
+        print(table(f"evaluation, {parts.spec.name}, {dtype}", sides, matrix_peak(device, dtype)))
         print(
             f"\n{options.backbone}, batch {options.batch_size}, {len(parts.labels)} labels; the procedure writes up to "
             f"{options.new_tokens} tokens; {machine(device)}; {options.rounds} rounds of {options.steps} batches.\n",

@@ -3,8 +3,9 @@
     python benchmarks/train_speed.py --data ../shared/data [--datasets meld6 ravdess] [--also w8a8] [--seeds 5]
 
 Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
-the script says by how much they differ. The kit's batches are those of an epoch at even steps of their length, so that
-a few of them are like the whole. Prints Markdown for RESULTS.md; takes about three minutes a data set on two cores.
+the script says by how much they differ. On a CPU the procedure is in fp32, and msekit in what a run takes by itself.
+The kit's batches are those of an epoch at even steps of their length, so that a few of them are like the whole. Prints
+Markdown for RESULTS.md; takes about three minutes a data set on two cores.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ def prepare_all(options: argparse.Namespace, name: str, overrides: list[str]) ->
     dataset = str(path) if path.is_file() else name
     ways = ([], *([f"model.quantization={kind}"] for kind in options.also))
     return [prepare(options.backbone, dataset, options.batch_size, [*overrides, *way]) for way in ways]
+
+
+def for_procedure(options: argparse.Namespace, prepared: Prepared, overrides: list[str]) -> Prepared:
+    """A run's parts as the published procedure has them: in fp32 on a CPU."""
+    config, parts = prepared
+    if parts.backbone.device.type == "cuda" or parts.backbone.model.dtype == torch.float32:
+        return prepared
+    return prepare(options.backbone, config.dataset, options.batch_size, [*overrides, "model.dtype=fp32"])
 
 
 def in_layout(config: RunConfig, parts: Parts, layout: str) -> Prepared:
@@ -174,17 +183,18 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name in options.datasets:
         prepared = prepare_all(options, name, options.overrides)
-        config, parts = prepared[0]
+        config, parts = for_procedure(options, prepared[0], options.overrides)
         first = list(range(options.batch_size))
         loss, gradient = map(distance, kit_outcome(parts, first), procedure_outcome(parts, first))
         sides = [procedure_side(config, parts, options.steps)]
         sides += kit_sides(kit_side, prepared, options.steps)
         if options.seeds:
             sides += kit_sides(partial(seeds_side, count=options.seeds), prepared, options.steps)
-        peak = matrix_peak(device, parts.backbone.model.dtype)
+        dtype = prepared[0][1].backbone.model.dtype
+        peak = matrix_peak(device, dtype)
         alternate(sides, options.rounds, device)
-        peak = max(peak, matrix_peak(device, parts.backbone.model.dtype))
-        print(table(f"training, {parts.spec.name}", sides, peak))
+        peak = max(peak, matrix_peak(device, dtype))
+        print(table(f"training, {parts.spec.name}, {dtype}", sides, peak))
         prompt = len(parts.backbone.encode(parts.spec.task_prompt))
         print(
             f"\n{options.backbone}, batch {options.batch_size}, prompt of {prompt} tokens, the procedure reads "

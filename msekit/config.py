@@ -137,7 +137,7 @@ class BackboneConfig(_Section):
     """How the frozen LLM is held."""
 
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on a GPU that has it, fp32 otherwise."""
+    """`auto`: bf16 on a GPU that has it and on a CPU where it is quicker (AMX), fp32 otherwise."""
     quantization: Literal["none", "int8", "nf4", "w8a8"] = "none"
     double_quantization: bool = False
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""

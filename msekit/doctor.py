@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from msekit.backbones.integer import products_are_quick
+from msekit.backbones.precision import has_bf16_unit
 from msekit.paths import cache_root, shipped
 from msekit.processes import LAUNCHED
 from msekit.reporter import Reporter
@@ -59,6 +60,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "vnni": products_are_quick(),
+        "bf16": has_bf16_unit(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "memory_available_gb": round(psutil.virtual_memory().available / 2**30, 1),
         "cache": str(cache_root()),

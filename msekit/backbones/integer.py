@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msekit.backbones.precision import abilities
 from msekit.backbones.quantise import quantised_layers, row_scales
 
 LARGEST = 127
@@ -104,11 +105,6 @@ def best_steps() -> Steps:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         logging.getLogger(__name__).warning("w8a8 is not as quick as it could be: nothing can be compiled (%s)", first)
         return Steps(lambda step: step)
-
-
-def abilities() -> Mapping[str, Any]:
-    """This CPU's, by torch's names."""
-    return getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
 
 
 @cache

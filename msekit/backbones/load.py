@@ -29,13 +29,12 @@ from msekit.backbones.kinds import check_kind
 from msekit.backbones.last_layer import LastLayer, decoder_layers
 from msekit.backbones.leaner import make_leaner
 from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.precision import DTYPES, default_device, default_dtype
 from msekit.backbones.prefix import read_prefix
 from msekit.backbones.quantise import check_quantised, quantization_config, settle
 from msekit.backbones.shards import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
 from msekit.model.prompt import Sequence
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(eq=False)
@@ -215,16 +214,6 @@ def load_backbone(
         _recompute_layers(model)
     integers = quantization == "w8a8"
     return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder), integers)
-
-
-def default_device() -> torch.device:
-    """A GPU where there is one, the CPU otherwise."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def default_dtype(device: torch.device) -> str:
-    """`bf16` where a GPU has it, `fp32` otherwise."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.backbones.integer import kind_here
-from msekit.backbones.load import default_device
+from msekit.backbones.precision import default_device
 from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.features import Preprocessor

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from msekit.backbones.integer import kind_here
-from msekit.backbones.load import DTYPES, Backbone, default_device, load_backbone
+from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.precision import default_device, dtype_here
 from msekit.errors import MsekitError
 from msekit.inference.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
 from msekit.inference.plugin import PlugIn, read_plug_in
@@ -48,14 +49,10 @@ def load_run(
     trained = read_description(folder).backbone
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
-    held = quantization or kind_here(trained.quantization, torch.device(device or default_device()))
+    place = torch.device(device or default_device())
+    held = quantization or kind_here(trained.quantization, place)
     try:
-        loaded = load_backbone(
-            backbone or trained.name,
-            held,
-            dtype or next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained.dtype}"), None),
-            device,
-        )
+        loaded = load_backbone(backbone or trained.name, held, dtype or dtype_here(trained.dtype, place), place)
     except MsekitError as error:
         if backbone is not None:
             raise

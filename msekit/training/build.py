@@ -11,8 +11,9 @@ from torch import Tensor
 from msekit.adapters.interface import Adapter
 from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, architecture_of, default_device, default_dtype, load_backbone
+from msekit.backbones.load import Backbone, architecture_of, load_backbone
 from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.precision import default_device, run_dtype
 from msekit.config import BackboneConfig, RunConfig
 from msekit.data.batch import Collator, Noise
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
@@ -176,7 +177,9 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
     """
     zero = Zero.asked_for()
     device = default_device()
-    dtype = default_dtype(device) if settings.dtype == "auto" else settings.dtype
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = run_dtype(checkpoint_folder(name), settings.quantization, device)  # type: ignore[assignment]
     if zero is None or zero.stage < 3:
         double = settings.double_quantization
         backbone = load_backbone(name, settings.quantization, dtype, device, checkpointing, double)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.load import default_device
+from msekit.backbones.precision import default_device
 from msekit.config import RunConfig, dump
 from msekit.data.ahead import ahead
 from msekit.data.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from msekit.backbones.load import default_device
+from msekit.backbones.precision import default_device
 from msekit.config import RunConfig, dump
 from msekit.data.ahead import ahead
 from msekit.data.batch import Batch

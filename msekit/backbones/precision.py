@@ -1,0 +1,92 @@
+"""The precision that an LLM is held in where none is asked for.
+
+A GPU that has bf16 gets bf16. A CPU gets fp32 from `load_backbone`; a run (`model.dtype: auto`) gets bf16 where the CPU
+has a unit for it and products of the LLM's own size are found to be quicker by half at least: several times on a CPU
+with AMX, never on one that would have to imitate it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msekit.backbones.shape import shape_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BF16_UNITS = ("amx_bf16", "avx512_bf16")
+"""Of a CPU, as `torch.cpu.get_capabilities` calls them."""
+WORTH = 1.5
+"""How many times as quick bf16 must be on a CPU: less than that goes into the casts around the products."""
+_NARROWEST = 256
+"""Of an LLM whose products are worth timing: a narrower one is quick in any precision."""
+_ROWS, _ROUNDS = 512, 5
+
+
+def abilities() -> Mapping[str, Any]:
+    """This CPU's, by torch's names."""
+    return getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one, the CPU otherwise."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_dtype(device: torch.device) -> str:
+    """`bf16` where a GPU has it, `fp32` otherwise."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def run_dtype(folder: Path, quantization: str, device: torch.device) -> str:
+    """The precision of a run with a checkpoint, where its settings leave it open.
+
+    Several processes on CPUs take fp32, for they may be quick in different ones; so do quantised weights, whose
+    products are another matter.
+    """
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if device.type != "cpu" or together or quantization != "none" or not has_bf16_unit():
+        return default_dtype(device)
+    figures = shape_of(str(folder)).architecture
+    width, inner = figures.hidden_size, figures.intermediate_size
+    return "bf16" if min(width, inner) >= _NARROWEST and times_as_quick_in_bf16(width, inner) >= WORTH else "fp32"
+
+
+def dtype_here(trained: str | None, device: torch.device) -> str | None:
+    """How to hold here what was trained elsewhere: alike, but in fp32 on a CPU that would have to imitate bf16.
+
+    Args:
+        trained: torch's name of the precision; None where it is not known.
+        device: Where it is to be held.
+    """
+    if trained == "bfloat16" and device.type == "cpu" and not has_bf16_unit():
+        return "fp32"
+    return next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained}"), None)
+
+
+def has_bf16_unit() -> bool:
+    """Whether this CPU multiplies bf16 numbers itself."""
+    return any(abilities().get(unit) for unit in BF16_UNITS)
+
+
+@cache
+def times_as_quick_in_bf16(width: int, inner: int) -> float:
+    """How many times as quick as fp32's this CPU's bf16 products (512, width) x (width, inner) are; in milliseconds."""
+    x, weight = torch.ones(_ROWS, width), torch.ones(inner, width)
+    plain, short = (_seconds(x.to(dtype), weight.to(dtype)) for dtype in (torch.float32, torch.bfloat16))
+    return plain / short
+
+
+def _seconds(x: Tensor, weight: Tensor) -> float:
+    taken = []
+    for _ in range(_ROUNDS + 1):
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, weight)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:])
