@@ -2,9 +2,9 @@
 
     python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8]
 
-MLPs and norms whose gradients are written out; the last layer at the columns that are read, in training and scoring;
-the size of evaluation batches. Prints Markdown: medians of the ratios round by round, and their range. About twelve
-minutes on one core.
+Decoder layers written out, against transformers' with all that is below; MLPs and norms whose gradients are written
+out, and the last layer at the columns that are read, in transformers' layers; the size of evaluation batches. Prints
+Markdown: medians of the ratios round by round, and their range. About fifteen minutes on one core.
 """
 
 from __future__ import annotations
@@ -51,6 +51,20 @@ def row(title: str, base: list[float], changed: list[float]) -> str:
     """A line of the table: how many times as quick."""
     ratios = [before / after for before, after in zip(base, changed, strict=True)]
     return f"| {title} | **{statistics.median(ratios):.3f}** ({min(ratios):.3f}–{max(ratios):.3f}) |"
+
+
+def frozen_layers(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with transformers' layers, made leaner and shortened, and with those that are written out."""
+
+    def way(works: bool) -> Callable[[], None]:
+        def run() -> None:
+            parts.backbone.frozen_layers.works = works
+            block()
+
+        return run
+
+    taken = by_turns({"theirs": way(False), "written": way(True)}, rounds)
+    return taken["theirs"], taken["written"]
 
 
 def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
@@ -112,9 +126,16 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
         for start in range(0, len(middle), size):
             parts.model.score(test(middle[start : start + size]))
 
+    parts.model.score(test(middle[:2]))  # which finds out what the architecture takes
+    assert parts.backbone.frozen_layers.works
+    yield row(f"layers written out, training, {config.layout}", *frozen_layers(parts, training, rounds))
+    scored = frozen_layers(parts, partial(scoring, 16), rounds)
+    yield row(f"layers written out, scoring, {config.layout}", *scored)
+    parts.backbone.frozen_layers.works = False
     yield row(f"MLPs and norms written out, training, {config.layout}", *leaner_parts(training, rounds))
     yield row(f"last layer shortened, training, {config.layout}", *last_layer(parts, training, rounds))
     yield row(f"last layer shortened, scoring, {config.layout}", *last_layer(parts, partial(scoring, 16), rounds))
+    parts.backbone.frozen_layers.works = True
     taken = by_turns({str(size): partial(scoring, size) for size in SIZES}, rounds)
     for size in SIZES[1:]:
         yield row(f"scored {size} instead of 16 at a time, {config.layout}", taken["16"], taken[str(size)])

@@ -1,4 +1,4 @@
-"""What a training step holds: as it is, and with the decoder's parts or the trie's edges left to autograd, by turns.
+"""What a training step holds: as it is, with transformers' layers, and with these or the trie's edges left to autograd.
 
     python benchmarks/step_memory.py --data ../shared/data [--dataset mosi_utt] [--rounds 3] [--threads 1]
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import msekit.backbones.frozen_layer
 import msekit.backbones.load
 import msekit.model.mse_model
 from msekit.config import resolve
@@ -32,7 +33,7 @@ from msekit.training.build import build
 from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
 
-WAYS = ("as it is", "decoder plain", "edge scores plain", "both plain")
+WAYS = ("as it is", "transformers' layers", "their parts plain too", "edge scores plain", "all plain")
 STEPS = 4
 
 
@@ -44,9 +45,11 @@ def plain_edges(logits_BMV: Tensor, row_E: Tensor, token_E: Tensor) -> Tensor:
 def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     """In a process of its own: peak memory and kept tensors in GB, processor seconds of a step."""
     torch.set_num_threads(threads)
-    if way in ("decoder plain", "both plain"):
+    if way not in ("as it is", "edge scores plain"):
+        msekit.backbones.frozen_layer.CLASSES = ()
+    if way in ("their parts plain too", "all plain"):
         msekit.backbones.load.make_leaner = lambda model: 0
-    if way in ("edge scores plain", "both plain"):
+    if way in ("edge scores plain", "all plain"):
         msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)  # type: ignore[assignment, misc]
     given = {"backbone": "smollm2-135m", "dataset": str(yaml), "output": "none", "recipe": "kit"}
     config = resolve(given, task=resolve_dataset(str(yaml)).task)

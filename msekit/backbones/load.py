@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.compiled import CompiledPass
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
+from msekit.backbones.frozen_layer import FrozenLayers
 from msekit.backbones.integer import round_activations
 from msekit.backbones.kinds import check_kind
 from msekit.backbones.last_layer import LastLayer, decoder_layers
@@ -67,6 +68,7 @@ class Backbone:
         make_leaner(self.model)
         self.rounding = round_activations(self.model) if self.integers else None
         self.last_layer = LastLayer(self.model)
+        self.frozen_layers = FrozenLayers(self.model, decoder_layers(self.model))
         self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
         self.compiled: CompiledPass | None = None
         self._plainly = False
@@ -154,12 +156,22 @@ class Backbone:
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
         if self.shortens is None:  # tried on the first samples that come
-            few = sequence.first(2)
-            with self.plainly():
-                self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
-        compute = self._logits if self.compiled is None or self._plainly else self.compiled
+            self._try_shorter_ways(sequence.first(2))
+        if self.compiled is not None and not self._plainly:
+            compute: Callable[[Sequence], Tensor] = self.compiled
+        elif self.frozen_layers.works:
+            with self.frozen_layers.used(sequence.answers):
+                return self._logits(sequence)
+        else:
+            compute = self._logits
         with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
             return compute(sequence)
+
+    def _try_shorter_ways(self, few: Sequence) -> None:
+        with self.plainly():
+            self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+            again = partial(replace, few)
+            self.frozen_layers.try_on(lambda x: self._logits(again(embeddings=x)), few.embeddings, few.answers)
 
     def _logits(self, sequence: Sequence) -> Tensor:
         options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
@@ -299,12 +311,11 @@ def _recompute_layers(model: nn.Module) -> None:
 
     The last layer is left alone: what it keeps is used as soon as the backward pass begins.
     """
-    from functools import partial
-
     from torch.utils.checkpoint import checkpoint
 
     layers = decoder_layers(model)
     if not layers:
         raise MsekitError("this architecture has no layers that can be recomputed", fix="Use checkpointing off.")
     for layer in layers[:-1]:
+        layer.recomputed = True  # type: ignore[assignment]
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

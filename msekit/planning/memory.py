@@ -153,7 +153,10 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
 
 
 def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:
-    """What a decoder layer keeps for its backward pass, and what it keeps if it is recomputed: its input."""
+    """What a decoder layer keeps for its backward pass, and what it keeps if it is recomputed: its input.
+
+    Layers that are written out on a CPU (`backbones/frozen_layer.py`) never repeat keys and values and keep less.
+    """
     figures, value = shape.architecture, BYTES[held.dtype]
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
     token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/leaner.py`)

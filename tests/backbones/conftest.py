@@ -51,6 +51,14 @@ def make_backbone() -> ModuleType:
 
 
 @pytest.fixture
+def transformers_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the layers are not written out: on a GPU, quantised, of another kind."""
+    from msekit.backbones import frozen_layer
+
+    monkeypatch.setattr(frozen_layer, "CLASSES", ())
+
+
+@pytest.fixture
 def published(make_backbone: ModuleType, tmp_path: Path) -> Callable[..., Path]:
     """Make a tiny checkpoint: published("qwen1" or "chatglm3", seed=…, binary=…, field=value, …) → its folder."""
 

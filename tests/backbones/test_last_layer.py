@@ -14,6 +14,7 @@ from msekit.data.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.model.mse_model import MSEModel
 
+pytestmark = pytest.mark.usefixtures("transformers_layers")
 KINDS = ("tiny-llama", "qwen2", "qwen1", "chatglm3", "gpt2", "mixtral")
 
 

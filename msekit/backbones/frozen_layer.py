@@ -1,0 +1,270 @@
+"""A decoder layer of a frozen LLM on a CPU, forward and gradient written out: fewer passes over memory, less kept.
+
+Of the layer that Llama, Qwen 2, Mistral and many more share:
+
+    y = x + o(attention(rotate(q n), rotate(k n), v n))      n = norm(x)
+    z = y + down(silu(gate m) * up m)                        m = norm(y)
+
+What it does otherwise than transformers, which is written for weights that train and for any attention: queries of the
+heads that share keys are one product, so keys and values are never repeated; residuals are added by the products;
+rotations go straight to where they are read; the gradient of what is frozen is not prepared for; and the last layer is
+computed only at the columns whose logits are read. No weight is copied. Values and gradients are those of transformers
+up to rounding, which is tried on the first samples that come. What it gives is in `benchmarks/RESULTS.md` ("Speed").
+
+It acts within `Backbone.logits` alone: anyone else who calls the model meets transformers' own layers.
+
+Shapes: B batch, S columns, R last columns that are read, P columns of a prefix, T = P + S, H query heads, G heads of
+keys and values, D width of a head, d width of the model, F width between an MLP's projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from msekit.backbones.prefix import agree
+
+CLASSES: tuple[str, ...] = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "MistralDecoderLayer")
+"""Layers of transformers that are this one."""
+LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
+    f"mlp.{name}_proj" for name in ("gate", "up", "down")
+)
+
+
+@dataclass
+class Seen:
+    """What all layers of a pass share."""
+
+    cos: Tensor
+    """(B, 1, S, D), of every column's position."""
+    sin: Tensor
+    """(B, 1, S, D)."""
+    mask: Tensor
+    """(B, 1, S, T), added to the scores."""
+    prefix: tuple[Tensor, Tensor] | None
+    """Keys and values (1, G, P, D) that were read before."""
+    read: int
+    """R."""
+
+
+class FrozenLayer(torch.autograd.Function):
+    """One layer; its weights get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BSd: Tensor, layer: Any, seen: Seen, recompute: bool) -> Tensor:
+        """(B, S, d) → (B, S, d), zeros where nothing is read."""
+        y_BSd, kept = run(x_BSd.contiguous(), layer, seen)
+        ctx.layer, ctx.seen, ctx.recompute = layer, seen, recompute
+        ctx.save_for_backward(*(kept[:1] if recompute else kept))
+        return y_BSd
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """(B, S, d) → (B, S, d)."""
+        kept = ctx.saved_tensors
+        if ctx.recompute:
+            _, kept = run(kept[0], ctx.layer, ctx.seen)
+        return run_back(grads[0], kept, ctx.layer, ctx.seen), None, None, None
+
+
+def run(x_BSd: Tensor, layer: Any, seen: Seen) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A layer's output, and what `run_back` needs of the way there, the input first."""
+    (B, S, d), R = x_BSd.shape, seen.read
+    attention, mlp = layer.self_attn, layer.mlp
+    D, H, G = attention.head_dim, attention.q_proj.out_features, attention.k_proj.out_features
+    H, G = H // D, G // D
+    normed_BSd, scale_BS1 = norm(x_BSd, layer.input_layernorm)
+    P = 0 if seen.prefix is None else seen.prefix[0].shape[2]
+    k_BGTD, v_BGTD = (x_BSd.new_empty(B, G, P + S, D) for _ in range(2))
+    if seen.prefix is not None:
+        k_BGTD[:, :, :P], v_BGTD[:, :, :P] = seen.prefix
+    rotate(heads(attention.k_proj(normed_BSd), D), seen.cos, seen.sin, out=k_BGTD[:, :, P:])
+    v_BGTD[:, :, P:] = heads(attention.v_proj(normed_BSd), D)
+    q_BHRD = heads(attention.q_proj(normed_BSd[:, -R:]), D)
+    angles = (seen.cos[:, :, -R:], seen.sin[:, :, -R:])
+    q_BHRD = rotate(q_BHRD, *angles, out=x_BSd.new_empty(B, H, R, D))
+    # the H / G query heads that share keys lie one after the other: one product of H / G * R rows
+    q, k, v = q_BHRD.view(B * G, -1, D), k_BGTD.view(B * G, -1, D), v_BGTD.view(B * G, -1, D)
+    scores_BHRT = scaled(q, k.transpose(1, 2), attention.scaling).view(B, H, R, -1)
+    scores_BHRT += seen.mask[:, :, -R:]
+    weights_BHRT = scores_BHRT.softmax(dim=-1, dtype=torch.float32).to(x_BSd.dtype)
+    mixed = torch.bmm(weights_BHRT.view(B * G, -1, P + S), v)
+    y_Md = plus(x_BSd[:, -R:].reshape(B * R, d), unheads(mixed.view(B, H, R, D)), attention.o_proj)
+    normed_Md, scale_M1 = norm(y_Md, layer.post_attention_layernorm)
+    gate_MF, up_MF = mlp.gate_proj(normed_Md), mlp.up_proj(normed_Md)
+    z_Md = plus(y_Md, F.silu(gate_MF).mul_(up_MF), mlp.down_proj)
+    z_BSd = F.pad(z_Md.view(B, R, d), (0, 0, S - R, 0))
+    return z_BSd, (x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF)
+
+
+def run_back(grad_BSd: Tensor, kept: tuple[Tensor, ...], layer: Any, seen: Seen) -> Tensor:
+    """The gradient of a layer's input from that of its output."""
+    x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF = kept
+    (B, S, d), R = x_BSd.shape, seen.read
+    _, H, _, T = weights_BHRT.shape
+    attention, mlp, D, P = layer.self_attn, layer.mlp, q.shape[2], T - S
+    grad_Md = grad_BSd[:, -R:].reshape(B * R, d)
+    inner_MF = grad_Md @ mlp.down_proj.weight
+    asked_Md = (inner_MF * F.silu(gate_MF)) @ mlp.up_proj.weight
+    asked_Md.addmm_(torch.ops.aten.silu_backward(inner_MF.mul_(up_MF), gate_MF), mlp.gate_proj.weight)
+    grad_Md = norm_back(grad_Md, asked_Md, y_Md, scale_M1, layer.post_attention_layernorm)
+    mixed = heads((grad_Md @ attention.o_proj.weight).view(B, R, -1), D).reshape(q.shape)
+    weights = weights_BHRT.view(len(q), -1, T)
+    own = slice(P, None)  # keys and values of the prefix are given
+    grad_v = torch.bmm(weights[:, :, own].transpose(1, 2), mixed)
+    grad_weights = torch.bmm(mixed, v.transpose(1, 2)).view_as(weights_BHRT)
+    scores = softmax_back(grad_weights, weights_BHRT).view(len(q), -1, T)
+    grad_q = scaled(scores, k, attention.scaling).view(B, H, R, D)
+    grad_k = scaled(scores[:, :, own].transpose(1, 2), q, attention.scaling)
+    angles_SD = (seen.cos, seen.sin)
+    asked_Nd = unheads(grad_v.view(B, -1, S, D)) @ attention.v_proj.weight
+    asked_Nd.addmm_(rotate_back(grad_k.view(B, -1, S, D), *angles_SD), attention.k_proj.weight)
+    queries = rotate_back(grad_q, *(each[:, :, -R:] for each in angles_SD))
+    if R == S:
+        asked_Nd.addmm_(queries, attention.q_proj.weight)
+    else:
+        asked_Nd.view(B, S, d)[:, -R:] += (queries @ attention.q_proj.weight).view(B, R, d)
+    through_BSd = F.pad(grad_Md.view(B, R, d), (0, 0, S - R, 0))
+    return norm_back(through_BSd, asked_Nd.view(B, S, d), x_BSd, scale_BS1, layer.input_layernorm)
+
+
+def heads(x_BSN: Tensor, width: int) -> Tensor:
+    """(B, S, heads * D) → (B, heads, S, D), a view."""
+    return x_BSN.unflatten(-1, (-1, width)).transpose(1, 2)
+
+
+def unheads(x_BHSD: Tensor) -> Tensor:
+    """(B, heads, S, D) → (B * S, heads * D)."""
+    return x_BHSD.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def rotate(x_BHSD: Tensor, cos_B1SD: Tensor, sin_B1SD: Tensor, out: Tensor) -> Tensor:
+    """Rotary positions: with x = (a, b) in halves, (a cos - b sin, b cos + a sin)."""
+    torch.mul(x_BHSD, cos_B1SD, out=out)
+    (a, b), (sin_a, sin_b) = x_BHSD.chunk(2, dim=-1), sin_B1SD.chunk(2, dim=-1)
+    first, second = out.chunk(2, dim=-1)
+    first.addcmul_(b, sin_a, value=-1)
+    second.addcmul_(a, sin_b)
+    return out
+
+
+def rotate_back(grad_BHSD: Tensor, cos_B1SD: Tensor, sin_B1SD: Tensor) -> Tensor:
+    """The gradient of what `rotate` was given, as (B * S, heads * D)."""
+    B, heads_, S, D = grad_BHSD.shape
+    back_BSHD = grad_BHSD.new_empty(B, S, heads_, D)
+    out = torch.mul(grad_BHSD, cos_B1SD, out=back_BSHD.transpose(1, 2))
+    (a, b), (sin_a, sin_b) = grad_BHSD.chunk(2, dim=-1), sin_B1SD.chunk(2, dim=-1)
+    first, second = out.chunk(2, dim=-1)
+    first.addcmul_(b, sin_b)
+    second.addcmul_(a, sin_a, value=-1)
+    return back_BSHD.view(B * S, heads_ * D)
+
+
+def scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Products of matrices times a number, without a pass for it."""
+    out = a.new_empty(len(a), a.shape[1], b.shape[2])
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
+
+
+def plus(residual_Md: Tensor, x_MN: Tensor, linear: nn.Linear) -> Tensor:
+    """A residual and a linear layer's output."""
+    y_Md = torch.addmm(residual_Md, x_MN, linear.weight.T)
+    return y_Md if linear.bias is None else y_Md.add_(linear.bias)
+
+
+def norm(x: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
+    """RMSNorm (…, d), and each column's scale (…, 1) in fp32."""
+    wide = x.float()
+    scale = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(layer.variance_epsilon).rsqrt_().unsqueeze(-1)
+    return (wide * scale).to(x.dtype).mul_(layer.weight), scale
+
+
+def norm_back(through: Tensor, asked: Tensor, x: Tensor, scale: Tensor, layer: Any) -> Tensor:
+    """With g the gradient asked of the norm times its weight and s the scale: through + s g - x s³ mean(g x)."""
+    wide, asked = x.float(), asked.mul_(layer.weight).float()
+    share = torch.linalg.vecdot(asked, wide).unsqueeze(-1).mul_(scale**3).div_(-x.shape[-1])
+    return torch.addcmul(through.float(), asked, scale).addcmul_(wide, share).to(x.dtype)
+
+
+def softmax_back(grad: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of a softmax's scores from that of its weights."""
+    return torch._softmax_backward_data(grad.float(), weights.float(), -1, torch.float32).to(grad.dtype)
+
+
+class FrozenLayers:
+    """Lets a frozen model's layers be computed so within `used`.
+
+    Args:
+        model: The transformers model; its layers' `forward` is wrapped for good.
+        layers: Its decoder layers, from the first to the last.
+    """
+
+    def __init__(self, model: nn.Module, layers: list[nn.Module]) -> None:
+        self.columns: int | None = None
+        """How many last columns of the running pass are read; None outside of `used`."""
+        self.works: bool | None = None if layers and all(map(is_known, layers)) else False
+        """Whether it leaves logits and gradients as they are; None before it was tried."""
+        if self.works is None:
+            for number, layer in enumerate(layers):
+                last = number == len(layers) - 1
+                layer.forward = partial(self._forward, layer.forward, layer, number, last)
+
+    def _forward(
+        self, stock: Callable[..., Tensor], layer: Any, number: int, last: bool, x_BSd: Tensor, **given: Any
+    ) -> Tensor:
+        if self.columns is None:
+            return stock(x_BSd, **given)
+        cos_BSD, sin_BSD = given["position_embeddings"]
+        cache = given.get("cache", given.get("past_key_values"))
+        prefix = None if cache is None else (cache.layers[number].keys, cache.layers[number].values)
+        read = self.columns if last else x_BSd.shape[1]
+        seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), given["attention_mask"], prefix, read)
+        return FrozenLayer.apply(x_BSd, layer, seen, getattr(layer, "recomputed", False))
+
+    @contextmanager
+    def used(self, columns: int) -> Iterator[None]:
+        """Within, all layers are computed so, the last one at so many last columns."""
+        self.columns = columns
+        try:
+            yield
+        finally:
+            self.columns = None
+
+    def try_on(self, logits: Callable[[Tensor], Tensor], embeddings_BSd: Tensor, columns: int) -> None:
+        """Find out whether it works: logits and their gradient beside those of transformers."""
+        if self.works is None:
+            plain = value_and_gradient(logits, embeddings_BSd)
+            try:
+                with self.used(columns):
+                    mine = value_and_gradient(logits, embeddings_BSd)
+                self.works = all(map(agree, mine, plain))
+            except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
+                self.works = False
+
+
+def is_known(layer: Any) -> bool:
+    """Whether a decoder layer is of this kind, its weights plain and whole on a CPU."""
+    if type(layer).__name__ not in CLASSES:
+        return False
+    linears = [layer.get_submodule(name) for name in LINEARS]
+    plain = all(type(linear) is nn.Linear and linear.weight.device.type == "cpu" for linear in linears)
+    sharded = any(hasattr(linear.weight, "ds_id") for linear in linears)
+    activation = getattr(layer.mlp, "act_fn", None)
+    silu = isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
+    return plain and silu and not sharded
+
+
+def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A function's value and the gradient of half its square."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        value = function(x)
+        (gradient,) = torch.autograd.grad(value, x, value.detach())
+    return value.detach(), gradient
