@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.tiny import tiny_llama_folder
+from msekit.cli.main import app
 from msekit.errors import MsekitError
 from msekit.evaluation.evaluate import evaluate
 from msekit.planning.memory import EVALUATION_BATCH
@@ -26,6 +29,7 @@ SHORT = [*BASE, "--limit-train", "64", "--epochs", "3", "--set", "evaluation.boo
 
 
 def msekit(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "msekit", *map(str, arguments)],
         capture_output=True,
@@ -35,9 +39,10 @@ def msekit(*arguments: object, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def succeed(*arguments: object) -> subprocess.CompletedProcess[str]:
-    done = msekit(*arguments)
-    assert done.returncode == 0, done.stderr
+def succeed(*arguments: object) -> Result:
+    """The same command in this process, which has everything imported."""
+    done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return done
 
 
@@ -45,7 +50,8 @@ def succeed(*arguments: object) -> subprocess.CompletedProcess[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished short run, undisturbed."""
     folder = tmp_path_factory.mktemp("runs") / "erc"
-    succeed(*SHORT, "--output", folder)
+    done = msekit(*SHORT, "--output", folder)
+    assert done.returncode == 0, done.stderr
     return folder / "seed-1111"
 
 
@@ -184,7 +190,8 @@ def test_resuming_with_other_settings_is_refused(finished: Path, tmp_path: Path)
 @pytest.mark.slow
 def test_evaluate_repeats_the_reported_test(finished: Path):
     report = json.loads((finished / "report.json").read_text())
-    done = succeed("evaluate", finished.parent, "--format", "json", "--estimate", "greedy")
+    done = msekit("evaluate", finished.parent, "--format", "json", "--estimate", "greedy")
+    assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert again["metrics"] == report["metrics"]
     assert again["samples"] == 320
@@ -209,7 +216,8 @@ def test_a_damaged_description_is_refused(finished: Path, tmp_path: Path, conten
 @pytest.mark.slow
 def test_it_learns_what_only_audio_and_vision_tell(tmp_path: Path):
     """Two seeds of the tiny backbone, far above the .25 that text and the .50 that one modality can reach."""
-    succeed(*BASE, "--epochs", "6", "--seeds", "1,2", "--output", tmp_path / "runs", "--set", "optim.lr=5e-3")
+    size = ("--limit-train", "480", "--epochs", "6", "--set", "optim.lr=5e-3")
+    succeed(*BASE, *size, "--seeds", "1,2", "--output", tmp_path / "runs")
     summary = json.loads((tmp_path / "runs" / "summary.json").read_text())
     assert summary["seeds"] == [1, 2]
     assert summary["metrics"]["acc"]["mean"] > 0.7
