@@ -98,6 +98,8 @@ KIT, PAPER = Row("kit"), Row("paper", ("--recipe", "paper"), (PAPER_LAYOUT,))
 BEST = Row("best", ("--recipe", "best"))
 LINEAR, PROMPT = (Row(name, ("--adapter", name)) for name in ("linear", "prompt"))
 CLASSICAL = tuple(Row(name, (name,)) for name in ("text-linear", "ef-lstm", "lf-lstm", "tfn", "lmf"))
+BF16 = option("bf16", FP32, "model.dtype=bf16")
+"""Whose products are computed in fp32 and rounded (`imitate_bf16.py`), so that it can be run on any CPU."""
 OPTIONS = (
     option("paper-conditioning", "adapter.conditioning=paper"),  # kit: unit
     option("centred", "adapter.conditioning=centred", task="msa"),
@@ -109,6 +111,7 @@ OPTIONS = (
     option("modality-dropout", "data.modality_dropout=0.3"),
     option("prompt-last", PAPER_LAYOUT),
     option("fp32", FP32),
+    BF16,
 )
 ABLATIONS = ("no-audio", "no-vision", "no-text", "no-audio-vision", "no-tgm", "no-msf")
 CEILINGS = {"kit": "full", "no-audio": "no-audio", "no-vision": "no-vision", "no-audio-vision": "text-only"}
@@ -176,7 +179,9 @@ def kept(results: Path, dataset: str, row: str, budget: Budget, seed: int) -> Pa
 
 def job(part: str, dataset: str, row: Row, seed: int, where: argparse.Namespace) -> Job:
     """The command of one row, data set and seed; of part table4, of all its rows."""
-    budget, msekit = budget_of(part, dataset, row), [sys.executable, "-m", "msekit"]
+    budget = budget_of(part, dataset, row)
+    program = [str(Path(__file__).with_name("imitate_bf16.py"))] if row is BF16 else ["-m", "msekit"]
+    msekit = [sys.executable, *program]
     named = dataset if dataset in SYNTHETIC else str(where.data / dataset / f"{dataset}.yaml")
     common = ["--dataset", named, "--seeds", str(seed), "--output"]
     table4 = where.output / "table4"

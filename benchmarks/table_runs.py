@@ -7,16 +7,18 @@
 Two runs at a time with one thread each. Every finished run's report is kept in results/table_runs/ and not made again;
 an unfinished one goes on where it stopped. Parts, in the order they are run; within a part seed by seed, so that after
 the first seed every row has a number. Core-minutes are by arithmetic (`table_plan.py`), nothing finished, a run that
-two parts share counted in the first: eight hours on two cores, without rivals and long, which only --only starts.
+two parts share counted in the first: eight and a half hours on two cores, without rivals and long, which only --only
+starts.
 
 The short budget is the same for all rows on the LLM: 640 samples, 3 epochs in batches of 8 (240 steps; 40 steps, tried
 first, taught nothing on meld6 and mosi_utt), the LLM held in w8a8, which wants a CPU, the prompt first; the paper's row
-has the paper's layout. Rows `fp32` and `prompt-last` say what the last two cost or give.
+has the paper's layout. Rows `fp32` and `prompt-last` say what the last two cost or give, `bf16` is what a CPU with AMX
+takes.
 
 | part | what | runs | core-minutes |
 |---|---|---:|---:|
 | rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; short budget | 54 | 191 |
-| options | one training option at a time on recipe kit; short budget, not tested shuffled | 66 | 306 |
+| options | one training option at a time on recipe kit; short budget, not tested shuffled | 75 | 357 |
 | table4 | `msekit reproduce table4` on ravdess and meld6, short budget; its full row is rows' kit | 36 | 143 |
 | quick | kit and best, prompt-first in w8a8, on all samples for 3 to 6 epochs, beside real_runs.py's kit | 18 | 224 |
 | synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 56 |
