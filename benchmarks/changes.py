@@ -2,9 +2,10 @@
 
     python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8]
 
-Decoder layers written out, against transformers' with all that is below; MLPs and norms whose gradients are written
-out, and the last layer at the columns that are read, in transformers' layers; the size of evaluation batches. Prints
-Markdown: medians of the ratios round by round, and their range. About fifteen minutes on one core.
+Decoder layers written out, against transformers' with all that is below; their weights laid out once for their
+products, and as they are; MLPs and norms whose gradients are written out, and the last layer at the columns that are
+read, in transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by round,
+and their range. About twenty minutes on one core.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from train_speed import LAYOUTS, even_batches, in_layout, prepare
 
 from msekit.backbones import leaner
+from msekit.backbones.products import PackedProduct, Product
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
 from msekit.reporter import Reporter
@@ -65,6 +67,25 @@ def frozen_layers(parts: Parts, block: Callable[[], None], rounds: int) -> tuple
 
     taken = by_turns({"theirs": way(False), "written": way(True)}, rounds)
     return taken["theirs"], taken["written"]
+
+
+def laid_out(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with weights multiplied as they are, and laid out for their products."""
+    methods = ("__call__", "plus", "back", "back_plus")
+    plain, packed = ({name: vars(kind)[name] for name in methods} for kind in (Product, PackedProduct))
+
+    def way(chosen: dict[str, Any]) -> Callable[[], None]:
+        def run() -> None:
+            for name, method in chosen.items():
+                setattr(PackedProduct, name, method)
+            block()
+
+        return run
+
+    taken = by_turns({"plain": way(plain), "packed": way(packed)}, rounds)
+    for name, method in packed.items():
+        setattr(PackedProduct, name, method)
+    return taken["plain"], taken["packed"]
 
 
 def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
@@ -131,6 +152,8 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
     yield row(f"layers written out, training, {config.layout}", *frozen_layers(parts, training, rounds))
     scored = frozen_layers(parts, partial(scoring, 16), rounds)
     yield row(f"layers written out, scoring, {config.layout}", *scored)
+    yield row(f"weights laid out, training, {config.layout}", *laid_out(training, rounds))
+    yield row(f"weights laid out, scoring, {config.layout}", *laid_out(partial(scoring, 16), rounds))
     parts.backbone.frozen_layers.works = False
     yield row(f"MLPs and norms written out, training, {config.layout}", *leaner_parts(training, rounds))
     yield row(f"last layer shortened, training, {config.layout}", *last_layer(parts, training, rounds))

@@ -7,9 +7,10 @@ Of the layer that Llama, Qwen 2, Mistral and many more share:
 
 What it does otherwise than transformers, which is written for weights that train and for any attention: queries of the
 heads that share keys are one product, so keys and values are never repeated; residuals are added by the products;
-rotations go straight to where they are read; the gradient of what is frozen is not prepared for; and the last layer is
-computed only at the columns whose logits are read. No weight is copied. Values and gradients are those of transformers
-up to rounding, which is tried on the first samples that come. What it gives is in `benchmarks/RESULTS.md` ("Speed").
+rotations go straight to where they are read; weights are laid out for their products once (`products.py`); the gradient
+of what is frozen is not prepared for; and the last layer is computed only at the columns whose logits are read. Values
+and gradients are those of transformers up to rounding, which is tried on the first samples that come. What it gives is
+in `benchmarks/RESULTS.md` ("Speed").
 
 It acts within `Backbone.logits` alone: anyone else who calls the model meets transformers' own layers.
 
@@ -29,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msekit.backbones.products import Product, products_of
+
 CLASSES: tuple[str, ...] = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "MistralDecoderLayer")
 """Layers of transformers that are this one."""
 APART, APART_16_BIT = {torch.float32: 1e-3}, 0.7
@@ -36,6 +39,48 @@ APART, APART_16_BIT = {torch.float32: 1e-3}, 0.7
 LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
 )
+
+
+@dataclass
+class Parts:
+    """What a layer computes with."""
+
+    norm: Any
+    """RMSNorm in front of the attention."""
+    second_norm: Any
+    """In front of the MLP."""
+    q: Product
+    k: Product
+    v: Product
+    o: Product
+    gate: Product
+    up: Product
+    down: Product
+    head: int
+    """D."""
+    heads: int
+    """H."""
+    groups: int
+    """G."""
+    scaling: float
+    """Of the scores."""
+    recompute: bool
+    """Keep the input alone for the backward pass."""
+
+    @classmethod
+    def of(cls, layer: Any, products: list[Product]) -> Parts:
+        """Those of a layer of transformers and its products, in the order of `LINEARS`."""
+        q, k, v, o, gate, up, down = products
+        attention, width = layer.self_attn, layer.self_attn.head_dim
+        return cls(
+            *(layer.input_layernorm, layer.post_attention_layernorm),
+            *(q, k, v, o, gate, up, down),
+            head=width,
+            heads=attention.q_proj.out_features // width,
+            groups=attention.k_proj.out_features // width,
+            scaling=attention.scaling,
+            recompute=getattr(layer, "recomputed", False),
+        )
 
 
 @dataclass
@@ -58,89 +103,91 @@ class FrozenLayer(torch.autograd.Function):
     """One layer; its weights get no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x_BSd: Tensor, layer: Any, seen: Seen, recompute: bool) -> Tensor:
+    def forward(ctx: Any, x_BSd: Tensor, layer: Parts, seen: Seen) -> Tensor:
         """(B, S, d) → (B, S, d), zeros where nothing is read."""
         y_BSd, kept = run(x_BSd.contiguous(), layer, seen)
-        ctx.layer, ctx.seen, ctx.recompute = layer, seen, recompute
-        ctx.save_for_backward(*(kept[:1] if recompute else kept))
+        ctx.layer, ctx.seen = layer, seen
+        ctx.save_for_backward(*(kept[:1] if layer.recompute else kept))
         return y_BSd
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """(B, S, d) → (B, S, d)."""
         kept = ctx.saved_tensors
-        if ctx.recompute:
+        if ctx.layer.recompute:
             _, kept = run(kept[0], ctx.layer, ctx.seen)
-        return run_back(grads[0], kept, ctx.layer, ctx.seen), None, None, None
+        return run_back(grads[0], kept, ctx.layer, ctx.seen), None, None
 
 
-def run(x_BSd: Tensor, layer: Any, seen: Seen) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run(x_BSd: Tensor, layer: Parts, seen: Seen) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer's output, and what `run_back` needs of the way there, the input first."""
     (B, S, d), R = x_BSd.shape, seen.read
-    attention, mlp = layer.self_attn, layer.mlp
-    D, H, G = attention.head_dim, attention.q_proj.out_features, attention.k_proj.out_features
-    H, G = H // D, G // D
-    normed_BSd, scale_BS1 = norm(x_BSd, layer.input_layernorm)
+    D, H, G = layer.head, layer.heads, layer.groups
+    normed_BSd, scale_BS1 = norm(x_BSd, layer.norm)
+    normed_Nd = normed_BSd.view(B * S, d)
     P = 0 if seen.prefix is None else seen.prefix[0].shape[2]
     k_BGTD, v_BGTD = (x_BSd.new_empty(B, G, P + S, D) for _ in range(2))
     if seen.prefix is not None:
         k_BGTD[:, :, :P], v_BGTD[:, :, :P] = seen.prefix
-    rotate(heads(attention.k_proj(normed_BSd), D), seen.cos, seen.sin, out=k_BGTD[:, :, P:])
-    v_BGTD[:, :, P:] = heads(attention.v_proj(normed_BSd), D)
-    q_BHRD = heads(attention.q_proj(normed_BSd[:, -R:]), D)
-    angles = (seen.cos[:, :, -R:], seen.sin[:, :, -R:])
-    q_BHRD = rotate(q_BHRD, *angles, out=x_BSd.new_empty(B, H, R, D))
+    rotate(apart(layer.k(normed_Nd), S, D), seen.cos, seen.sin, out=k_BGTD[:, :, P:])
+    v_BGTD[:, :, P:] = apart(layer.v(normed_Nd), S, D)
+    q_BHRD = apart(layer.q(normed_BSd[:, -R:].reshape(B * R, d)), R, D)
+    q_BHRD = rotate(q_BHRD, seen.cos[:, :, -R:], seen.sin[:, :, -R:], out=x_BSd.new_empty(B, H, R, D))
     # the H / G query heads that share keys lie one after the other: one product of H / G * R rows
     q, k, v = q_BHRD.view(B * G, -1, D), k_BGTD.view(B * G, -1, D), v_BGTD.view(B * G, -1, D)
-    scores_BHRT = scaled(q, k.transpose(1, 2), attention.scaling).view(B, H, R, -1)
+    scores_BHRT = scaled(q, k.transpose(1, 2), layer.scaling).view(B, H, R, -1)
     scores_BHRT += seen.mask[:, :, -R:]
     weights_BHRT = scores_BHRT.softmax(dim=-1, dtype=torch.float32)
     mixed = torch.bmm(weights_BHRT.view(B * G, -1, P + S).to(v.dtype), v)
-    y_Md = plus(x_BSd[:, -R:].reshape(B * R, d), unheads(mixed.view(B, H, R, D)), attention.o_proj)
-    normed_Md, scale_M1 = norm(y_Md, layer.post_attention_layernorm)
-    gate_MF, up_MF = mlp.gate_proj(normed_Md), mlp.up_proj(normed_Md)
-    z_Md = plus(y_Md, F.silu(gate_MF).mul_(up_MF), mlp.down_proj)
-    z_BSd = F.pad(z_Md.view(B, R, d), (0, 0, S - R, 0))
-    return z_BSd, (x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF)
+    y_Md = layer.o.plus(joined(mixed.view(B, H, R, D)), x_BSd[:, -R:].reshape(B * R, d))
+    normed_Md, scale_M1 = norm(y_Md, layer.second_norm)
+    gate_MF, up_MF = layer.gate(normed_Md), layer.up(normed_Md)
+    z_Md = layer.down.plus(F.silu(gate_MF).mul_(up_MF), y_Md)
+    kept = (x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF)
+    return behind_zeros(z_Md.view(B, R, d), S), kept
 
 
-def run_back(grad_BSd: Tensor, kept: tuple[Tensor, ...], layer: Any, seen: Seen) -> Tensor:
+def run_back(grad_BSd: Tensor, kept: tuple[Tensor, ...], layer: Parts, seen: Seen) -> Tensor:
     """The gradient of a layer's input from that of its output."""
     x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF = kept
-    (B, S, d), R = x_BSd.shape, seen.read
-    _, H, _, T = weights_BHRT.shape
-    attention, mlp, D, P = layer.self_attn, layer.mlp, q.shape[2], T - S
+    (B, S, d), R, T = x_BSd.shape, seen.read, weights_BHRT.shape[3]
+    D, H, P = layer.head, layer.heads, T - S
     grad_Md = grad_BSd[:, -R:].reshape(B * R, d)
-    inner_MF = grad_Md @ mlp.down_proj.weight
-    asked_Md = (inner_MF * F.silu(gate_MF)) @ mlp.up_proj.weight
-    asked_Md.addmm_(torch.ops.aten.silu_backward(inner_MF.mul_(up_MF), gate_MF), mlp.gate_proj.weight)
-    grad_Md = norm_back(grad_Md, asked_Md, y_Md, scale_M1, layer.post_attention_layernorm)
-    mixed = heads((grad_Md @ attention.o_proj.weight).view(B, R, -1), D).reshape(q.shape)
+    inner_MF = layer.down.back(grad_Md)
+    asked_Md = layer.up.back(inner_MF * F.silu(gate_MF))
+    asked_Md = layer.gate.back_plus(torch.ops.aten.silu_backward(inner_MF.mul_(up_MF), gate_MF), asked_Md)
+    grad_Md = norm_back(grad_Md, asked_Md, y_Md, scale_M1, layer.second_norm)
+    mixed = apart(layer.o.back(grad_Md), R, D).reshape(q.shape)
     weights = weights_BHRT.view(len(q), -1, T).to(v.dtype)
     own = slice(P, None)  # keys and values of the prefix are given
     grad_v = torch.bmm(weights[:, :, own].transpose(1, 2), mixed)
     grad_weights = torch.bmm(mixed, v.transpose(1, 2)).view_as(weights_BHRT)
     scores = softmax_back(grad_weights, weights_BHRT).view(len(q), -1, T)
-    grad_q = scaled(scores, k, attention.scaling).view(B, H, R, D)
-    grad_k = scaled(scores[:, :, own].transpose(1, 2), q, attention.scaling)
-    angles_SD = (seen.cos, seen.sin)
-    asked_Nd = unheads(grad_v.view(B, -1, S, D)) @ attention.v_proj.weight
-    asked_Nd.addmm_(rotate_back(grad_k.view(B, -1, S, D), *angles_SD), attention.k_proj.weight)
-    queries = rotate_back(grad_q, *(each[:, :, -R:] for each in angles_SD))
+    grad_q = scaled(scores, k, layer.scaling).view(B, H, R, D)
+    grad_k = scaled(scores[:, :, own].transpose(1, 2), q, layer.scaling).view(B, -1, S, D)
+    asked_Nd = layer.v.back(joined(grad_v.view(B, -1, S, D)))
+    asked_Nd = layer.k.back_plus(rotate_back(grad_k, seen.cos, seen.sin), asked_Nd)
+    queries = rotate_back(grad_q, seen.cos[:, :, -R:], seen.sin[:, :, -R:])
     if R == S:
-        asked_Nd.addmm_(queries, attention.q_proj.weight)
+        asked_Nd = layer.q.back_plus(queries, asked_Nd)
     else:
-        asked_Nd.view(B, S, d)[:, -R:] += (queries @ attention.q_proj.weight).view(B, R, d)
-    through_BSd = F.pad(grad_Md.view(B, R, d), (0, 0, S - R, 0))
-    return norm_back(through_BSd, asked_Nd.view(B, S, d), x_BSd, scale_BS1, layer.input_layernorm)
+        asked_Nd.view(B, S, d)[:, -R:] += layer.q.back(queries).view(B, R, d)
+    through_BSd = behind_zeros(grad_Md.view(B, R, d), S)
+    return norm_back(through_BSd, asked_Nd.view(B, S, d), x_BSd, scale_BS1, layer.norm)
 
 
-def heads(x_BSN: Tensor, width: int) -> Tensor:
-    """(B, S, heads * D) → (B, heads, S, D), a view."""
-    return x_BSN.unflatten(-1, (-1, width)).transpose(1, 2)
+def behind_zeros(x_BRd: Tensor, columns: int) -> Tensor:
+    """(B, R, d) → (B, columns, d)."""
+    missing = columns - x_BRd.shape[1]
+    return F.pad(x_BRd, (0, 0, missing, 0)) if missing else x_BRd
 
 
-def unheads(x_BHSD: Tensor) -> Tensor:
+def apart(x_NM: Tensor, columns: int, width: int) -> Tensor:
+    """(B * S, heads * D) → (B, heads, S, D), a view."""
+    return x_NM.view(-1, columns, x_NM.shape[1] // width, width).transpose(1, 2)
+
+
+def joined(x_BHSD: Tensor) -> Tensor:
     """(B, heads, S, D) → (B * S, heads * D)."""
     return x_BHSD.transpose(1, 2).flatten(2).flatten(0, 1)
 
@@ -171,12 +218,6 @@ def scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """Products of matrices times a number, without a pass for it."""
     out = a.new_empty(len(a), a.shape[1], b.shape[2])
     return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
-
-
-def plus(residual_Md: Tensor, x_MN: Tensor, linear: nn.Linear) -> Tensor:
-    """A residual and a linear layer's output."""
-    y_Md = torch.addmm(residual_Md, x_MN, linear.weight.T)
-    return y_Md if linear.bias is None else y_Md.add_(linear.bias)
 
 
 def norm(x: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
@@ -212,12 +253,15 @@ class FrozenLayers:
         self.works: bool | None = None if layers and all(map(is_known, layers)) else False
         """Whether it leaves logits and gradients as they are; None before it was tried."""
         if self.works is None:
+            linears: list[Any] = [layer.get_submodule(name) for layer in layers for name in LINEARS]
+            products = products_of(linears)
             for number, layer in enumerate(layers):
+                own = products[number * len(LINEARS) : (number + 1) * len(LINEARS)]
                 last = number == len(layers) - 1
-                layer.forward = partial(self._forward, layer.forward, layer, number, last)
+                layer.forward = partial(self._forward, layer.forward, Parts.of(layer, own), number, last)
 
     def _forward(
-        self, stock: Callable[..., Tensor], layer: Any, number: int, last: bool, x_BSd: Tensor, **given: Any
+        self, stock: Callable[..., Tensor], layer: Parts, number: int, last: bool, x_BSd: Tensor, **given: Any
     ) -> Tensor:
         if self.columns is None:
             return stock(x_BSd, **given)
@@ -226,7 +270,7 @@ class FrozenLayers:
         prefix = None if cache is None else (cache.layers[number].keys, cache.layers[number].values)
         read = self.columns if last else x_BSd.shape[1]
         seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), given["attention_mask"], prefix, read)
-        return FrozenLayer.apply(x_BSd, layer, seen, getattr(layer, "recomputed", False))
+        return FrozenLayer.apply(x_BSd, layer, seen)
 
     @contextmanager
     def used(self, columns: int) -> Iterator[None]:

@@ -9,6 +9,8 @@ FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""
 NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
+PACKED_MOST = 3 << 29
+"""Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`products.py`)."""
 
 
 def check_kind(quantization: str, device: str) -> None:

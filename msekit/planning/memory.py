@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK
+from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
@@ -63,6 +63,8 @@ class MemoryPlan:
     """Parameters as they are held."""
     quantization_state: int
     """Scales and code tables of quantised weights."""
+    copies: int
+    """Weights of a small LLM laid out for their products on a CPU, once and transposed (`backbones/products.py`)."""
     activations: int
     """Kept for the backward pass, with what one layer needs while it is computed."""
     activations_recomputed: int
@@ -84,7 +86,7 @@ class MemoryPlan:
     @property
     def standing(self) -> int:
         """What is held all the time."""
-        return self.weights + self.quantization_state + self.optimizer + self.lstm + self.reserve
+        return self.weights + self.quantization_state + self.copies + self.optimizer + self.lstm + self.reserve
 
 
 def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
@@ -106,6 +108,7 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
     return MemoryPlan(
         weights=weights,
         quantization_state=state,
+        copies=copied_bytes(shape, held),
         activations=depth * layer + inputs + moving,
         activations_recomputed=depth * boundary + layer + inputs + moving,
         logits=_logit_bytes(work.samples * work.answers, shape, value),
@@ -150,6 +153,14 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
     if held.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own
         return inside // 2 + others, tables + blocks + 4 * -(-blocks // NESTED_BLOCK) + (4 + 1024) * layers
     return inside // 2 + others, tables + 4 * blocks
+
+
+def copied_bytes(shape: Shape, held: Holding) -> int:
+    """Bytes of the copies that a CPU multiplies with; a layer of another kind than `frozen_layer.py`'s makes none."""
+    if held.cuda or held.quantization != "none":
+        return 0
+    copies = 2 * BYTES[held.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
+    return copies if copies <= PACKED_MOST else 0
 
 
 def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:

@@ -1,0 +1,65 @@
+"""Products with a frozen weight: packed and plain give the same, and only small LLMs are packed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from msekit.backbones import products
+from msekit.backbones.products import PackedProduct, Product, products_of
+from msekit.backbones.shape import shape_of
+from msekit.planning.memory import Holding, copied_bytes
+
+packs = pytest.mark.skipif(
+    not products._can_pack(nn.Linear(8, 8)), reason="this torch has no oneDNN to lay out weights with"
+)
+
+
+def linear(bias: bool = True) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(40, 24, bias).requires_grad_(False)
+
+
+@packs
+@pytest.mark.parametrize("rows", [1, 7, 600])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_and_plain_products_are_the_layers(bias: bool, rows: int):
+    layer = linear(bias)
+    plain, packed = Product(layer), PackedProduct(layer)
+    x = torch.randn(rows, 40, requires_grad=True)
+    grad, other_in, other_out = (torch.randn(rows, size) for size in (24, 40, 24))
+    y = layer(x)
+    (back,) = torch.autograd.grad(y, x, grad)
+    for product in (plain, packed):
+        with torch.no_grad():
+            torch.testing.assert_close(product(x), y)
+            torch.testing.assert_close(product.plus(x, other_out), y + other_out)
+            torch.testing.assert_close(product.back(grad), back)
+            torch.testing.assert_close(product.back_plus(grad, other_in), back + other_in)
+
+
+@packs
+def test_small_llms_are_packed_and_larger_ones_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    layers = [linear(), linear()]
+    assert all(type(each) is PackedProduct for each in products_of(layers))
+    monkeypatch.setattr(products, "PACKED_MOST", 2 * 2 * 40 * 24 * 4 - 1)
+    assert all(type(each) is Product for each in products_of(layers))
+
+
+def test_without_onednn_weights_are_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    def missing(*_: object) -> None:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(products, "_multiply_add", missing)
+    assert type(products_of([linear()])[0]) is Product
+
+
+def test_a_plan_counts_the_copies():
+    shape = shape_of("tiny-llama")
+    weights = sum(each.inputs * each.outputs * each.count for each in shape.linears)
+    assert copied_bytes(shape, Holding("fp32", "none", cuda=False)) == 2 * 4 * weights
+    assert copied_bytes(shape, Holding("bf16", "none", cuda=False)) == 2 * 2 * weights
+    assert copied_bytes(shape, Holding("fp32", "int8", cuda=False)) == 0
+    assert copied_bytes(shape, Holding("fp32", "none", cuda=True)) == 0
+    assert copied_bytes(shape_of("qwen-1.8b"), Holding("fp32", "none", cuda=False)) == 0
