@@ -1,11 +1,12 @@
 """What single changes give: with and without, by turns in one run, in processor time, so that other jobs blur it less.
 
-    python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8]
+    python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8] [--wall]
 
 Decoder layers written out, against transformers' with all that is below; their weights laid out once for their
 products, and as they are; MLPs and norms whose gradients are written out, and the last layer at the columns that are
 read, in transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by round,
-and their range. About twenty minutes on one core.
+and their range. About twenty minutes on one core. `--wall` takes the time that passes instead, on a machine that does
+nothing else: with several threads some of it is spent waiting for one another.
 """
 
 from __future__ import annotations
@@ -35,17 +36,18 @@ from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
 
 SIZES = (16, 32, 64)
+clock = time.process_time
 
 
 def by_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Processor seconds of every way in every round, in an order that turns; the first round is thrown away."""
+    """Seconds of every way in every round, in an order that turns; the first round is thrown away."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for number in range(rounds + 1):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            started = time.process_time()
+            started = clock()
             ways[name]()
-            taken[name].append(time.process_time() - started)
+            taken[name].append(clock() - started)
     return {name: seconds[1:] for name, seconds in taken.items()}
 
 
@@ -166,6 +168,7 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
 
 def main() -> None:
     """Print the table."""
+    global clock
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--dataset", default="meld6")
@@ -173,7 +176,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="batches of 16 in a turn")
+    parser.add_argument("--wall", action="store_true", help="the time that passes, not the processor's")
     options = parser.parse_args()
+    if options.wall:
+        clock = time.perf_counter
     torch.set_num_threads(options.threads)
     path = options.data / options.dataset / f"{options.dataset}.yaml"
     config, first = prepare(options.backbone, str(path), 16, [])

@@ -95,7 +95,7 @@ def paper_tables(where: argparse.Namespace) -> None:
             command = list(all_seeds[0].command)
             command[command.index("--seeds") + 1] = ",".join(map(str, where.seeds))
             done = subprocess.run([*command, "--report", "--format", "markdown"], stdout=subprocess.PIPE, check=True)
-            (where.results / f"table4-{dataset}.md").write_bytes(done.stdout)
+            (where.output / f"table4-{dataset}.md").write_bytes(done.stdout)
 
 
 def cell(metric: str, outcomes: list[dict[str, Any]]) -> str:

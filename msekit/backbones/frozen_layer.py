@@ -252,19 +252,21 @@ class FrozenLayers:
         """How many last columns of the running pass are read; None outside of `used`."""
         self.works: bool | None = None if layers and all(map(is_known, layers)) else False
         """Whether it leaves logits and gradients as they are; None before it was tried."""
+        self._products: list[Product] = []
         if self.works is None:
             linears: list[Any] = [layer.get_submodule(name) for layer in layers for name in LINEARS]
-            products = products_of(linears)
+            products = self._products = products_of(linears)
             for number, layer in enumerate(layers):
                 own = products[number * len(LINEARS) : (number + 1) * len(LINEARS)]
                 last = number == len(layers) - 1
                 layer.forward = partial(self._forward, layer.forward, Parts.of(layer, own), number, last)
 
     def _forward(
-        self, stock: Callable[..., Tensor], layer: Parts, number: int, last: bool, x_BSd: Tensor, **given: Any
+        self, stock: Callable[..., Tensor], layer: Parts, number: int, last: bool, *x: Tensor, **given: Any
     ) -> Tensor:
         if self.columns is None:
-            return stock(x_BSd, **given)
+            return stock(*x, **given)
+        (x_BSd,) = x
         cos_BSD, sin_BSD = given["position_embeddings"]
         cache = given.get("cache", given.get("past_key_values"))
         prefix = None if cache is None else (cache.layers[number].keys, cache.layers[number].values)
@@ -283,14 +285,19 @@ class FrozenLayers:
 
     def try_on(self, logits: Callable[[Tensor], Tensor], embeddings_BSd: Tensor, columns: int) -> None:
         """Find out whether it works: logits and their gradient beside those of transformers."""
-        if self.works is None:
+        if self.works is not None:
+            return
+        trains = torch.is_grad_enabled()
+        try:
             plain = value_and_gradient(logits, embeddings_BSd)
-            try:
-                with self.used(columns):
-                    mine = value_and_gradient(logits, embeddings_BSd)
-                self.works = all(map(alike, mine, plain))
-            except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
-                self.works = False
+            with self.used(columns):
+                mine = value_and_gradient(logits, embeddings_BSd)
+            self.works = all(map(alike, mine, plain))
+        except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
+            self.works = False
+        for product in self._products:
+            if not self.works or not trains:
+                product.forget(transposed_alone=self.works)
 
 
 def is_known(layer: Any) -> bool:
@@ -307,8 +314,8 @@ def is_known(layer: Any) -> bool:
 
 def value_and_gradient(logits: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the gradient of the largest ones."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
         value = logits(x)
         (gradient,) = torch.autograd.grad(value.amax(dim=-1).sum(), x)
     return value.detach(), gradient

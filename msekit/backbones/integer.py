@@ -113,8 +113,11 @@ def products_are_quick() -> bool:
 
     Without such a unit torch adds up in 16 bit, which overflows, or number by number.
     """
-    if not any(abilities().get(unit) for unit in UNITS):
-        return False
+    return any(abilities().get(unit) for unit in UNITS) and adds_up_exactly()
+
+
+def adds_up_exactly() -> bool:
+    """Whether torch's products of the largest 8-bit integers are what they are on this CPU."""
     a_MK = torch.full((16, 256), LARGEST, dtype=torch.int8)
     a_MK[::2, ::3] = -LARGEST
     return bool(torch.equal(torch._int_mm(a_MK, a_MK.T).double(), a_MK.double() @ a_MK.double().T))
@@ -229,7 +232,9 @@ def round_activations(model: nn.Module) -> Rounding:
     """Make a model on the CPU, its linear layers held in int8, multiply integers."""
     quick = products_are_quick()
     if not quick:
-        logging.getLogger(__name__).warning("w8a8 is slower than fp32 here: this CPU has neither VNNI nor AMX")
+        logging.getLogger(__name__).warning(
+            "w8a8 is slower than fp32 here: this CPU has neither VNNI nor AMX that torch can use"
+        )
     rounding = Rounding(best_steps(), quick)
     for _, layer in quantised_layers(model):
         layer.forward = IntegerLinear(layer, rounding)

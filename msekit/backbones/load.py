@@ -170,8 +170,9 @@ class Backbone:
     def _try_shorter_ways(self, few: Sequence) -> None:
         with self.plainly():
             self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
-            again = partial(replace, few)
-            self.frozen_layers.try_on(lambda x: self._logits(again(embeddings=x)), few.embeddings, few.answers)
+            if self.compiled is None:
+                again = partial(replace, few)
+                self.frozen_layers.try_on(lambda x: self._logits(again(embeddings=x)), few.embeddings, few.answers)
 
     def _logits(self, sequence: Sequence) -> Tensor:
         options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}

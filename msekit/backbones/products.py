@@ -1,14 +1,12 @@
 """Products with a frozen weight on a CPU, the weight laid out once for them instead of at every call.
 
 A matrix product first copies its operands into blocks that fit the core. A frozen weight can be kept so: one copy for
-the forward pass and, transposed, one for the gradient, which is made when the first gradient is asked for. Small LLMs
+the forward pass and, transposed, one for the gradient, which is made when a gradient is asked for. Small LLMs
 only, `PACKED_MOST` says how small; the others are multiplied as they are. The blocks are oneDNN's, through the
 operators that torch's own compiler uses; where they are missing, weights are multiplied as they are, too.
 """
 
 from __future__ import annotations
-
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +30,9 @@ class Product:
     def __init__(self, linear: nn.Linear) -> None:
         self.linear = linear
 
+    def forget(self, transposed_alone: bool = False) -> None:
+        """Give the memory of copies back, where there are any."""
+
     def __call__(self, x_MK: Tensor) -> Tensor:
         """(M, K) → (M, N)."""
         return F.linear(x_MK, self.linear.weight, self.linear.bias)
@@ -53,29 +54,44 @@ class Product:
 class PackedProduct(Product):
     """The same over copies of the weight in oneDNN's blocks."""
 
-    @cached_property
-    def _forward(self) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(self.linear.weight.detach(), _ROWS)
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self._copies: dict[bool, tuple[tuple[int, int], Tensor]] = {}
 
-    @cached_property
-    def _backward(self) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(self.linear.weight.detach().T.contiguous(), _ROWS)
+    def __getstate__(self) -> dict[str, object]:
+        """Without the copies, which nothing can copy or store: they are made again."""
+        return vars(self) | {"_copies": {}}
+
+    def forget(self, transposed_alone: bool = False) -> None:
+        """See `Product`; what is asked for again is made again."""
+        self._copies.pop(True, None)
+        if not transposed_alone:
+            self._copies.clear()
+
+    def _copy(self, transposed: bool) -> Tensor:
+        weight = self.linear.weight
+        state = (weight.data_ptr(), weight._version)  # frozen or not: a copy of what it was would go unnoticed
+        known = self._copies.get(transposed)
+        if known is None or known[0] != state:
+            plain = weight.detach().T.contiguous() if transposed else weight.detach()
+            known = self._copies[transposed] = (state, torch.ops.mkldnn._reorder_linear_weight(plain, _ROWS))
+        return known[1]
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         """See `Product`."""
-        return _multiply(x_MK, self._forward, self.linear.bias)
+        return _multiply(x_MK, self._copy(False), self.linear.bias)
 
     def plus(self, x_MK: Tensor, other_MN: Tensor) -> Tensor:
         """See `Product`."""
-        return _multiply_add(x_MK, other_MN, self._forward, self.linear.bias)
+        return _multiply_add(x_MK, other_MN, self._copy(False), self.linear.bias)
 
     def back(self, grad_MN: Tensor) -> Tensor:
         """See `Product`."""
-        return _multiply(grad_MN, self._backward, None)
+        return _multiply(grad_MN, self._copy(True), None)
 
     def back_plus(self, grad_MN: Tensor, other_MK: Tensor) -> Tensor:
         """See `Product`."""
-        return _multiply_add(grad_MN, other_MK, self._backward, None)
+        return _multiply_add(grad_MN, other_MK, self._copy(True), None)
 
 
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.backbones.integer import kind_here
-from msekit.backbones.precision import default_device
+from msekit.backbones.precision import default_device, dtype_here
 from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.features import Preprocessor
@@ -95,12 +95,17 @@ def open_run(
     quantization = quantization or kind_here(config.model.quantization, default_device())
     # scoring keeps nothing for a backward pass, so there is nothing to recompute; and once is too seldom to compile
     held = {"quantization": quantization, "checkpointing": "off", "compile": False}
+    trained_in = description["backbone"].get("dtype")
+    held["dtype"] = dtype_here(trained_in, default_device()) or config.model.dtype
     config = config.model_copy(update={"model": config.model.model_copy(update=held)})
     parts = build(config, reporter, splits=splits)
     restore(parts, folder, description)
     trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
     if trained_with != held_as:
         reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
+    held_in = str(parts.backbone.model.dtype).removeprefix("torch.")
+    if trained_in not in (None, held_in):
+        reporter.note(f"trained in {trained_in}, evaluated in {held_in}: this CPU has no unit for {trained_in}")
     return folder, config, parts
 
 

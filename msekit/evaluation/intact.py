@@ -10,6 +10,7 @@ from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.precision import default_device, dtype_here
 from msekit.config import RunConfig, read_run_file, validated
 from msekit.data.batch import Batch
 from msekit.data.catalogue import DatasetSpec
@@ -52,12 +53,13 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
     folder = find_run(run)
     config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
     description = read_description(folder)
+    device = torch.device("cpu") if config.model.quantization == "w8a8" else default_device()
     with reporter.status(f"loading {config.backbone}"):
         backbone = load_backbone(
             config.backbone,
             config.model.quantization,
-            None if config.model.dtype == "auto" else config.model.dtype,
-            device="cpu" if config.model.quantization == "w8a8" else None,
+            dtype_here(description["backbone"].get("dtype"), device),
+            device=device,
             double_quantization=config.model.double_quantization,
         )
     before, alone = fingerprint_model(backbone.model), plain_logits(backbone)

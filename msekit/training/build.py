@@ -13,7 +13,7 @@ from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.load import Backbone, architecture_of, load_backbone
 from msekit.backbones.locate import checkpoint_folder
-from msekit.backbones.precision import default_device, run_dtype
+from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.config import BackboneConfig, RunConfig
 from msekit.data.batch import Collator, Noise
 from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
@@ -31,6 +31,7 @@ from msekit.model.prompt import PromptLayout
 from msekit.planning.plan import plan_run
 from msekit.profiles import GIB
 from msekit.reporter import Reporter
+from msekit.training.checkpoint import saved_dtype
 from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 
 
@@ -113,7 +114,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
         recompute, evaluation_batch = planned(config, reporter, seeds)
-        backbone = load_frozen(config.backbone, config.model, recompute)
+        backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
     labels = LabelSpace(spec, backbone.encode, backbone.end)
@@ -167,6 +168,15 @@ def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool
     if recompute == "auto" and not plan.fits:
         reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
     return plan.checkpointing, plan.work.scored_samples
+
+
+def in_saved_precision(config: RunConfig) -> BackboneConfig:
+    """The settings of a run's LLM; a stopped run goes on in its own precision where they leave it open."""
+    if config.model.dtype != "auto":
+        return config.model
+    names = {str(kind): name for name, kind in DTYPES.items()}
+    saved = names.get(f"torch.{saved_dtype(config.output)}", "auto")
+    return config.model.model_copy(update={"dtype": saved})
 
 
 def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Backbone:

@@ -150,6 +150,7 @@ def save_state(
     progress: Progress,
     run_key: str,
     average: dict[str, Tensor],
+    dtype: str,
 ) -> None:
     """Write the state to resume from.
 
@@ -161,14 +162,24 @@ def save_state(
         progress: Where training stands.
         run_key: What must be equal for a resumed run to be the same run.
         average: The moving average of the adapter; empty where there is none.
+        dtype: torch's name of the precision that the backbone is held in.
     """
     tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     tensors |= {f"optim.{name}": tensor for name, tensor in moments.items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
     tensors["random.torch"] = torch.get_rng_state()
-    header = {"progress": json.dumps(asdict(progress)), "run_key": run_key}
+    header = {"progress": json.dumps(asdict(progress)), "run_key": run_key, "dtype": dtype}
     write_tensors(folder / STATE_FILE, tensors, header)
+
+
+def saved_dtype(folder: Path) -> str | None:
+    """The precision that a stopped run's backbone was held in, by torch's name; None without a state that says so."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            return (file.metadata() or {}).get("dtype")
+    except (SafetensorError, OSError):
+        return None
 
 
 def load_state(

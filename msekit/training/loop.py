@@ -290,7 +290,9 @@ class Run:
                 write_text(self.config.output / "metrics.jsonl", lines)
                 save_best(self.config, self.parts, self.best)
             average = self.average.tensors if self.average else {}
-            save_state(self.config.output, self.adapter, moments, self.best, self.progress, self.run_key, average)
+            dtype = str(self.parts.backbone.model.dtype).removeprefix("torch.")
+            state = (self.adapter, moments, self.best, self.progress, self.run_key, average, dtype)
+            save_state(self.config.output, *state)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 

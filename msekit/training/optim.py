@@ -27,7 +27,8 @@ def learning_rate(step: int, total: int, warmup: float, peak: float) -> float:
 
     The warm-up begins at zero: AdamW's first step divides a gradient by itself, so that numbers whose gradient happens
     to be rounding alone would move by as much as any other. With the rate at zero it only fills the averages, and runs
-    that compute the same in another order (more processes, parts, seeds at once) agree to 1e-7 instead of 2e-5.
+    that compute the same in another order (more processes, parts, seeds at once) agree to 1e-7 instead of 2e-5. A
+    schedule so short that its warm-up rounds to no step has none.
 
     Args:
         step: Number of the optimiser step, from 0.

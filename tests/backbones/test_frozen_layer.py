@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,3 +129,27 @@ def test_other_layers_and_other_weights_are_left_alone(kind: str, held: str, nam
 
 def test_a_model_without_marked_layers_is_left_alone():
     assert FrozenLayers(nn.Sequential(nn.Linear(4, 4)), []).works is False
+
+
+@pytest.mark.parametrize("prompt_first", [False, True])
+def test_a_first_pass_in_inference_mode_finds_it_out_too(prompt_first: bool, name_of):
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    model, batch = model_of(backbone, DATASETS["synthetic-erc"], prompt_first)
+    with torch.inference_mode():
+        model.score(batch)
+    assert backbone.frozen_layers.works
+    assert all(True not in getattr(each, "_copies", {}) for each in backbone.frozen_layers._products)
+    model(batch).backward()
+
+
+def test_a_used_model_can_be_copied_and_its_layers_called_by_name(name_of):
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    model, batch = model_of(backbone, DATASETS["synthetic-erc"])
+    model(batch)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    assert torch.equal(copy.deepcopy(backbone.model)(ids).logits, backbone.model(ids).logits)
+    x = backbone.embed(ids)
+    where = backbone.model.model.rotary_emb(x, torch.arange(4)[None])
+    layer = decoder_layers(backbone.model)[0]
+    by_name = layer(hidden_states=x, attention_mask=None, position_embeddings=where)
+    assert torch.equal(by_name, layer(x, attention_mask=None, position_embeddings=where))

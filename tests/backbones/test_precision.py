@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from msekit.backbones import precision
+from msekit.backbones import integer, precision
 from msekit.backbones.load import load_backbone
 from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
+from msekit.errors import StoppedError
+from msekit.evaluation.intact import verify_backbone
 from msekit.inference.load import load_run
+from msekit.reporter import Reporter
+from msekit.training import loop
 
 CPU = torch.device("cpu")
 TINY = ["--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--limit-train", "16", "--epochs", "2"]
@@ -50,7 +56,10 @@ def test_the_clock_says_what_this_cpu_is_quick_in():
     """Whichever it is: with a unit for bf16 wide products are no slower in it, without one far slower."""
     precision.times_as_quick_in_bf16.cache_clear()
     ratio = precision.times_as_quick_in_bf16(576, 1536)
-    assert ratio > 1 if precision.abilities().get("amx_bf16") else ratio < precision.WORTH
+    if precision.abilities().get("amx_bf16"):
+        assert ratio > 1
+    elif not precision.has_bf16_unit():
+        assert ratio < precision.WORTH
 
 
 def test_the_library_gives_fp32_on_a_cpu(amx: None):
@@ -73,3 +82,54 @@ def test_a_run_in_bf16_trains_and_is_used_in_fp32_where_bf16_is_slow(amx: None, 
     mine, theirs = (run.predict("It is so good.", audio=None, vision=None) for run in (here, elsewhere))
     assert mine.scores.keys() == theirs.scores.keys()
     assert all(mine.scores[label] == pytest.approx(theirs.scores[label], abs=0.05) for label in mine.scores)
+
+
+def evaluated_in(folder: Path) -> str:
+    done = CliRunner().invoke(app, ["evaluate", str(folder), "--format", "json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output[done.output.index("{") :])["dtype"]
+
+
+@pytest.mark.slow
+def test_a_run_keeps_the_precision_that_it_began_in(amx: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the clock says later: when it is resumed, evaluated, verified."""
+    command = ["train", *TINY, "--set", "optim.batch_size=4", "--output", str(tmp_path)]
+    learning_rate, steps = loop.learning_rate, iter(range(100))
+
+    def stopping(*given: float) -> float:
+        if next(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learning_rate(*given)
+
+    monkeypatch.setattr(loop, "learning_rate", stopping)
+    assert isinstance(CliRunner().invoke(app, command).exception, StoppedError)
+    monkeypatch.setattr(precision, "times_as_quick_in_bf16", lambda *_: 1.4)
+    resumed = CliRunner().invoke(app, [*command, "--resume"])
+    assert resumed.exit_code == 0, resumed.output
+    folder = tmp_path / "seed-1111"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["dtype"] == evaluated_in(folder) == "bfloat16"
+    verified = verify_backbone(folder, Reporter(quiet=True))
+    assert verified["intact"]
+    assert verified["weights_now"] == report["backbone_weights"]
+    monkeypatch.setattr(precision, "abilities", dict)
+    assert evaluated_in(folder) == "float32"
+
+
+@pytest.mark.slow
+def test_a_run_in_fp32_is_not_evaluated_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(precision, "abilities", dict)
+    trained = CliRunner().invoke(app, ["train", *TINY, "--output", str(tmp_path)])
+    assert trained.exit_code == 0, trained.output
+    monkeypatch.setattr(precision, "run_dtype", lambda *_: "bf16")
+    monkeypatch.setattr("msekit.training.build.run_dtype", lambda *_: "bf16")
+    assert evaluated_in(tmp_path / "seed-1111") == "float32"
+
+
+def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    assert any(precision.abilities().get(unit) for unit in integer.UNITS)
+    assert not precision.has_bf16_unit()

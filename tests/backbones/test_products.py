@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -63,3 +65,19 @@ def test_a_plan_counts_the_copies():
     assert copied_bytes(shape, Holding("fp32", "int8", cuda=False)) == 0
     assert copied_bytes(shape, Holding("fp32", "none", cuda=True)) == 0
     assert copied_bytes(shape_of("qwen-1.8b"), Holding("fp32", "none", cuda=False)) == 0
+
+
+@packs
+def test_copies_follow_the_weight_and_can_be_given_back():
+    layer = linear()
+    product, x, grad = PackedProduct(layer), torch.randn(3, 40), torch.randn(3, 24)
+    product(x), product.back(grad)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    torch.testing.assert_close(product(x), layer(x))
+    torch.testing.assert_close(product.back(grad), grad @ layer.weight)
+    product.forget(transposed_alone=True)
+    assert list(product._copies) == [False]
+    product.forget()
+    assert not product._copies
+    torch.testing.assert_close(copy.deepcopy(product)(x), product(x))
