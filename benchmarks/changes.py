@@ -1,6 +1,6 @@
 """What single changes give: with and without, by turns in one run, in processor time, so that other jobs blur it less.
 
-    python benchmarks/changes.py --data ../shared/data [--dataset meld6] [--threads 1] [--rounds 8] [--wall]
+    python benchmarks/changes.py --data ../shared/data [--only "weights laid out"] [--threads 1] [--rounds 8] [--wall]
 
 Decoder layers written out, against transformers' with all that is below; their weights laid out once for their
 products, and as they are; MLPs and norms whose gradients are written out, and the last layer at the columns that are
@@ -37,6 +37,8 @@ from msekit.training.loop import Run
 
 SIZES = (16, 32, 64)
 clock = time.process_time
+Pairs = Callable[[], tuple[list[float], list[float]]]
+"""Measures seconds without a change and with it, round by round."""
 
 
 def by_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -132,8 +134,8 @@ def plain_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
-def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[str]:
-    """Measure every change in one layout."""
+def rows(config: RunConfig, parts: Parts, rounds: int, steps: int, only: str) -> Iterator[str]:
+    """Measure every change in one layout whose title holds `only`."""
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
     train, test = parts.collators["train"], parts.collators["test"]
     [batches] = even_batches([run], steps)
@@ -149,21 +151,33 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int) -> Iterator[s
         for start in range(0, len(middle), size):
             parts.model.score(test(middle[start : start + size]))
 
+    def in_transformers_layers(measured: Pairs) -> tuple[list[float], list[float]]:
+        parts.backbone.frozen_layers.works = False
+        taken = measured()
+        parts.backbone.frozen_layers.works = True
+        return taken
+
+    def larger(size: int) -> tuple[list[float], list[float]]:
+        taken = by_turns({"16": partial(scoring, 16), "more": partial(scoring, size)}, rounds)
+        return taken["16"], taken["more"]
+
     parts.model.score(test(middle[:2]))  # which finds out what the architecture takes
     assert parts.backbone.frozen_layers.works
-    yield row(f"layers written out, training, {config.layout}", *frozen_layers(parts, training, rounds))
-    scored = frozen_layers(parts, partial(scoring, 16), rounds)
-    yield row(f"layers written out, scoring, {config.layout}", *scored)
-    yield row(f"weights laid out, training, {config.layout}", *laid_out(training, rounds))
-    yield row(f"weights laid out, scoring, {config.layout}", *laid_out(partial(scoring, 16), rounds))
-    parts.backbone.frozen_layers.works = False
-    yield row(f"MLPs and norms written out, training, {config.layout}", *leaner_parts(training, rounds))
-    yield row(f"last layer shortened, training, {config.layout}", *last_layer(parts, training, rounds))
-    yield row(f"last layer shortened, scoring, {config.layout}", *last_layer(parts, partial(scoring, 16), rounds))
-    parts.backbone.frozen_layers.works = True
-    taken = by_turns({str(size): partial(scoring, size) for size in SIZES}, rounds)
-    for size in SIZES[1:]:
-        yield row(f"scored {size} instead of 16 at a time, {config.layout}", taken["16"], taken[str(size)])
+    blocks: dict[str, Callable[[], None]] = {"training": training, "scoring": partial(scoring, 16)}
+    changes: dict[str, Pairs] = {}
+    for name, block in blocks.items():
+        changes[f"layers written out, {name}"] = partial(frozen_layers, parts, block, rounds)
+        changes[f"weights laid out, {name}"] = partial(laid_out, block, rounds)
+        changes[f"last layer shortened, {name}"] = partial(
+            in_transformers_layers, partial(last_layer, parts, block, rounds)
+        )
+    changes["MLPs and norms written out, training"] = partial(
+        in_transformers_layers, partial(leaner_parts, training, rounds)
+    )
+    changes |= {f"scored {size} instead of 16 at a time": partial(larger, size) for size in SIZES[1:]}
+    for title, measured in changes.items():
+        if only in title:
+            yield row(f"{title}, {config.layout}", *measured())
 
 
 def main() -> None:
@@ -176,6 +190,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="batches of 16 in a turn")
+    parser.add_argument("--only", default="", help="changes whose title holds this")
     parser.add_argument("--wall", action="store_true", help="the time that passes, not the processor's")
     options = parser.parse_args()
     if options.wall:
@@ -185,7 +200,7 @@ def main() -> None:
     config, first = prepare(options.backbone, str(path), 16, [])
     print("| change | times as quick |\n|---|---|")
     for layout in LAYOUTS:
-        for line in rows(*in_layout(config, first, layout), options.rounds, options.steps):
+        for line in rows(*in_layout(config, first, layout), options.rounds, options.steps, options.only):
             print(line, flush=True)
 
 
