@@ -155,7 +155,8 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        if self.shortens is None:  # tried on the first samples that come
+        untried = self.frozen_layers.works is None and self.compiled is None
+        if self.shortens is None or untried:  # on the first samples that come
             self._try_shorter_ways(sequence.first(2))
         if self.compiled is not None and not self._plainly:
             compute: Callable[[Sequence], Tensor] = self.compiled
@@ -169,7 +170,8 @@ class Backbone:
 
     def _try_shorter_ways(self, few: Sequence) -> None:
         with self.plainly():
-            self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
+            if self.shortens is None:
+                self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
             if self.compiled is None:
                 again = partial(replace, few)
                 self.frozen_layers.try_on(lambda x: self._logits(again(embeddings=x)), few.embeddings, few.answers)

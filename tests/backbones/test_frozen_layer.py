@@ -153,3 +153,14 @@ def test_a_used_model_can_be_copied_and_its_layers_called_by_name(name_of):
     layer = decoder_layers(backbone.model)[0]
     by_name = layer(hidden_states=x, attention_mask=None, position_embeddings=where)
     assert torch.equal(by_name, layer(x, attention_mask=None, position_embeddings=where))
+
+
+def test_it_is_found_out_after_a_compiled_pass_too(name_of, monkeypatch: pytest.MonkeyPatch):
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    monkeypatch.setattr(backbone, "compiled", backbone._logits)
+    model, batch = model_of(backbone, DATASETS["synthetic-erc"])
+    model(batch)
+    assert backbone.frozen_layers.works is None
+    monkeypatch.setattr(backbone, "compiled", None)
+    model(batch)
+    assert backbone.frozen_layers.works

@@ -26,6 +26,12 @@ ARCHITECTURES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def transformers_layers(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prefix alone is looked at: `test_frozen_layer.py` has layers that are written out, with it and without."""
+    monkeypatch.setattr(tiny.frozen_layers, "works", False)
+
+
 def model_of(backbone: Backbone, spec=ERC, order="paper", cached=True) -> MSEModel:
     torch.manual_seed(0)
     adapter = MSEAdapter(backbone.text_dim, 6, 5, 8, 4, 3, conditioning="unit")
@@ -57,7 +63,7 @@ def assert_same(model: MSEModel, other: MSEModel, batch) -> None:
     assert torch.allclose(loss, loss_2, rtol=1e-5)
     scale = max(float(g.abs().max()) for g in gradients_2)
     for mine, theirs in zip(gradients, gradients_2, strict=True):
-        assert (mine - theirs).abs().max() <= 5e-5 * max(scale, 1)  # 1.4e-5 was seen, of two orders of summing
+        assert (mine - theirs).abs().max() <= 1e-5 * max(scale, 1)
     assert torch.allclose(scores, scores_2, atol=2e-5)
 
 
