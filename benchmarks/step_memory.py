@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import msekit.backbones.frozen_layer
+import msekit.backbones.frozen_layers
 import msekit.backbones.load
 import msekit.model.mse_model
 from msekit.config import resolve
@@ -46,7 +46,7 @@ def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     """In a process of its own: peak memory and kept tensors in GB, processor seconds of a step."""
     torch.set_num_threads(threads)
     if way not in ("as it is", "edge scores plain"):
-        msekit.backbones.frozen_layer.CLASSES = ()
+        msekit.backbones.frozen_layers.CLASSES = ()
     if way in ("their parts plain too", "all plain"):
         msekit.backbones.load.make_leaner = lambda model: 0
     if way in ("edge scores plain", "all plain"):

@@ -24,7 +24,7 @@ from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.compiled import CompiledPass
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_model
 from msekit.backbones.formats import format_of
-from msekit.backbones.frozen_layer import FrozenLayers
+from msekit.backbones.frozen_layers import FrozenLayers
 from msekit.backbones.integer import round_activations
 from msekit.backbones.kinds import check_kind
 from msekit.backbones.last_layer import LastLayer, decoder_layers

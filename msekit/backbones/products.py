@@ -4,9 +4,15 @@ A matrix product first copies its operands into blocks that fit the core. A froz
 the forward pass and, transposed, one for the gradient, which is made when a gradient is asked for. Small LLMs
 only, `PACKED_MOST` says how small; the others are multiplied as they are. The blocks are oneDNN's, through the
 operators that torch's own compiler uses; where they are missing, weights are multiplied as they are, too.
+
+oneDNN likes blocks of 64 columns. AVX2's 16 registers hold 8 numbers each, half of them for one row of such a block;
+blocks of 16 columns are multiplied up to a third faster there, bit for bit alike ("Speed" in `benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +22,8 @@ from msekit.backbones.kinds import PACKED_MOST
 
 _ROWS = 512
 """For so many rows at a time oneDNN chooses its blocks; others are multiplied with them just as well."""
+_WIDE = 64
+"""Columns of the blocks that oneDNN likes."""
 
 
 class Product:
@@ -51,6 +59,14 @@ class Product:
         return torch.addmm(other_MK, grad_MN, self.linear.weight)
 
 
+class DirectProduct(Product):
+    """The same by oneDNN, which reads the weight as it is faster than torch's own product does, on AVX2."""
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        """See `Product`."""
+        return _multiply(x_MK, self.linear.weight, self.linear.bias)
+
+
 class PackedProduct(Product):
     """The same over copies of the weight in oneDNN's blocks."""
 
@@ -74,7 +90,7 @@ class PackedProduct(Product):
         known = self._copies.get(transposed)
         if known is None or known[0] != state:
             plain = weight.detach().T.contiguous() if transposed else weight.detach()
-            known = self._copies[transposed] = (state, torch.ops.mkldnn._reorder_linear_weight(plain, _ROWS))
+            known = self._copies[transposed] = (state, _lay_out(plain))
         return known[1]
 
     def __call__(self, x_MK: Tensor) -> Tensor:
@@ -94,6 +110,48 @@ class PackedProduct(Product):
         return _multiply_add(grad_MN, other_MK, self._copy(True), None)
 
 
+class FrozenProduct(torch.autograd.Function):
+    """A frozen linear layer; its weight gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
+        """(…, K) → (…, N)."""
+        ctx.product = product
+        y_MN = product(x.flatten(0, -2))
+        return y_MN.view(*x.shape[:-1], y_MN.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """(…, N) → (…, K)."""
+        back_MK = ctx.product.back(grads[0].flatten(0, -2))
+        return back_MK.view(*grads[0].shape[:-1], back_MK.shape[1]), None
+
+
+def _lay_out(weight_NK: Tensor) -> Tensor:
+    """The copy in blocks, narrow ones where those are multiplied faster.
+
+    Nothing asks oneDNN for narrow blocks but having fewer wide ones than threads. So a thread of its own, whose count
+    of threads is nobody else's, lays the weight out as if for that many.
+    """
+    if not _on_avx2(weight_NK):
+        return torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_lay_out_for, len(weight_NK) // _WIDE + 2, weight_NK).result()
+
+
+def _on_avx2(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+def _lay_out_for(threads: int, weight_NK: Tensor) -> Tensor:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS)
+    finally:
+        torch.set_num_threads(usual)
+
+
 def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
@@ -105,13 +163,19 @@ def _multiply_add(x: Tensor, other: Tensor, packed: Tensor, bias: Tensor | None)
 def products_of(linears: list[nn.Linear]) -> list[Product]:
     """One for each of an LLM's linear layers, packed where they are small enough and torch can."""
     copies = 2 * sum(linear.weight.nbytes for linear in linears)
-    kind = PackedProduct if copies <= PACKED_MOST and _can_pack(linears[0]) else Product
-    return [kind(linear) for linear in linears]
+    if copies <= PACKED_MOST and _can_pack(linears[0]):
+        return [PackedProduct(linear) for linear in linears]
+    return [product_of(linear) for linear in linears]
+
+
+def product_of(linear: nn.Linear) -> Product:
+    """One for a linear layer without a copy of its weight."""
+    return DirectProduct(linear) if _on_avx2(linear.weight) and _can_pack(linear) else Product(linear)
 
 
 def _can_pack(linear: nn.Linear) -> bool:
     try:
-        few = linear.weight.new_ones(2, linear.in_features)
-        return PackedProduct(linear).plus(few, linear(few)).shape == (2, linear.out_features)
+        few = nn.Linear(2, 2, dtype=linear.weight.dtype).requires_grad_(False)
+        return PackedProduct(few).plus(few.weight, few.weight).shape == (2, 2)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False

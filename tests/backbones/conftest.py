@@ -53,9 +53,9 @@ def make_backbone() -> ModuleType:
 @pytest.fixture
 def transformers_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the layers are not written out: on a GPU, quantised, of another kind."""
-    from msekit.backbones import frozen_layer
+    from msekit.backbones import frozen_layers
 
-    monkeypatch.setattr(frozen_layer, "CLASSES", ())
+    monkeypatch.setattr(frozen_layers, "CLASSES", ())
 
 
 @pytest.fixture

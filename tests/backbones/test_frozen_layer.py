@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from whole_pass import model_of, outcome
 
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.frozen_layer import FrozenLayers
+from msekit.backbones.frozen_layers import FrozenLayers
 from msekit.backbones.last_layer import decoder_layers
 from msekit.backbones.load import Backbone, load_backbone
 from msekit.data.batch import Batch

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from msekit.backbones import products
-from msekit.backbones.products import PackedProduct, Product, products_of
+from msekit.backbones.products import DirectProduct, FrozenProduct, PackedProduct, Product, product_of, products_of
 from msekit.backbones.shape import shape_of
 from msekit.planning.memory import Holding, copied_bytes
 
@@ -26,14 +26,14 @@ def linear(bias: bool = True) -> nn.Linear:
 @packs
 @pytest.mark.parametrize("rows", [1, 7, 600])
 @pytest.mark.parametrize("bias", [True, False])
-def test_packed_and_plain_products_are_the_layers(bias: bool, rows: int):
+def test_products_are_the_layers(bias: bool, rows: int):
     layer = linear(bias)
-    plain, packed = Product(layer), PackedProduct(layer)
+    kinds = (Product(layer), DirectProduct(layer), PackedProduct(layer))
     x = torch.randn(rows, 40, requires_grad=True)
     grad, other_in, other_out = (torch.randn(rows, size) for size in (24, 40, 24))
     y = layer(x)
     (back,) = torch.autograd.grad(y, x, grad)
-    for product in (plain, packed):
+    for product in kinds:
         with torch.no_grad():
             torch.testing.assert_close(product(x), y)
             torch.testing.assert_close(product.plus(x, other_out), y + other_out)
@@ -46,7 +46,32 @@ def test_small_llms_are_packed_and_larger_ones_multiplied_as_they_are(monkeypatc
     layers = [linear(), linear()]
     assert all(type(each) is PackedProduct for each in products_of(layers))
     monkeypatch.setattr(products, "PACKED_MOST", 2 * 2 * 40 * 24 * 4 - 1)
-    assert all(type(each) is Product for each in products_of(layers))
+    assert all(type(each) is type(product_of(layers[0])) is not PackedProduct for each in products_of(layers))
+
+
+@packs
+def test_narrow_blocks_give_the_same_bits_and_leave_the_threads_alone(monkeypatch: pytest.MonkeyPatch):
+    layer, x = nn.Linear(96, 320).requires_grad_(False), torch.randn(50, 96)
+    outputs, threads = [], torch.get_num_threads()
+    for narrow in (True, False):
+        monkeypatch.setattr(products, "_on_avx2", lambda _, narrow=narrow: narrow)
+        outputs.append(PackedProduct(layer)(x))
+        assert torch.get_num_threads() == threads
+        assert type(product_of(layer)) is (DirectProduct if narrow else Product)
+    assert torch.equal(*outputs) or torch.backends.cpu.get_cpu_capability() != "AVX2"
+    torch.testing.assert_close(*outputs)
+
+
+@packs
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_frozen_product_is_the_layer_and_its_gradient(bias: bool):
+    layer, x = linear(bias), torch.randn(2, 3, 40, requires_grad=True)
+    for product in (Product(layer), DirectProduct(layer)):
+        mine, plain = FrozenProduct.apply(x, product), layer(x)
+        torch.testing.assert_close(mine, plain)
+        grad = torch.randn_like(plain)
+        for a, b in zip(torch.autograd.grad(mine, x, grad), torch.autograd.grad(plain, x, grad), strict=True):
+            torch.testing.assert_close(a, b)
 
 
 def test_without_onednn_weights_are_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch):
