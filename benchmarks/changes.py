@@ -3,10 +3,11 @@
     python benchmarks/changes.py --data ../shared/data [--only "weights laid out"] [--threads 1] [--rounds 8] [--wall]
 
 Decoder layers written out, against transformers' with all that is below; their weights laid out once for their
-products, and as they are; MLPs and norms whose gradients are written out, and the last layer at the columns that are
-read, in transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by round,
-and their range. About twenty minutes on one core. `--wall` takes the time that passes instead, on a machine that does
-nothing else: with several threads some of it is spent waiting for one another.
+products, and as they are; the copies in blocks of 16 columns, and in those that oneDNN takes by itself; the head by
+oneDNN, and by torch's own product; MLPs and norms whose gradients are written out, and the last layer at the columns
+that are read, in transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by
+round, and their range. About half an hour on one core. `--wall` takes the time that passes instead, on a machine that
+does nothing else: with several threads some of it is spent waiting for one another.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from train_speed import LAYOUTS, even_batches, in_layout, prepare
 
-from msekit.backbones import leaner
-from msekit.backbones.products import PackedProduct, Product
+from msekit.backbones import leaner, products
+from msekit.backbones.products import DirectProduct, PackedProduct, Product
 from msekit.config import RunConfig
 from msekit.data.batch import evaluation_batches
 from msekit.reporter import Reporter
@@ -90,6 +91,46 @@ def laid_out(block: Callable[[], None], rounds: int) -> tuple[list[float], list[
     for name, method in packed.items():
         setattr(PackedProduct, name, method)
     return taken["plain"], taken["packed"]
+
+
+def narrow_blocks(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with copies of the weights in the blocks that oneDNN takes by itself, and in narrow ones."""
+    packed = [each for each in parts.backbone.frozen_layers._products if isinstance(each, PackedProduct)]
+    as_it_is, copies = products._on_avx2, {}
+    for narrow in (False, True):
+        products._on_avx2 = partial(lambda narrow, _: narrow, narrow)
+        for product in packed:
+            product.forget()
+        block()
+        copies[narrow] = [dict(product._copies) for product in packed]
+    products._on_avx2 = as_it_is
+
+    def way(narrow: bool) -> Callable[[], None]:
+        def run() -> None:
+            for product, own in zip(packed, copies[narrow], strict=True):
+                product._copies = own
+            block()
+
+        return run
+
+    taken = by_turns({"wide": way(False), "narrow": way(True)}, rounds)
+    return taken["wide"], taken["narrow"]
+
+
+def head(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds with the head by torch's own product, and by oneDNN."""
+    call = DirectProduct.__call__
+
+    def way(chosen: Callable[..., Tensor]) -> Callable[[], None]:
+        def run() -> None:
+            DirectProduct.__call__ = chosen  # type: ignore[method-assign]
+            block()
+
+        return run
+
+    taken = by_turns({"torch": way(Product.__call__), "oneDNN": way(call)}, rounds)
+    DirectProduct.__call__ = call  # type: ignore[method-assign]
+    return taken["torch"], taken["oneDNN"]
 
 
 def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
@@ -168,6 +209,8 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int, only: str) ->
     for name, block in blocks.items():
         changes[f"layers written out, {name}"] = partial(frozen_layers, parts, block, rounds)
         changes[f"weights laid out, {name}"] = partial(laid_out, block, rounds)
+        changes[f"weights in narrow blocks, {name}"] = partial(narrow_blocks, parts, block, rounds)
+        changes[f"head by oneDNN, {name}"] = partial(head, block, rounds)
         changes[f"last layer shortened, {name}"] = partial(
             in_transformers_layers, partial(last_layer, parts, block, rounds)
         )
