@@ -6,7 +6,8 @@ only, `PACKED_MOST` says how small; the others are multiplied as they are. The b
 operators that torch's own compiler uses; where they are missing, weights are multiplied as they are, too.
 
 oneDNN likes blocks of 64 columns. AVX2's 16 registers hold 8 numbers each, half of them for one row of such a block;
-blocks of 16 columns are multiplied up to a third faster there, bit for bit alike ("Speed" in `benchmarks/RESULTS.md`).
+blocks of 16 columns are multiplied a twentieth to a fifth faster there, bit for bit alike ("Speed" in
+`benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
