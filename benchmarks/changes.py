@@ -71,6 +71,7 @@ def frozen_layers(parts: Parts, block: Callable[[], None], rounds: int) -> tuple
         return run
 
     taken = by_turns({"theirs": way(False), "written": way(True)}, rounds)
+    parts.backbone.frozen_layers.works = True
     return taken["theirs"], taken["written"]
 
 
@@ -114,6 +115,8 @@ def narrow_blocks(parts: Parts, block: Callable[[], None], rounds: int) -> tuple
         return run
 
     taken = by_turns({"wide": way(False), "narrow": way(True)}, rounds)
+    for product, own in zip(packed, copies[True], strict=True):
+        product._copies = own
     return taken["wide"], taken["narrow"]
 
 

@@ -62,7 +62,9 @@ class FrozenLayers:
         return FrozenLayer.apply(x_BSd, layer, seen)
 
     def _head(self, stock: Callable[[Tensor], Tensor], product: Product, x_BRd: Tensor) -> Tensor:
-        return stock(x_BRd) if self.columns is None else FrozenProduct.apply(x_BRd, product)
+        if self.columns is None:
+            return stock(x_BRd)
+        return FrozenProduct.apply(x_BRd.flatten(0, 1), product).unflatten(0, x_BRd.shape[:2])
 
     @contextmanager
     def used(self, columns: int) -> Iterator[None]:

@@ -6,17 +6,20 @@ only, `PACKED_MOST` says how small; the others are multiplied as they are. The b
 operators that torch's own compiler uses; where they are missing, weights are multiplied as they are, too.
 
 oneDNN likes blocks of 64 columns. AVX2's 16 registers hold 8 numbers each, half of them for one row of such a block;
-blocks of 16 columns are multiplied a twentieth to a fifth faster there, bit for bit alike ("Speed" in
+blocks of 16 columns are mostly multiplied faster there, by up to a fifth, and bit for bit alike ("Speed" in
 `benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Event, Thread
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from msekit.backbones.kinds import PACKED_MOST
@@ -25,6 +28,8 @@ _ROWS = 512
 """For so many rows at a time oneDNN chooses its blocks; others are multiplied with them just as well."""
 _WIDE = 64
 """Columns of the blocks that oneDNN likes."""
+_MOST_THREADS = 64
+"""A weight that would need more is laid out in wide blocks."""
 
 
 class Product:
@@ -61,7 +66,7 @@ class Product:
 
 
 class DirectProduct(Product):
-    """The same by oneDNN, which reads the weight as it is faster than torch's own product does, on AVX2."""
+    """The same by oneDNN, which on AVX2 is mostly quicker than torch's own product, with a head by far."""
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         """See `Product`."""
@@ -115,68 +120,94 @@ class FrozenProduct(torch.autograd.Function):
     """A frozen linear layer; its weight gets no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
-        """(…, K) → (…, N)."""
+    def forward(ctx: Any, x_MK: Tensor, product: Product) -> Tensor:
+        """(M, K) → (M, N)."""
         ctx.product = product
-        y_MN = product(x.flatten(0, -2))
-        return y_MN.view(*x.shape[:-1], y_MN.shape[1])
+        return product(x_MK)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """(…, N) → (…, K)."""
-        back_MK = ctx.product.back(grads[0].flatten(0, -2))
-        return back_MK.view(*grads[0].shape[:-1], back_MK.shape[1]), None
+        """(M, N) → (M, K)."""
+        return ctx.product.back(grads[0]), None
 
 
 def _lay_out(weight_NK: Tensor) -> Tensor:
     """The copy in blocks, narrow ones where those are multiplied faster.
 
-    Nothing asks oneDNN for narrow blocks but having fewer wide ones than threads. So a thread of its own, whose count
-    of threads is nobody else's, lays the weight out as if for that many.
+    Nothing asks oneDNN for narrow blocks but having fewer wide ones than threads. So a thread of its own, for which
+    alone OpenMP's count of threads is raised, lays the weight out as if for that many.
     """
-    if not _on_avx2(weight_NK):
+    threads = len(weight_NK) // _WIDE + 2
+    if not _on_avx2(weight_NK) or threads > _MOST_THREADS or not _may_start(_MOST_THREADS):
         return torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_lay_out_for, len(weight_NK) // _WIDE + 2, weight_NK).result()
+        return pool.submit(_lay_out_for, threads, weight_NK).result()
+
+
+def _lay_out_for(threads: int, weight_NK: Tensor) -> Tensor:
+    torch.get_num_threads()  # a new thread takes torch's count when first asked: not later than here
+    with _libraries().limit(limits=threads, user_api="openmp"):
+        return torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The loaded libraries that have threads; looking for them takes milliseconds."""
+    return ThreadpoolController()
+
+
+@cache
+def _may_start(threads: int) -> bool:
+    """Whether this process may have so many threads more: OpenMP ends a process that asks for one too many."""
+    end, started = Event(), []
+    try:
+        for _ in range(threads):
+            thread = Thread(target=end.wait)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def _on_avx2(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
-def _lay_out_for(threads: int, weight_NK: Tensor) -> Tensor:
-    usual = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS)
-    finally:
-        torch.set_num_threads(usual)
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def _multiply(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
-
-
-def _multiply_add(x: Tensor, other: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.binary(x, other, packed, bias, "add")
+def _multiply_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, bias, "add")
 
 
 def products_of(linears: list[nn.Linear]) -> list[Product]:
     """One for each of an LLM's linear layers, packed where they are small enough and torch can."""
     copies = 2 * sum(linear.weight.nbytes for linear in linears)
-    if copies <= PACKED_MOST and _can_pack(linears[0]):
-        return [PackedProduct(linear) for linear in linears]
-    return [product_of(linear) for linear in linears]
+    kind = _kind(linears[0].weight, packed=copies <= PACKED_MOST)
+    return [kind(linear) for linear in linears]
 
 
 def product_of(linear: nn.Linear) -> Product:
-    """One for a linear layer without a copy of its weight."""
-    return DirectProduct(linear) if _on_avx2(linear.weight) and _can_pack(linear) else Product(linear)
+    """One for a linear layer, without a copy of its weight."""
+    return _kind(linear.weight, packed=False)(linear)
 
 
-def _can_pack(linear: nn.Linear) -> bool:
+def _kind(weight: Tensor, packed: bool) -> type[Product]:
+    if not _works(weight.dtype):
+        return Product
+    return PackedProduct if packed else DirectProduct if _on_avx2(weight) else Product
+
+
+def _works(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's operators are there and take the precision."""
+    few = nn.utils.skip_init(nn.Linear, 2, 2, dtype=dtype).requires_grad_(False)
     try:
-        few = nn.Linear(2, 2, dtype=linear.weight.dtype).requires_grad_(False)
-        return PackedProduct(few).plus(few.weight, few.weight).shape == (2, 2)
+        return PackedProduct(few).plus(DirectProduct(few)(few.weight), few.weight).shape == (2, 2)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
