@@ -70,6 +70,7 @@ def test_wide_and_narrow_blocks_give_the_same_and_leave_the_threads_alone(
 
 @packs
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="narrow blocks are for AVX2 alone")
+@pytest.mark.skipif(not products._may_start(products._MOST_THREADS), reason="this process may not start more threads")
 @pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (576, 1536), (1536, 576)])
 def test_onednn_does_give_narrow_blocks(inputs: int, outputs: int, capfd: pytest.CaptureFixture[str]):
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
