@@ -8,24 +8,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from msekit.version import __version__
+
 if TYPE_CHECKING:
     from msekit.adapters.mse import MSEAdapter
-    from msekit.backbones.load import Backbone, load_backbone
+    from msekit.backbones.backbone import Backbone
+    from msekit.backbones.load import load_backbone
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
     from msekit.inference.plugin import PlugIn, Prediction
 
-__version__ = "0.1.0"
 _HOMES = {
     "MSEAdapter": "msekit.adapters.mse",
-    "Backbone": "msekit.backbones.load",
+    "Backbone": "msekit.backbones.backbone",
     "load_backbone": "msekit.backbones.load",
     "PlugIn": "msekit.inference.plugin",
     "PlugInHost": "msekit.inference.host",
     "Prediction": "msekit.inference.plugin",
     "load_run": "msekit.inference.load",
 }
-__all__ = ["Backbone", "MSEAdapter", "PlugIn", "PlugInHost", "Prediction", "load_backbone", "load_run"]
+__all__ = ["Backbone", "MSEAdapter", "PlugIn", "PlugInHost", "Prediction", "__version__", "load_backbone", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

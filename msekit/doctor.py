@@ -17,12 +17,11 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.backbones.integer import products_are_quick
 from msekit.backbones.precision import has_bf16_unit
+from msekit.distributed.launch import obstacle_to
+from msekit.distributed.processes import LAUNCHED
 from msekit.paths import cache_root, shipped
-from msekit.processes import LAUNCHED
 from msekit.reporter import Reporter
-from msekit.training.launch import obstacle_to
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "bitsandbytes", "datasets", "tokenizers", "numpy")
 SELF_TEST_S = 60
@@ -59,7 +58,6 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "vnni": products_are_quick(),
         "bf16": has_bf16_unit(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "memory_available_gb": round(psutil.virtual_memory().available / 2**30, 1),
@@ -139,7 +137,7 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     overview.add_row("CUDA of torch", found["cuda"]["toolkit_of_torch"] or "none (a CPU build)")
     overview.add_row("gloo", "yes" if found["communication"]["gloo"] else "no")
     overview.add_row("NCCL", found["communication"]["nccl"] or "no")
-    overview.add_row("C++ compiler", found["compiler"] or "none; only --quantization w8a8 is quicker with one")
+    overview.add_row("C++ compiler", found["compiler"] or "none; only model.compile wants one")
     for package, number in found["versions"].items():
         overview.add_row(package, number or "not installed")
     reporter.console.print(overview)

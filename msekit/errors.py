@@ -54,3 +54,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(options)}"
+
+
+def choice(names: Iterable[str]) -> str:
+    """`a, b or c`: how help texts and errors list the names of a table."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last

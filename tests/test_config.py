@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from msekit.config import dump, resolve, validated
 from msekit.errors import MsekitError
-from msekit.recipes import BEST
+from msekit.settings.recipes import BEST
+from msekit.settings.resolve import dump, resolve, validated
 
 
 def run(backbone="smollm2-135m", dataset="synthetic-erc", task="erc", overrides=(), **given):

@@ -1,1 +1,1 @@
-"""Parts of the GPU suite, a file for each kind. `benchmarks/gpu_suite.py` has the table."""
+"""Parts of the GPU suite, a file for each kind. `benchmarks/gpu/suite.py` has the table."""

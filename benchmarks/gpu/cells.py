@@ -13,21 +13,23 @@ from typing import Any
 
 import torch
 
-from gpu.machine import GIB, Machine
+from benchmarks.gpu.machine import GIB, Machine
+from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.load import load_backbone
 from msekit.backbones.shape import shape_of
-from msekit.config import RunConfig, resolve
-from msekit.data.batch import Batch
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
+from msekit.model.assemble import make_adapter
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.paper import DATASETS as PAPERS_DATASETS
 from msekit.planning.memory import memory_plan
-from msekit.planning.plan import Plan, held, plan_run
-from msekit.recipes import published_settings
-from msekit.training.build import make_adapter
+from msekit.planning.plan_run import Plan, held, plan_run
+from msekit.settings.config import RunConfig
+from msekit.settings.recipes import published_settings
+from msekit.settings.resolve import resolve
 from msekit.training.optim import optimizer_for
 
 CARD_GB = 24

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from gpu.machine import GIB, Machine
+from benchmarks.gpu.machine import GIB, Machine
 
 LIMIT_S = 240
 PLAIN = [(name, way) for name in ("ddp", "zero1", "zero2", "zero3", "zero3-offload") for way in ("off", "on")]

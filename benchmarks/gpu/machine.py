@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from make_backbone import SHAPES, write_checkpoint
+from msekit.testing.random_checkpoint import SHAPES, write_checkpoint
 
 GIB = 1 << 30
 TINY: dict[str, dict[str, Any]] = {

@@ -15,32 +15,30 @@ import re
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from agreement import distance, joint_outcomes, kit_outcome, procedure_outcome, scored_loss
-from eval_speed import kit_side as scores_side
-from eval_speed import procedure_side as answers_side
-from measure import alternate, machine, matrix_peak, spread
-from procedure import Procedure
-from train_speed import in_layout, kit_side, procedure_side, seeds_side
-
-from gpu.machine import Machine
-from msekit.backbones.load import Backbone
-from msekit.config import RunConfig, resolve
-from msekit.data.batch import Collator
+from benchmarks.gpu.machine import Machine
+from benchmarks.speed.agreement import distance, joint_outcomes, kit_outcome, procedure_outcome, scored_loss
+from benchmarks.speed.eval_speed import kit_side as scores_side
+from benchmarks.speed.eval_speed import procedure_side as answers_side
+from benchmarks.speed.measure import alternate, machine, matrix_peak, spread
+from benchmarks.speed.procedure import Procedure
+from benchmarks.speed.train_speed import in_layout, kit_side, procedure_side, seeds_side
+from msekit.backbones.backbone import Backbone
+from msekit.data.batches.batch import Collator
 from msekit.data.catalogue import DATASETS
+from msekit.model.assemble import make_adapter
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
-from msekit.training.build import Parts, make_adapter
-from msekit.training.together import parts_for
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import resolve
+from msekit.training.build import Parts
+from msekit.training.parallel_seeds import parts_for
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen-1.8b": {
@@ -222,7 +220,7 @@ def first_loss(name: str, config: RunConfig, parts: Parts) -> float:
 def child(name: str, shape: str, device: str, rounds: int, steps: int) -> dict[str, Any]:
     """One side, in a process of its own."""
     environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name.startswith(SYNCHRONOUS) else {})
-    command = [sys.executable, __file__, name, shape, device, str(rounds), str(steps)]
+    command = [sys.executable, "-m", "benchmarks.gpu.speed", name, shape, device, str(rounds), str(steps)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 

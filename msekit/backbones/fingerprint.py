@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from msekit.backbones.checkpoints.weight_files import tensors_of, weight_files
 from msekit.backbones.quantise import quantization_state
-from msekit.backbones.shards import tensors_of, weight_files
 
 _CHUNK = {"cpu": 1 << 16}  # words summed at a time: what stays in the core's own cache
 _CHUNK_ELSEWHERE = 1 << 22

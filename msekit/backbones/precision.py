@@ -33,7 +33,7 @@ def abilities() -> Mapping[str, Any]:
     """This CPU's, by torch's names."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
-    older = {"avx512_vnni": "vnni", "amx_int8": "amx_tile", "amx_bf16": "amx_tile", "avx512_bf16": "avx512_bf16"}
+    older = {"amx_bf16": "amx_tile", "avx512_bf16": "avx512_bf16"}
     asked = {unit: getattr(torch.cpu, f"_is_{name}_supported", bool) for unit, name in older.items()}
     return {unit: asks() for unit, asks in asked.items()}
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msekit.backbones.kinds import FOUR_BIT_BLOCK
+from msekit.backbones.holding import FOUR_BIT_BLOCK
 from msekit.errors import MsekitError
 
 
@@ -23,7 +23,7 @@ def quantization_config(quantization: str, double: bool, dtype: torch.dtype) -> 
     """What `from_pretrained` needs to quantise while loading; None for `none`.
 
     Args:
-        quantization: `none`, `int8` (LLM.int8), `w8a8` (the same weights) or `nf4` (QLoRA's 4-bit NormalFloat).
+        quantization: `none`, `int8` (LLM.int8) or `nf4` (QLoRA's 4-bit NormalFloat).
         double: Quantise the scales of nf4 too.
         dtype: What nf4 weights are expanded to when they are multiplied.
 

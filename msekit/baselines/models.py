@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from msekit.adapters.mag import aligned
 from msekit.adapters.mse import ModalityEncoder
 from msekit.adapters.simple import average_frame
-from msekit.data.batch import Batch
+from msekit.data.batches.batch import Batch
 
 WORD = 64
 """Width of a word's embedding."""

@@ -18,20 +18,21 @@ from torch import nn
 
 from msekit.baselines.models import MODELS
 from msekit.baselines.text_linear import answer, best_of
-from msekit.config import DataConfig
-from msekit.data.batch import Batch, Collator, Noise, global_batches
-from msekit.data.cache import Cache, prepare
+from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
+from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.cache.cache import Cache, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.features import Preprocessor
-from msekit.data.hub import with_features
+from msekit.data.download import with_features
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
-from msekit.evaluation.predictions import PREDICTIONS
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
-from msekit.training.checkpoint import write_text
-from msekit.training.outcome import WHERE_ITS_FILES_LIE, peak_memory, versions
-from msekit.training.run_folder import REPORT, read_report
+from msekit.runs.description import WHERE_ITS_FILES_LIE
+from msekit.runs.files import write_text
+from msekit.runs.folder import REPORT, read_report
+from msekit.runs.predictions import PREDICTIONS
+from msekit.runs.report import peak_memory, versions
+from msekit.settings.config import DataConfig
 
 BASELINES = ("text-linear", *MODELS)
 LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8

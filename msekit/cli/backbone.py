@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(help="Catalogue name, folder or hub id.")]
 def list_command(fmt: Format = "table") -> None:
     """List the catalogue: size, licence, and what is on this machine already."""
     from msekit.backbones.catalogue import BACKBONES
-    from msekit.backbones.describe import describe_entry
+    from msekit.backbones.checkpoints.describe import describe_entry
 
     entries = [describe_entry(entry) for entry in BACKBONES.values()]
     if fmt == "json":
@@ -39,7 +39,7 @@ def list_command(fmt: Format = "table") -> None:
 @app.command("info")
 def info_command(name: Name, fmt: Format = "table") -> None:
     """Show a backbone's architecture, licence and place; a folder's or cached model's own figures are counted."""
-    from msekit.backbones.describe import describe
+    from msekit.backbones.checkpoints.describe import describe
 
     found = describe(name)
     if fmt == "json":
@@ -70,7 +70,7 @@ def convert_command(
     """Convert a Qwen-1 or ChatGLM3 checkpoint to one that other tools load without its own code."""
     from rich.filesize import decimal
 
-    from msekit.backbones.convert import convert
+    from msekit.backbones.checkpoints.convert import convert
     from msekit.backbones.load import checkpoint_folder
     from msekit.reporter import Reporter
 

@@ -19,10 +19,12 @@ def baseline_command(
 ) -> None:
     """Train and test a classical baseline; finished seeds are reused."""
     from msekit.baselines.run import run_baseline
-    from msekit.cli.train import parse_seeds
     from msekit.data.catalogue import resolve_dataset
-    from msekit.evaluation.report import aggregate, collect, render_table
     from msekit.reporter import Reporter
+    from msekit.reports.aggregate import aggregate
+    from msekit.reports.render import render_table
+    from msekit.runs.report import collect
+    from msekit.settings.plan_runs import parse_seeds
 
     reporter = Reporter()
     spec = resolve_dataset(dataset, source)

@@ -16,8 +16,8 @@ def compare_command(
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Compare two sets of runs on the same test samples."""
-    from msekit.evaluation.compare import compare, show_comparison
     from msekit.reporter import Reporter
+    from msekit.reports.compare import compare, show_comparison
 
     document = compare(first, second, repeats)
     if fmt == "json":

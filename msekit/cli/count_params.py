@@ -63,8 +63,8 @@ def cell(
         millions, or None.
     """
     from msekit.adapters.sizes import parameter_count
-    from msekit.config import AdapterConfig
     from msekit.paper import PUBLISHED, printed_parameters
+    from msekit.settings.config import AdapterConfig
 
     spec, audio_width, vision_width = data
     size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
@@ -102,7 +102,7 @@ def described(dataset: str) -> tuple[DatasetSpec, int, int]:
 
 def _train_rows(spec: DatasetSpec) -> Iterable[Any]:
     """The train split's rows, as published or as made."""
-    from msekit.data.sources import open_source
+    from msekit.data.readers.open_source import open_source
 
     return open_source(spec).rows("train")
 

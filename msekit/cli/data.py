@@ -10,7 +10,7 @@ import typer
 from msekit.cli import options
 
 if TYPE_CHECKING:
-    from msekit.data.cache import Cache
+    from msekit.data.cache.cache import Cache
     from msekit.data.catalogue import DatasetSpec
     from msekit.reporter import Reporter
 
@@ -26,7 +26,7 @@ Format = Annotated[Literal["table", "json"], typer.Option("--format", help="json
 def fetch_command(name: Name) -> None:
     """Download the published features from the hub, or check and complete what is here."""
     from msekit.data.catalogue import resolve_dataset
-    from msekit.data.hub import fetch
+    from msekit.data.download import fetch
     from msekit.reporter import Reporter
 
     reporter = Reporter()
@@ -131,7 +131,7 @@ def list_command() -> None:
 
 def _spec(name: str, source: Path | None, described: dict[str, Any], reporter: Reporter) -> DatasetSpec:
     from msekit.data.catalogue import resolve_dataset
-    from msekit.data.hub import with_features
+    from msekit.data.download import with_features
 
     return with_features(resolve_dataset(name, source, described), reporter)
 
@@ -144,7 +144,7 @@ def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:
 
 
 def _is_prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"]) -> bool:
-    from msekit.data.cache import CacheSettings, is_prepared
+    from msekit.data.cache.cache import CacheSettings, is_prepared
 
     return is_prepared(spec, CacheSettings(dtype=dtype))
 
@@ -152,8 +152,8 @@ def _is_prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"]) -> boo
 def _prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter: Reporter) -> Cache:
     import time
 
-    from msekit.data.cache import CacheSettings, prepare
-    from msekit.data.sources import open_source
+    from msekit.data.cache.cache import CacheSettings, prepare
+    from msekit.data.readers.open_source import open_source
 
     started, built = time.perf_counter(), False
     with reporter.rows(f"preparing {spec.name}") as progress:

@@ -20,7 +20,7 @@ def evaluate_command(
         Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
     ] = None,
     quantization: Annotated[
-        Literal["none", "int8", "nf4", "w8a8"] | None,
+        Literal["none", "int8", "nf4"] | None,
         typer.Option(help="Hold the backbone otherwise than in training."),
     ] = None,
     shuffle: Annotated[
@@ -50,9 +50,9 @@ def evaluate_command(
         for option in (option for option, given in others.items() if given):
             raise MsekitError(f"{option} does not go with {'--calibrate' if calibrate else '--robustness'}")
         return _study("calibrate" if calibrate else "robustness", run, split, source, fmt)
-    from msekit.evaluation.evaluate import evaluate
-    from msekit.evaluation.summary import show_metrics
     from msekit.reporter import Reporter
+    from msekit.reports.summary import show_metrics
+    from msekit.studies.evaluate import evaluate
 
     reporter = Reporter()
     report = evaluate(
@@ -75,10 +75,10 @@ def evaluate_command(
 
 def _study(kind: str, run: Path, split: str, source: Path | None, fmt: str) -> None:
     """`--calibrate` or `--robustness`: several estimates or cases beside one another."""
-    from msekit.evaluation.calibrate import calibrate, show_calibration
-    from msekit.evaluation.robustness import robustness
-    from msekit.evaluation.summary import show_cases
     from msekit.reporter import Reporter
+    from msekit.reports.summary import show_cases
+    from msekit.studies.calibrate import calibrate, show_calibration
+    from msekit.studies.robustness import robustness
 
     reporter = Reporter()
     study = calibrate if kind == "calibrate" else robustness

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from msekit import __version__
 from msekit.cli import (
     backbone,
     baseline,
@@ -31,9 +30,10 @@ from msekit.cli import (
     train,
     verify_backbone,
 )
+from msekit.distributed.processes import hand_over
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
-from msekit.processes import hand_over
+from msekit.version import __version__
 
 app = typer.Typer(
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",

@@ -11,13 +11,13 @@ import typer
 from msekit.cli import options
 
 if TYPE_CHECKING:
-    from msekit.planning.plan import Plan
+    from msekit.planning.plan_run import Plan
 
 
 def plan_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder, or a hub id in the cache.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or a YAML describing your own.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8 [the profile's].")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [the profile's].")] = None,
     profile: options.Profile = None,
     batch: Annotated[int | None, typer.Option(help="Samples of a batch [the pair's].")] = None,
     layout: options.Layout = None,
@@ -28,8 +28,8 @@ def plan_command(
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Memory by part and expected steps, from configurations alone; what to change where it does not fit."""
-    from msekit.cli.train import plan_runs
-    from msekit.planning.plan import plan_run
+    from msekit.planning.plan_run import plan_run
+    from msekit.settings.plan_runs import plan_runs
 
     given: dict[str, Any] = {
         "backbone": backbone,
@@ -54,7 +54,7 @@ def _show(plan: Plan, seeds: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from msekit.profiles import GIB
+    from msekit.settings.profiles import GIB
 
     console = Console(stderr=True, highlight=False)
     answer = plan.as_json()

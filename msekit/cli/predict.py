@@ -36,7 +36,7 @@ def predict_command(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8 [as in training].")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [as in training].")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")
     ] = False,

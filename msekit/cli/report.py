@@ -22,7 +22,10 @@ def report(
     from rich.console import Console
     from rich.markup import escape
 
-    from msekit.evaluation.report import aggregate, collect, find_runs, render_json, render_markdown, render_table
+    from msekit.reports.aggregate import aggregate
+    from msekit.reports.render import render_json, render_markdown, render_table
+    from msekit.runs.folder import find_runs
+    from msekit.runs.report import collect
 
     groups = aggregate(collect(runs))
     console = Console(stderr=True)
@@ -32,7 +35,7 @@ def report(
         render_table(groups, console)
     else:
         if fmt == "html":
-            from msekit.evaluation.html import html_report
+            from msekit.reports.html import html_report
 
             text = html_report(runs)
         else:

@@ -12,7 +12,7 @@ from msekit.cli import options
 from msekit.errors import MsekitError, UnfinishedRunError
 
 if TYPE_CHECKING:
-    from msekit.experiments.plan import Experiment
+    from msekit.experiments.paper_runs import Experiment
     from msekit.reporter import Reporter
 
 
@@ -36,10 +36,10 @@ def reproduce(
     ] = "table",
 ) -> None:
     """Make a table of the paper: ours beside its numbers. The same command goes on where it stopped."""
-    from msekit.cli.train import plan_runs
-    from msekit.experiments.plan import experiments, run_missing
-    from msekit.experiments.table import reproduced
+    from msekit.experiments.paper_runs import experiments, run_missing
+    from msekit.experiments.paper_table import reproduced
     from msekit.reporter import Reporter
+    from msekit.settings.plan_runs import plan_runs
 
     reporter = Reporter()
     folder = (output or Path("runs") / table).resolve()
@@ -80,9 +80,9 @@ def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from msekit.data.cache import prepare
+    from msekit.data.cache.cache import prepare
     from msekit.data.catalogue import resolve_dataset
-    from msekit.experiments.plan import cost
+    from msekit.experiments.paper_runs import cost
 
     sizes: dict[str, int] = {}
 
@@ -108,7 +108,7 @@ def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
 
 def _show(document: dict[str, Any], fmt: str, reporter: Reporter) -> None:
     """The finished table: drawn on stderr's console, or as markdown or json on stdout."""
-    from msekit.experiments.table import draw, markdown
+    from msekit.experiments.paper_table import draw, markdown
 
     if fmt == "json":
         typer.echo(json.dumps(document, ensure_ascii=False, indent=1))

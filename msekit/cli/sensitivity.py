@@ -17,9 +17,9 @@ def sensitivity_command(
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Test a run with other wordings of its prompt and other orders of the labels."""
-    from msekit.evaluation.sensitivity import sensitivity
-    from msekit.evaluation.summary import show_cases
     from msekit.reporter import Reporter
+    from msekit.reports.summary import show_cases
+    from msekit.studies.sensitivity import sensitivity
 
     reporter = Reporter()
     report = sensitivity(run, split, orders, source=source, reporter=reporter)

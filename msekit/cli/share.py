@@ -16,8 +16,8 @@ def export_command(
     data_licence: Annotated[str | None, typer.Option(help="The terms of the training data.")] = None,
 ) -> None:
     """Write a run's plug-in with a model card into a folder that can be shared."""
-    from msekit.inference.export import export_run
     from msekit.reporter import Reporter
+    from msekit.sharing.export import export_run
 
     shared = export_run(run, folder, licence=licence, data_licence=data_licence)
     Reporter().note(f"{shared.dataset.name} on {shared.backbone.name} → {folder}; share it with `msekit push`")
@@ -30,8 +30,8 @@ def push_command(
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
 ) -> None:
     """Upload an exported plug-in to the hub, as a private repository. Log in first: `hf auth login`."""
-    from msekit.inference.export import push_folder
     from msekit.reporter import Reporter
+    from msekit.sharing.export import push_folder
 
     typer.echo(push_folder(folder, repo, public=public, message=message))
     Reporter().note(f"uploaded {folder} to {repo}{'' if public else ', private'}")
@@ -44,8 +44,8 @@ def import_command(
     output: Annotated[Path, typer.Option(help="The run folder to write.")],
 ) -> None:
     """Turn a checkpoint of the authors' program into a run folder. Nothing in it is executed."""
-    from msekit.inference.authors import import_checkpoint
     from msekit.reporter import Reporter
+    from msekit.sharing.import_authors import import_checkpoint
 
     folder = import_checkpoint(file, backbone, dataset, output.resolve())
     Reporter().note(
@@ -63,8 +63,8 @@ def average_command(
     """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
     from rich.table import Table
 
-    from msekit.evaluation.average import average_runs
     from msekit.reporter import Reporter
+    from msekit.studies.merge_seeds import average_runs
 
     reporter = Reporter()
     result = average_runs(runs, output and output.resolve(), split=split, reporter=reporter)

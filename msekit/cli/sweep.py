@@ -19,8 +19,8 @@ def sweep_command(
 ) -> None:
     """Train every combination of a grid; finished runs are reused, failed ones retried once and kept."""
     from msekit.errors import MsekitError
-    from msekit.sweep import read_grid, run_sweep, slurm_array
-    from msekit.sweep_table import Display
+    from msekit.experiments.sweep import read_grid, run_sweep, slurm_array
+    from msekit.experiments.sweep_table import Display
 
     output, jobs = read_grid(grid)
     if slurm:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msekit.cli import options
-from msekit.errors import MsekitError
-from msekit.processes import already_launched, is_main_process
+from msekit.distributed.processes import already_launched, is_main_process
+from msekit.settings.plan_runs import plan_runs
 
 if TYPE_CHECKING:
-    from msekit.config import RunConfig
-
-DEFAULT_SEED = 1111
+    from msekit.settings.config import RunConfig
 
 
 def train_command(
@@ -29,7 +27,7 @@ def train_command(
     config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
     recipe: options.Recipe = None,
     profile: options.Profile = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8, nf4 or w8a8: how the LLM is held.")] = None,
+    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the LLM is held.")] = None,
     layout: options.Layout = None,
     adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
     ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
@@ -71,8 +69,8 @@ def train_command(
         show_run(runs[0])
         return
     if launch is not None and not already_launched():
-        from msekit.training.launch import Where
-        from msekit.training.launch import launch as start
+        from msekit.distributed.launch import Where
+        from msekit.distributed.launch import launch as start
 
         start(launch, Where(num_processes, num_machines, machine_rank, main_address), sys.argv[1:])
         return
@@ -81,11 +79,11 @@ def train_command(
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:
     """Train every run, one after the other or together, and summarise what finished."""
-    from msekit.evaluation.summary import show_summary, write_summary
     from msekit.reporter import Reporter
+    from msekit.reports.summary import show_summary, write_summary
+    from msekit.runs.folder import refuse_occupied
     from msekit.training.loop import each_alone
-    from msekit.training.run_folder import refuse_occupied
-    from msekit.training.together import train_together
+    from msekit.training.parallel_seeds import train_together
 
     reporter = Reporter(quiet=not is_main_process())
     first = runs[0]
@@ -105,73 +103,3 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
             write_summary(folder, reports)
     if is_main_process():
         show_summary(folder, reports, reporter.console)
-
-
-def plan_runs(
-    given: dict[str, Any], run_file: str | None, seeds: str | None, overrides: list[str]
-) -> tuple[list[RunConfig], Path]:
-    """One resolved config per seed, and the folder that holds their folders.
-
-    Raises:
-        MsekitError: No backbone or data set named, or any setting that is wrong.
-    """
-    from msekit.config import read_run_file, resolve
-    from msekit.data.catalogue import resolve_dataset
-
-    file = find_run_file(run_file) if run_file else None
-    in_file = read_run_file(file) if file else {}
-    for key, option in (("backbone", "--backbone"), ("dataset", "--dataset")):
-        if not (given[key] or in_file.get(key)):
-            raise MsekitError(f"no {key} given", fix=f"Name one with {option}.")
-    dataset = str(given["dataset"] or in_file["dataset"])
-    asked = {key: value for key, value in (given.get("description") or {}).items() if value is not None}
-    described = (in_file.get("description") or {}) | asked
-    spec = resolve_dataset(dataset, given["source"] or in_file.get("source"), described)
-    backbone = str(given["backbone"] or in_file["backbone"])
-    if Path(dataset).suffix in (".yaml", ".yml"):
-        given["dataset"] = str(Path(dataset).resolve())
-    folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
-    folder = Path(str(folder)).resolve()
-    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
-    runs = [
-        resolve(
-            given | {"seed": seed, "output": folder / f"seed-{seed}"},
-            task=spec.task,
-            run_file=file,
-            overrides=overrides,
-        )
-        for seed in numbers
-    ]
-    return runs, folder
-
-
-def find_run_file(name: str) -> Path:
-    """A run file by path, or by the name of one that ships in `configs/`.
-
-    Raises:
-        MsekitError: Neither exists; the shipped names are offered.
-    """
-    from msekit.errors import nearest
-    from msekit.paths import shipped
-
-    if Path(name).is_file():
-        return Path(name)
-    known = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
-    if name in known:
-        return known[name]
-    raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Comma-separated seeds.
-
-    Raises:
-        MsekitError: Not whole numbers, or one twice.
-    """
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise MsekitError(f"--seeds takes whole numbers, not '{text}'", fix="For example --seeds 1111,2222.") from error
-    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise MsekitError(f"--seeds takes different, non-negative numbers, not '{text}'")
-    return numbers

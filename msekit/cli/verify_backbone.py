@@ -14,8 +14,8 @@ def verify_backbone_command(
     fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
 ) -> None:
     """Check that the LLM's weights and its answers to plain text are untouched; exit code 1 if they are not."""
-    from msekit.evaluation.intact import verify_backbone
     from msekit.reporter import Reporter
+    from msekit.studies.verify_backbone import verify_backbone
 
     reporter = Reporter()
     evidence = verify_backbone(run, reporter)

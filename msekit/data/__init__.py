@@ -1,0 +1,1 @@
+"""Feature files → rows → Arrow cache → batch. Knows no model and no settings."""

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, nearest
-from msekit.mapping import read_mapping
-from msekit.media.kind import Extractor
+from msekit.yaml_file import read_mapping
 
 SPLITS = ("train", "valid", "test")
 Task = Literal["msa", "erc"]
@@ -249,3 +249,6 @@ def layout_of(source: Path, task: Task) -> Layout:
     if source.suffix in (".csv", ".tsv") or any(source.glob("train.[ct]sv")):
         return "csv"
     return "erc-pickle" if task == "erc" else "msa-pickle"
+
+
+MODALITIES = ("audio", "vision")

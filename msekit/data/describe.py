@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.data.cache import Cache
+from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS
 from msekit.data.verify import MODALITIES, ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError

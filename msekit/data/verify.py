@@ -12,11 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.missing import MODALITIES
-from msekit.data.rows import Contents, Row, named
-from msekit.data.sources import open_source
-from msekit.data.storage import Progress, label_name
+from msekit.data.cache.split_table import Progress, label_name
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.readers.open_source import open_source
+from msekit.data.readers.rows import Contents, Row, named
 from msekit.errors import MsekitError
 
 _ROWS_NAMED = 5

@@ -1,0 +1,1 @@
+"""Label scores of a split, and what the metrics are."""

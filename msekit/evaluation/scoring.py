@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from msekit.config import EvaluationConfig
-from msekit.data.ahead import ahead
-from msekit.data.batch import Collator, evaluation_batches
+from msekit.data.batches.ahead import ahead
+from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
+from msekit.distributed.accelerator import gather_rows, on_main
 from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
-from msekit.training.distributed import gather_rows, on_main
+from msekit.settings.config import EvaluationConfig
 
 SHUFFLE_SEED = 0
 """Of the permutation that gives every sample another one's audio and vision."""

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError, nearest
 from msekit.inference.load import run_folder
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, read_plug_in

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from msekit.data.missing import MODALITIES
+from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
 from msekit.inference.samples import Prepared, prepare

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from msekit.backbones.integer import kind_here
-from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.errors import MsekitError
-from msekit.inference.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
 from msekit.inference.plugin import PlugIn, read_plug_in
-from msekit.training.run_folder import find_run
+from msekit.runs.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
+from msekit.runs.folder import find_run
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -33,7 +33,7 @@ def load_run(
     Args:
         run: A run's folder (or one that holds a single run), an exported folder, or a hub repository `user/name`.
         backbone: A loaded backbone or what `load_backbone` takes; None for the one the run was trained on, by name.
-        quantization: `none`, `int8`, `nf4` or `w8a8`; None for what the run was trained with.
+        quantization: `none`, `int8` or `nf4`; None for what the run was trained with.
         dtype: `fp32`, `bf16` or `fp16`; None for what the run was trained with.
         device: Where to compute; None for a GPU if there is one.
         revision: Of the hub repository.
@@ -50,7 +50,7 @@ def load_run(
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
     place = torch.device(device or default_device())
-    held = quantization or kind_here(trained.quantization, place)
+    held = quantization or trained.quantization
     try:
         loaded = load_backbone(backbone or trained.name, held, dtype or dtype_here(trained.dtype, place), place)
     except MsekitError as error:

@@ -18,18 +18,19 @@ import numpy as np
 import torch
 
 from msekit.adapters.interface import Adapter
-from msekit.backbones.load import Backbone
-from msekit.config import DataConfig, RunConfig
-from msekit.data.batch import Collator, evaluation_batches
-from msekit.data.storage import SplitTable
+from msekit.adapters.weights import check_adapter
+from msekit.backbones.backbone import Backbone
+from msekit.data.batches.batch import Collator, evaluation_batches
+from msekit.data.cache.split_table import SplitTable
 from msekit.errors import MsekitError
-from msekit.inference.description import ADAPTER_FILE, Description, read_description
 from msekit.inference.samples import Prepared, SampleTable, prepare
+from msekit.model.assemble import check_context, make_adapter
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
-from msekit.training.build import check_context, make_adapter
-from msekit.training.checkpoint import check_adapter, read_tensors
+from msekit.runs.description import ADAPTER_FILE, Description, read_description
+from msekit.runs.files import read_tensors
+from msekit.settings.config import DataConfig, RunConfig
 
 BATCH_SIZE = 16
 
@@ -246,9 +247,7 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
 
 
 def quantization_of(backbone: Backbone) -> str:
-    """`none`, `int8`, `w8a8` or `nf4`: how a loaded backbone is held."""
-    if backbone.integers:
-        return "w8a8"
+    """`none`, `int8` or `nf4`: how a loaded backbone is held."""
     settings = getattr(backbone.model.config, "quantization_config", None)
     if settings is None:
         return "none"

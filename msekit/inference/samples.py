@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.missing import MODALITIES
+from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
-from msekit.inference.description import Description
-from msekit.inference.features import frames_of
+from msekit.inference.given_features import frames_of
+from msekit.runs.description import Description
 
 LONGEST_TEXT = 100_000
 """Characters; an utterance is expected, and what exceeds the plug-in's limit of tokens is cut anyway."""

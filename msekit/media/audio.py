@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 from msekit.media.decode import SAMPLE_RATE
-from msekit.media.kind import Extractor
 
 NAMES = ("egemaps", "logmel")
 _MELS = 64

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
-from msekit.media.kind import Extractor
 from msekit.media.table import Clip
 from msekit.reporter import Reporter
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
-from msekit.media.kind import Extractor
 
 NAMES = ("face",)
 Choice = Literal["largest", "left", "right"]

@@ -1,7 +1,7 @@
 """Log-probabilities of the label trie's edges, with a backward pass that holds the vocabulary's width only once.
 
 Written plainly, the backward pass holds several arrays of the logits' size at once; for 61 labels, 49,152 tokens and a
-batch of 16 each takes 60 MB (`benchmarks/step_memory.py`).
+batch of 16 each takes 60 MB (`benchmarks/memory/step_memory.py`).
 
 Shapes: B batch, M inner nodes of the trie, E edges, V vocabulary.
 """

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msekit.config import LossConfig
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
 from msekit.model.number_token import NumberTokenLoss
+from msekit.settings.config import LossConfig
 
 
 class Objective(nn.Module):

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
-from msekit.backbones.compiled import MULTIPLE
-from msekit.backbones.load import Backbone
-from msekit.data.batch import Batch
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.passes.compiled import MULTIPLE
+from msekit.backbones.sequence import Sequence, join
+from msekit.data.batches.batch import Batch
 from msekit.model.edges import EdgeScores
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective
-from msekit.model.prompt import PromptLayout, Sequence, join
+from msekit.model.prompt import PromptLayout
 
 
 class MSEModel(nn.Module):

@@ -3,9 +3,9 @@
     paper:         bos | opening tag | pseudo tokens | text | closing tag | task prompt | answer
     prompt-first:  bos | task prompt | opening tag | pseudo tokens | text | closing tag | cue | answer
 
-What stands before the pseudo tokens is the same for every sample, so the backbone reads it once (backbones/prefix.py);
-with the prompt first that is most of the sequence. The cue is the prompt's last punctuation (`=`, `: `), after which a
-label is natural.
+What stands before the pseudo tokens is the same for every sample, so the backbone reads it once
+(backbones/passes/prefix.py); with the prompt first that is most of the sequence. The cue is the prompt's last
+punctuation (`=`, `: `), after which a label is natural.
 
 The content is padded on the left, so that every sample's answer starts in the same column; padding is masked and
 positions are counted from the mask, so it never changes a result.
@@ -15,89 +15,17 @@ tokens, S = O + P + T + C, A answer tokens, d text width.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from msekit.backbones.sequence import Sequence
 from msekit.model.labels import Encode, Trie
-from msekit.model.tags import CLOSING_TAG, OPENING_TAG
+from msekit.model.wording import Order, constant_parts, layout_sha256
 
-Order = Literal["paper", "prompt-first"]
 Embed = Callable[[tuple[int, ...]], Tensor]
 """Constant tokens → their embeddings (n, d)."""
-
-
-def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
-    """What stands before the pseudo tokens (after bos) and after the text."""
-    if order == "paper":
-        return OPENING_TAG, f"{CLOSING_TAG} {prompt}"
-    cue = re.search(r"[\s=:：]*$", prompt).group()  # type: ignore[union-attr]  # matches at least nothing
-    return f"{prompt.removesuffix(cue)} {OPENING_TAG}", f"{CLOSING_TAG}{cue}"
-
-
-def layout_sha256(prompt: str, order: Order = "paper") -> str:
-    """What two runs share whose sequences are laid out alike: sha256 of the tags and the prompt."""
-    return hashlib.sha256("|".join(constant_parts(prompt, order)).encode()).hexdigest()
-
-
-@dataclass
-class Sequence:
-    """A laid-out batch, ready for the backbone."""
-
-    embeddings: Tensor
-    """(B, S + A, d)."""
-    mask: Tensor
-    """(B, S + A) int64, 1 where something real stands; or (B, 1, S + A, S + A) float, added to attention scores."""
-    positions: Tensor
-    """(B, S + A) int64."""
-    answers: int
-    """Last columns whose next-token logits are wanted: A + 1, from the prompt's last token on."""
-    prefix: Any = None
-    """Keys and values of what stands before, if the backbone has read it; mask and positions then count it."""
-
-    def behind(self, prefix: Any) -> Sequence:
-        """The same sequence with something already read in front of it."""
-        read = prefix.get_seq_length()
-        seen = 1 if self.mask.ndim == 2 else 0  # a 4-D mask is added to the scores
-        return replace(
-            self, mask=F.pad(self.mask, (read, 0), value=seen), positions=self.positions + read, prefix=prefix
-        )
-
-    def widened(self, columns: int) -> Sequence:
-        """The same sequence padded on the left to so many columns."""
-        pad = columns - self.embeddings.shape[1]
-        flat = self.mask.ndim == 2
-        unseen = 0 if flat else torch.finfo(self.mask.dtype).min
-        return replace(
-            self,
-            embeddings=F.pad(self.embeddings, (0, 0, pad, 0)),
-            mask=F.pad(self.mask, (pad, 0) if flat else (pad, 0, pad, 0), value=unseen),
-            positions=F.pad(self.positions, (pad, 0)),
-        )
-
-    def first(self, samples: int) -> Sequence:
-        """The first samples alone."""
-        head = slice(samples)
-        return replace(self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head])
-
-
-def join(sequences: list[Sequence]) -> Sequence:
-    """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""
-    longest = max(sequence.embeddings.shape[1] for sequence in sequences)
-    (answers,) = {sequence.answers for sequence in sequences}
-    even = [sequence.widened(longest) for sequence in sequences]
-    return Sequence(
-        torch.cat([sequence.embeddings for sequence in even]),
-        torch.cat([sequence.mask for sequence in even]),
-        torch.cat([sequence.positions for sequence in even]),
-        answers,
-    )
 
 
 class PromptLayout:

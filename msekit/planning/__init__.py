@@ -1,0 +1,1 @@
+"""Memory and time of a run, counted before anything is loaded."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from msekit.backbones.kinds import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
+from msekit.backbones.holding import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
@@ -64,7 +64,7 @@ class MemoryPlan:
     quantization_state: int
     """Scales and code tables of quantised weights."""
     copies: int
-    """Weights of a small LLM laid out for their products on a CPU, once and transposed (`backbones/products.py`)."""
+    """Weights of a small LLM laid out for their products on a CPU, once and transposed (`cpu/packed_products.py`)."""
     activations: int
     """Kept for the backward pass, with what one layer needs while it is computed."""
     activations_recomputed: int
@@ -145,9 +145,8 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
     others = shape.others * value
     if held.quantization == "none":
         return inside * value + others, 0
-    if held.quantization in ("int8", "w8a8"):
-        copies = 2 if held.quantization == "w8a8" else 1
-        return inside + others, 4 * rows * copies  # one fp32 scale per row
+    if held.quantization == "int8":
+        return inside + others, 4 * rows  # one fp32 scale per row
     blocks = inside // FOUR_BIT_BLOCK
     tables = 64 * layers  # the 16 code words of every layer
     if held.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own
@@ -166,13 +165,13 @@ def copied_bytes(shape: Shape, held: Holding) -> int:
 def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:
     """What a decoder layer keeps for its backward pass, and what it keeps if it is recomputed: its input.
 
-    Layers that are written out on a CPU (`backbones/frozen_layer.py`) never repeat keys and values and keep less.
+    Layers that are written out on a CPU (`backbones/cpu/decoder_layer.py`) never repeat keys and values and keep less.
     """
     figures, value = shape.architecture, BYTES[held.dtype]
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
-    token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/leaner.py`)
+    token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/passes/lean_mlp_norm.py`)
     token += 3 * attention * value  # queries, and keys and values repeated for every head
-    token += 2 * mlp * value  # gate and up (`backbones/leaner.py`)
+    token += 2 * mlp * value  # gate and up (`backbones/passes/lean_mlp_norm.py`)
     if held.eager:
         scores = figures.heads * work.tokens
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product

@@ -1,0 +1,1 @@
+"""A plug-in behind HTTP: requests, a queue, a page."""

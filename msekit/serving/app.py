@@ -29,7 +29,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
-from msekit.data.missing import MODALITIES
+from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared, prepare

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msekit.config import read_run_file
-from msekit.data.cache import CacheSettings, prepare
+from msekit.data.cache.cache import CacheSettings, prepare
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
-from msekit.data.storage import SplitTable
 from msekit.errors import MsekitError
+from msekit.settings.resolve import read_run_file
 
 LONGEST_SHELF = 100
 

@@ -10,9 +10,9 @@ import numpy as np
 from starlette.datastructures import UploadFile
 
 from msekit.errors import MsekitError
-from msekit.inference.description import Description
-from msekit.inference.features import frames_of
+from msekit.inference.given_features import frames_of
 from msekit.media.decode import SUFFIXES as CLIPS
+from msekit.runs.description import Description
 
 FEATURES = (".npy", ".npz", ".safetensors")
 FIELDS = ("audio", "vision", "video")

@@ -1,0 +1,1 @@
+"""The loop, the optimiser step, and what resuming needs."""

@@ -8,31 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msekit.adapters.interface import Adapter
-from msekit.adapters.make import adapter_from
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, architecture_of, load_backbone
-from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.checkpoints.locate import checkpoint_folder
+from msekit.backbones.load import architecture_of, load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
-from msekit.config import BackboneConfig, RunConfig
-from msekit.data.batch import Collator, Noise
-from msekit.data.cache import Cache, CacheSettings, SplitTable, prepare
+from msekit.data.batches.batch import Collator, Noise
+from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
+from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
+from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.cache.cache import Cache, CacheSettings, SplitTable, prepare
+from msekit.data.cache.split_table import ModalityInfo
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
-from msekit.data.dialogue import in_context, refuse_without_dialogues
-from msekit.data.features import Preprocessor
-from msekit.data.hub import with_features
-from msekit.data.missing import complete, refuse_incomplete, training_positions
-from msekit.data.storage import ModalityInfo
-from msekit.errors import MsekitError
+from msekit.data.download import with_features
+from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
+from msekit.model.assemble import check_context, make_adapter, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import objective_for
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
-from msekit.planning.plan import plan_run
-from msekit.profiles import GIB
+from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
+from msekit.settings.config import BackboneConfig, RunConfig
+from msekit.settings.profiles import GIB
 from msekit.training.checkpoint import saved_dtype
-from msekit.training.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 
 
 @dataclass
@@ -227,22 +226,6 @@ def feature_way(config: RunConfig, modality: str, info: ModalityInfo) -> Preproc
     return Preprocessor.of(info, config.data.standardise, config.data.trim, config.data.max_frames)
 
 
-def make_adapter(
-    config: RunConfig, text_dim: int, audio_width: int, vision_width: int, text_scale: float = 1.0
-) -> Adapter:
-    """A freshly initialised adapter, the same for the same seed whatever ran before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        learned = config.data.on_missing == "learned"
-        return adapter_from(config.adapter, text_dim, audio_width, vision_width, text_scale, learned)
-
-
-def text_scale(backbone: Backbone) -> float:
-    """RMS of the backbone's embedding table: the size that its words have."""
-    table_Vd = backbone.model.get_input_embeddings().weight
-    return float(torch.linalg.vector_norm(table_Vd, dtype=torch.float32) / table_Vd.numel() ** 0.5)
-
-
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:
     """Every text in tokens, cut to the limit, and how many were cut."""
     encoded = backbone.encode_all(list(table.texts))
@@ -257,19 +240,3 @@ def text_center(backbone: Backbone, collator: Collator) -> Tensor:
             if ids := whole[context:]:
                 total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
     return (total / max(len(collator.text_ids), 1)).float()
-
-
-def check_context(backbone: Backbone, model: MSEModel, limit: int) -> None:
-    """Refuse sequences longer than the backbone was trained for.
-
-    Raises:
-        MsekitError: With both lengths.
-    """
-    trained = getattr(backbone.model.config, "max_position_embeddings", None)
-    answer = max(len(tokens) for tokens in model.labels.tokens)
-    longest = len(model.layout.opening) + model.adapter.pseudo_tokens + limit + len(model.layout.closing) + answer
-    if trained is not None and longest > trained:
-        raise MsekitError(
-            f"sequences of up to {longest} tokens exceed the {trained} that {backbone.name} was trained for",
-            fix="Lower data.text_limit.",
-        )

@@ -7,19 +7,17 @@ adapter, best adapter, AdamW's moments, the random state, and (as JSON in the he
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from msekit.adapters.weights import load_adapter
 from msekit.errors import MsekitError
+from msekit.runs.files import read_tensors, write_tensors
 
 STATE_FILE = "state/state.safetensors"
 
@@ -55,91 +53,6 @@ class Progress:
         self.trained += samples
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file of another name to write to, which then takes the place of `path`; nothing is left of a failure.
-
-    Raises:
-        MsekitError: The disk is full or cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise MsekitError(
-            f"the run folder cannot be written: {error}", where=path, fix="Free some space, then use --resume."
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as partial:
-        save_file(copies, partial, header)
-        os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file and its header.
-
-    Raises:
-        MsekitError: The file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise MsekitError("no such file", where=path) from error
-    except (SafetensorError, OSError) as error:
-        raise MsekitError(f"the file is damaged: {error}", where=path) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def check_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
-    """Compare tensors with what an adapter needs; names and shapes must match exactly.
-
-    Raises:
-        MsekitError: The first name or shape that does not match.
-    """
-    own = adapter.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors or name not in own:
-            side = "lacks" if name not in tensors else "has an unknown"
-            raise MsekitError(f"the adapter file {side} {name}", where=where)
-        if own[name].shape != tensors[name].shape:
-            raise MsekitError(
-                f"{name} is {tuple(tensors[name].shape)} in the adapter file but {tuple(own[name].shape)} is needed",
-                where=where,
-            )
-
-
-def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:
-    """Put tensors into an adapter.
-
-    Raises:
-        MsekitError: The first name or shape that does not match.
-    """
-    check_adapter(adapter, tensors, where)
-    adapter.load_state_dict(tensors)
 
 
 def save_state(

@@ -6,9 +6,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from msekit.config import RunConfig, dump
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build
 
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from msekit.config import OptimConfig
-from msekit.data.batch import Batch
+from msekit.data.batches.batch import Batch
+from msekit.distributed.zero import Zero, quiet_deepspeed
 from msekit.model.mse_model import MSEModel
+from msekit.settings.config import OptimConfig
 from msekit.training.optim import optimizer_for
-from msekit.training.zero import Zero, quiet_deepspeed
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running averages: what a resumed run needs beside the parameters and the number of steps."""

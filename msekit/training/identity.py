@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
-from msekit import __version__
-from msekit.config import RunConfig
+from msekit.runs.identity import settings_of
+from msekit.settings.config import RunConfig
 from msekit.training.build import Parts
-
-
-def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits.
-
-    What describes the data set is in its cache's fingerprint and in the prompt's hash.
-    """
-    files = ("output", "source", "dataset", "description", "save_minutes", "timeout_minutes", "profile")
-    settings = config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
-    settings["evaluation"]["batch_size"] = 16  # whatever it is; states of runs that had this number can go on
-    return settings
+from msekit.version import __version__
 
 
 def run_key(config: RunConfig, parts: Parts) -> str:

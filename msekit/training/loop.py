@@ -19,24 +19,26 @@ from torch import Tensor
 
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
-from msekit.config import RunConfig, dump
-from msekit.data.ahead import ahead
-from msekit.data.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches
+from msekit.data.batches.ahead import ahead
+from msekit.data.batches.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches
+from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
+from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.reporter import Reporter
-from msekit.training.average import Average
+from msekit.runs.files import write_text
+from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, load_state, save_state, write_text
-from msekit.training.distributed import StopSignals, accelerator_for, naming_lost_processes, on_main
+from msekit.training.checkpoint import Progress, load_state, save_state
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
+from msekit.training.moving_average import Average
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import finish, save_best
 from msekit.training.resume import finished_report, has_state
-from msekit.training.run_folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
-from msekit.training.zero import Zero
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:

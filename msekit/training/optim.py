@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from msekit.config import OptimConfig
+from msekit.settings.config import OptimConfig
 
 
 def optimizer_for(adapter: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msekit import __version__
-from msekit.config import RunConfig, resolve
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
+from msekit.runs.description import WHERE_ITS_FILES_LIE
+from msekit.runs.files import write_tensors, write_text
+from msekit.runs.folder import REPORT
+from msekit.runs.report import peak_memory, versions
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import resolve
 from msekit.training.build import Parts
-from msekit.training.checkpoint import Progress, write_tensors, write_text
-from msekit.training.run_folder import REPORT
-
-WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes"}
-"""What a data set's description says of its files, for which inference has no use."""
+from msekit.training.checkpoint import Progress
+from msekit.version import __version__
 
 
 def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
@@ -177,22 +175,3 @@ def finish(
     if report["collapsed_to"] is not None:
         reporter.warn(f"every test sample is predicted as '{report['collapsed_to']}': the run has collapsed")
     return report
-
-
-def peak_memory(device: torch.device) -> int:
-    """Largest memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    found = {"msekit": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

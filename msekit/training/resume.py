@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from msekit.config import RunConfig, read_run_file, validated
-from msekit.data.cache import CacheSettings, fingerprint_of
+from msekit.data.cache.cache import CacheSettings, fingerprint_of
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
-from msekit.data.hub import downloaded
+from msekit.data.download import downloaded
+from msekit.distributed.accelerator import on_main
 from msekit.errors import MsekitError
-from msekit.evaluation.predictions import read_spec_of
 from msekit.reporter import Reporter
+from msekit.runs.description import WHERE_ITS_FILES_LIE, read_spec_of
+from msekit.runs.folder import read_report
+from msekit.runs.identity import settings_of
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import read_run_file, validated
 from msekit.training.checkpoint import STATE_FILE
-from msekit.training.distributed import on_main
-from msekit.training.identity import settings_of
-from msekit.training.outcome import WHERE_ITS_FILES_LIE
-from msekit.training.run_folder import read_report
 
 
 def has_state(config: RunConfig, accelerator: Any) -> bool:

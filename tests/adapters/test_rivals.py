@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from msekit.adapters.mag import aligned
-from msekit.adapters.make import adapter_from
 from msekit.adapters.sizes import ABLATIONS, ADAPTERS, parameter_count
-from msekit.config import AdapterConfig
 from msekit.errors import MsekitError
+from msekit.model.make_adapter import adapter_from
+from msekit.settings.config import AdapterConfig
 
 WIDTH = 32
 
@@ -256,7 +256,7 @@ def test_without_audio_and_vision_random_states_are_projected():
 
 
 def test_rivals_have_no_ablations():
-    from msekit.config import resolve
+    from msekit.settings.resolve import resolve
 
     given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "x", "adapter": {"name": "mag"}}
     with pytest.raises(MsekitError, match="Table 4"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +9,8 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "make_backbone.py"
+from msekit.testing import random_checkpoint
+
 SMALL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 LLAMA_LIKE = {
     "hidden_size": 64,
@@ -41,21 +41,16 @@ TINY_CHATGLM3 = {
 
 @pytest.fixture(scope="session")
 def make_backbone() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("make_backbone", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Random checkpoints of any size."""
+    return random_checkpoint
 
 
 @pytest.fixture
 def transformers_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the layers are not written out: on a GPU, quantised, of another kind."""
-    from msekit.backbones import frozen_layers
+    from msekit.backbones.cpu import decoder_layers
 
-    monkeypatch.setattr(frozen_layers, "CLASSES", ())
+    monkeypatch.setattr(decoder_layers, "CLASSES", ())
 
 
 @pytest.fixture
@@ -92,7 +87,7 @@ def name_of(published: Callable[..., Path], tmp_path: Path) -> Callable[[str], s
         import torch
         import transformers
 
-        from msekit.backbones.tiny import tiny_llama_folder
+        from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 
         torch.manual_seed(0)
         sizes = {"n_embd": 64, "n_layer": 3, "n_head": 4} if kind == "gpt2" else LLAMA_LIKE

@@ -10,14 +10,14 @@ import torch
 import torch._dynamo
 from whole_pass import TEXTS, model_of, outcome
 
-from msekit.backbones import compiled
-from msekit.backbones.compiled import MULTIPLE
 from msekit.backbones.load import load_backbone
-from msekit.config import resolve
+from msekit.backbones.passes import compiled
+from msekit.backbones.passes.compiled import MULTIPLE
 from msekit.data.catalogue import DATASETS
+from msekit.distributed.zero import check_sharding
 from msekit.errors import MsekitError
+from msekit.settings.resolve import resolve
 from msekit.training.build import load_frozen
-from msekit.training.zero import check_sharding
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +91,6 @@ def test_an_llm_that_cannot_be_compiled_is_refused_with_the_reason(name_of):
 
 
 def test_what_does_not_go_with_it_is_refused_at_the_start():
-    given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "none"}
-    with pytest.raises(MsekitError, match="w8a8 compiles its own steps"):
-        resolve(given, task="erc", overrides=["model.compile=true", "model.quantization=w8a8"])
     with pytest.raises(MsekitError, match="ZeRO-3") as error:
         check_sharding("none", compiled=True)
     assert error.value.where == "model.compile"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from msekit.backbones.convert import convert
+from msekit.backbones.checkpoints.convert import convert
+from msekit.backbones.checkpoints.weight_files import weight_files
 from msekit.backbones.load import load_backbone
-from msekit.backbones.shards import weight_files
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 
@@ -65,7 +65,7 @@ def test_refusals_leave_nothing_behind(published, tmp_path: Path):
         convert(source, target, QUIET)
     target.rmdir()
     assert {path.name for path in tmp_path.iterdir()} == {source.name}
-    from msekit.backbones.tiny import tiny_llama_folder
+    from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 
     with pytest.raises(MsekitError, match="'llama' is not converted"):
         convert(tiny_llama_folder(), target, QUIET)
@@ -77,7 +77,9 @@ def test_memory_holds_one_file_at_a_time(published, tmp_path: Path):
     source = published(
         "qwen1", vocab_size=1000, hidden_size=256, kv_channels=64, intermediate_size=4096, num_hidden_layers=9
     )
-    program = "import resource, sys; from pathlib import Path; from msekit.backbones.convert import convert\n"
+    program = (
+        "import resource, sys; from pathlib import Path; from msekit.backbones.checkpoints.convert import convert\n"
+    )
     program += "from msekit.reporter import Reporter; import transformers.models.qwen2.modeling_qwen2\n"
     program += "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
     program += "convert(Path(sys.argv[1]), Path(sys.argv[2]), Reporter(quiet=True))\n"

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from whole_pass import model_of, outcome
 
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.cpu.decoder_layers import FrozenLayers
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.frozen_layers import FrozenLayers
-from msekit.backbones.last_layer import decoder_layers
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.data.batch import Batch
+from msekit.backbones.load import load_backbone
+from msekit.backbones.passes.agree import decoder_layers
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.model.mse_model import MSEModel
 

@@ -14,7 +14,7 @@ import pytest
 from hub_server import HubServer, Repo
 from typer.testing import CliRunner
 
-from msekit.backbones.hub import cached_folder, hub_folder
+from msekit.backbones.checkpoints.download import cached_folder, hub_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 

@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from msekit.backbones.leaner import FrozenRMSNorm, GatedSiLU, make_leaner
+from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, make_leaner
 
 SIZES = {
     "vocab_size": 32,

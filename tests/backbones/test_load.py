@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from msekit.backbones.checkpoints.smollm2 import WHEEL
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_tensors
 from msekit.backbones.load import checkpoint_folder, load_backbone
-from msekit.backbones.smollm2 import WHEEL
-from msekit.backbones.tiny import tiny_llama_folder
 from msekit.errors import MsekitError
 
 

@@ -9,13 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from msekit.backbones import products
-from msekit.backbones.products import DirectProduct, FrozenProduct, PackedProduct, Product, product_of, products_of
+from msekit.backbones.cpu import packed_products
+from msekit.backbones.cpu.packed_products import (
+    DirectProduct,
+    FrozenProduct,
+    PackedProduct,
+    Product,
+    product_of,
+    products_of,
+)
 from msekit.backbones.shape import shape_of
 from msekit.planning.memory import Holding, copied_bytes
 
 packs = pytest.mark.skipif(
-    not products._works(torch.float32), reason="this torch has no oneDNN to lay out weights with"
+    not packed_products._works(torch.float32), reason="this torch has no oneDNN to lay out weights with"
 )
 
 
@@ -46,7 +53,7 @@ def test_products_are_the_layers(bias: bool, rows: int):
 def test_small_llms_are_packed_and_larger_ones_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch):
     layers = [linear(), linear()]
     assert all(type(each) is PackedProduct for each in products_of(layers))
-    monkeypatch.setattr(products, "PACKED_MOST", 2 * 2 * 40 * 24 * 4 - 1)
+    monkeypatch.setattr(packed_products, "PACKED_MOST", 2 * 2 * 40 * 24 * 4 - 1)
     assert all(type(each) is type(product_of(layers[0])) is not PackedProduct for each in products_of(layers))
 
 
@@ -57,9 +64,9 @@ def test_wide_and_narrow_blocks_give_the_same_and_leave_the_threads_alone(
 ):
     layer, x = nn.Linear(96, 320).requires_grad_(False), torch.randn(50, 96)
     outputs, threads = [], torch.get_num_threads()
-    monkeypatch.setattr(products, "_may_start", lambda _: may_start)
+    monkeypatch.setattr(packed_products, "_may_start", lambda _: may_start)
     for on_avx2 in (True, False):
-        monkeypatch.setattr(products, "_on_avx2", lambda _, on_avx2=on_avx2: on_avx2)
+        monkeypatch.setattr(packed_products, "_on_avx2", lambda _, on_avx2=on_avx2: on_avx2)
         outputs.append(PackedProduct(layer)(x))
         assert torch.get_num_threads() == threads
         assert type(product_of(layer)) is (DirectProduct if on_avx2 else Product)
@@ -70,16 +77,18 @@ def test_wide_and_narrow_blocks_give_the_same_and_leave_the_threads_alone(
 
 @packs
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX2", reason="narrow blocks are for AVX2 alone")
-@pytest.mark.skipif(not products._may_start(products._MOST_THREADS), reason="this process may not start more threads")
+@pytest.mark.skipif(
+    not packed_products._may_start(packed_products._MOST_THREADS), reason="this process may not start more threads"
+)
 @pytest.mark.parametrize(("inputs", "outputs"), [(576, 192), (576, 1536), (1536, 576)])
 def test_onednn_does_give_narrow_blocks(inputs: int, outputs: int, capfd: pytest.CaptureFixture[str]):
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-        products._lay_out(torch.zeros(outputs, inputs))
+        packed_products._lay_out(torch.zeros(outputs, inputs))
     assert "dst:f32::blocked:AB16b16a" in capfd.readouterr().out
 
 
 def test_more_threads_than_a_process_may_have_are_noticed(monkeypatch: pytest.MonkeyPatch):
-    assert products._may_start.__wrapped__(3)
+    assert packed_products._may_start.__wrapped__(3)
     begin, left = threading.Thread.start, iter(range(2))
 
     def start(thread: threading.Thread) -> None:
@@ -89,7 +98,7 @@ def test_more_threads_than_a_process_may_have_are_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(threading.Thread, "start", start)
     before = threading.active_count()
-    assert not products._may_start.__wrapped__(3)
+    assert not packed_products._may_start.__wrapped__(3)
     assert threading.active_count() == before
 
 
@@ -108,7 +117,7 @@ def test_without_onednn_weights_are_multiplied_as_they_are(monkeypatch: pytest.M
     def missing(*_: object) -> None:
         raise AttributeError("no such operator")
 
-    monkeypatch.setattr(products, "_multiply_add", missing)
+    monkeypatch.setattr(packed_products, "_multiply_add", missing)
     assert type(products_of([linear()])[0]) is Product
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from msekit.backbones.formats import QUERY_KEY_VALUE
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.backbones.shards import tensors_of, weight_files
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.checkpoints.formats import QUERY_KEY_VALUE
+from msekit.backbones.checkpoints.weight_files import tensors_of, weight_files
+from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError
 
 TOLERANCE = 2e-5  # logits have a deviation of about 1.5

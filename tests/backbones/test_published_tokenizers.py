@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from msekit.backbones import glm_tokenizer, qwen1
+from msekit.backbones.checkpoints import glm_tokenizer, qwen1
 from msekit.backbones.load import load_backbone
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError

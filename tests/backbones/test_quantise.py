@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from msekit.adapters.mse import MSEAdapter
+from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.data.batch import Batch
+from msekit.backbones.load import load_backbone
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
@@ -172,7 +173,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint whose MLP is 96 wide: no whole number of 4-bit blocks."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from msekit.backbones.tiny import tiny_llama_folder
+    from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 
     folder = tmp_path_factory.mktemp("narrow")
     for file in tiny_llama_folder().glob("tokenizer*"):

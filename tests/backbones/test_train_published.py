@@ -9,8 +9,8 @@ import pytest
 from hub_server import HubServer
 from typer.testing import CliRunner
 
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.backbones.fingerprint import fingerprint_checkpoint
-from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone
-from msekit.data.batch import Batch
+from msekit.backbones.backbone import Backbone
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DatasetSpec
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel

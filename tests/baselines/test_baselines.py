@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from msekit.baselines.models import MODELS, LowRankFusion, TensorFusion
 from msekit.baselines.run import run_baseline, words_of
 from msekit.cli.main import app
-from msekit.data.batch import Batch
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
-from msekit.evaluation.compare import compare
-from msekit.evaluation.html import html_report
-from msekit.evaluation.report import aggregate, collect
 from msekit.reporter import Reporter
+from msekit.reports.aggregate import aggregate
+from msekit.reports.compare import compare
+from msekit.reports.html import html_report
+from msekit.runs.report import collect
 
 QUIET = Reporter(quiet=True)
 WIDTHS = {"audio": 6, "vision": 5}

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import data_speed
-
-from msekit.config import resolve
+from benchmarks.speed import data_speed
 from msekit.reporter import Reporter
+from msekit.settings.resolve import resolve
 from msekit.training.build import build
 
 

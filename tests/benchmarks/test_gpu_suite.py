@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.py"
+from benchmarks.gpu import cells, speed, suite
+from benchmarks.gpu.machine import Machine
+
 CELL_PARTS = [
     f"cells-{backbone}-{precision}"
     for backbone in ("qwen-1.8b", "chatglm3-6b", "llama2-7b")
@@ -19,42 +21,33 @@ CELL_PARTS = [
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def machine(tmp_path: Path):
     """A CPU in the suite's dry mode."""
-    monkeypatch.syspath_prepend(str(SUITE.parent))
-    from gpu.machine import Machine
-
     return Machine("cpu", True, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["cells-qwen-1.8b-int8", "cells-chatglm3-6b-nf4"])
 def test_a_dry_part_runs_all_four_data_sets(part: str, machine):
-    import gpu_suite
-
-    assert set(CELL_PARTS) <= set(gpu_suite.PARTS)
-    check(gpu_suite.run_part(part, machine))
+    assert set(CELL_PARTS) <= set(suite.PARTS)
+    check(suite.run_part(part, machine))
 
 
 def test_the_program_names_every_kind_of_part(machine, capsys: pytest.CaptureFixture[str], monkeypatch):
-    import gpu_suite
-
-    monkeypatch.setattr(sys, "argv", ["gpu_suite.py", "--list"])
-    gpu_suite.main()
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--list"])
+    suite.main()
     named = capsys.readouterr().out.split()
-    assert named == list(gpu_suite.PARTS)
+    assert named == list(suite.PARTS)
     assert {name.partition("-")[0] for name in named} == {"cells", "speed", "launches", "doctor"}
 
 
 @pytest.mark.slow
 def test_the_speed_parts_run_every_side(machine):
-    import gpu_suite
-    from gpu import speed
 
-    rows = gpu_suite.run_part("speed-qwen-1.8b", machine)["rows"]
+    rows = suite.run_part("speed-qwen-1.8b", machine)["rows"]
     assert [row["side"] for row in rows] == list(speed.SIDES)
     assert all(row["useful tokens/s"] > 0 and row["peak GB"] > 0 for row in rows)
-    rows = gpu_suite.run_part("speed-qwen-1.8b-evaluation", machine)["rows"]
+    rows = suite.run_part("speed-qwen-1.8b-evaluation", machine)["rows"]
     assert [row["side"] for row in rows] == list(speed.EVALUATION_SIDES)
     assert all(row["useful tokens/s"] > 0 for row in rows)
     alone = speed.child(speed.SYNCHRONOUS, "tiny", "cpu", 1, 1)  # as on a GPU: in a process of its own
@@ -62,7 +55,6 @@ def test_the_speed_parts_run_every_side(machine):
 
 
 def test_a_side_that_reads_other_texts_is_found_out(monkeypatch: pytest.MonkeyPatch):
-    from gpu import speed
 
     outcome = speed.kit_outcome
 
@@ -77,7 +69,6 @@ def test_a_side_that_reads_other_texts_is_found_out(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("part", ["loss", "gradient"])
 def test_one_seed_of_five_that_learns_something_else_is_found_out(machine, monkeypatch: pytest.MonkeyPatch, part: str):
-    from gpu import speed
 
     outcomes = speed.joint_outcomes
 
@@ -93,9 +84,8 @@ def test_one_seed_of_five_that_learns_something_else_is_found_out(machine, monke
 @pytest.mark.slow
 def test_a_compiled_side_starts_from_the_same_loss(machine, monkeypatch: pytest.MonkeyPatch):
     """Traced as on a GPU; no kernels are made, which takes a minute."""
-    from gpu import speed
 
-    from msekit.backbones import compiled
+    from msekit.backbones.passes import compiled
 
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     side = speed.COMPILED_SIDES[2]
@@ -107,16 +97,23 @@ def test_a_compiled_side_starts_from_the_same_loss(machine, monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_the_launch_parts_train_a_4_bit_backbone_in_two_processes_as_in_one(machine):
-    import gpu_suite
-
-    one, two = gpu_suite.run_part("launches-nf4", machine)["rows"]
+    one, two = suite.run_part("launches-nf4", machine)["rows"]
     assert [row["launch"] for row in (one, two)] == ["one process", "ddp"]
     assert two["difference"] <= 1e-5
 
 
 @pytest.mark.slow
 def test_the_program_prints_one_json_document():
-    command = [sys.executable, str(SUITE), "--part", "cells-llama2-7b-bf16", "--tiny", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu.suite",
+        "--part",
+        "cells-llama2-7b-bf16",
+        "--tiny",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout))
@@ -132,9 +129,6 @@ def check(result: dict) -> None:
 @pytest.mark.slow
 def test_what_does_not_fit_is_halved_with_the_batch_kept(monkeypatch: pytest.MonkeyPatch, machine):
     """The card runs out until a part holds at most four samples."""
-    import torch
-    from gpu import cells
-
     whole = cells.random_batch
 
     def small_card(model: object, config: object, size: int) -> object:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from agreement import distance, kit_outcome, procedure_outcome
-from measure import Side, Work, alternate, body_and_head, table, useful_flop
-from procedure import Procedure
-from train_speed import in_layout, kit_side, prepare, work_of
+from benchmarks.speed.agreement import distance, kit_outcome, procedure_outcome
+from benchmarks.speed.measure import Side, Work, alternate, body_and_head, table, useful_flop
+from benchmarks.speed.procedure import Procedure
+from benchmarks.speed.train_speed import in_layout, kit_side, prepare, work_of
 
 
 @pytest.fixture(scope="module", params=["synthetic-erc", "synthetic-msa"])

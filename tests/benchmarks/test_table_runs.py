@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import table_plan
-import table_runs
-from table_plan import KIT, PARTS, SHORT, TASKS, costs, job, jobs, seconds
-from table_runs import main
-
+from benchmarks.accuracy import table_plan, table_runs
+from benchmarks.accuracy.table_plan import KIT, PARTS, SHORT, TASKS, costs, job, jobs, seconds
+from benchmarks.accuracy.table_runs import main
 from msekit.cli.main import app
 
 
@@ -102,7 +97,7 @@ def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pyt
 
 
 def test_the_data_sets_are_as_large_as_the_plan_says(test_data: Path):
-    from msekit.data.cache import prepare
+    from msekit.data.cache.cache import prepare
     from msekit.data.catalogue import SPLITS, resolve_dataset
 
     for dataset in TASKS:

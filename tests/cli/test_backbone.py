@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msekit.backbones.catalogue import BACKBONES
-from msekit.backbones.tiny import tiny_llama_folder
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 

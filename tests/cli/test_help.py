@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from msekit.cli.train import plan_runs
+from msekit.settings.plan_runs import plan_runs
 
 REPOSITORY = Path(__file__).parents[2]
 

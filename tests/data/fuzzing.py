@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.published import PublishedSet
+from msekit.data.readers.published import PublishedSet
 from msekit.errors import MsekitError
 
 SPLITS = ("train", "valid", "test")

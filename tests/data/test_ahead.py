@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from msekit.data.ahead import ahead
+from msekit.data.batches.ahead import ahead
 
 
 def test_everything_comes_in_order_and_from_one_other_thread():

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msekit.data.cache import Cache, CacheSettings, open_cache, prepare
+from msekit.data.cache.cache import Cache, CacheSettings, open_cache, prepare
+from msekit.data.cache.split_table import Moments
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
-from msekit.data.published import read_split
-from msekit.data.storage import Moments
-from msekit.data.synthetic import synthetic_rows
+from msekit.data.readers.published import read_split
+from msekit.data.readers.synthetic import synthetic_rows
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
@@ -98,7 +98,7 @@ class TestContent:
         assert (cache.info.audio.width, cache.info.vision.width, cache.info.warnings) == (16, 8, [])
 
     def test_several_record_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("msekit.data.storage._CHUNK_BYTES", 500)
+        monkeypatch.setattr("msekit.data.cache.split_table._CHUNK_BYTES", 500)
         spec = toy(tmp_path)
         same(prepare(spec, root=tmp_path), spec)
 
@@ -242,7 +242,7 @@ class TestReuse:
     def test_an_existing_cache_is_not_touched(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         spec = toy(tmp_path)
         before = prepare(spec, root=tmp_path).path.stat().st_mtime_ns
-        monkeypatch.setattr("msekit.data.published.map_pickle", None)  # reading the source would fail
+        monkeypatch.setattr("msekit.data.readers.published.map_pickle", None)  # reading the source would fail
         assert prepare(spec, root=tmp_path).path.stat().st_mtime_ns == before
 
     def test_what_decides_the_rows_decides_the_fingerprint(self, tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ class TestReuse:
         assert prepare(spec, root=tmp_path).info.fingerprint != first
 
     def test_hashes_of_old_files_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("msekit.data.cache._RACY_SECONDS", -1.0)
+        monkeypatch.setattr("msekit.data.cache.cache._RACY_SECONDS", -1.0)
         spec = toy(tmp_path)
         first = prepare(spec, root=tmp_path)
         real, read = first.path, []
-        from msekit.data import cache as module
+        from msekit.data.cache import cache as module
 
         blocks = module.blocks
         monkeypatch.setattr(module, "blocks", lambda path: read.append(path) or blocks(path))

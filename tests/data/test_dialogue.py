@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from msekit.data.cache import prepare
+from msekit.data.batches.dialogue import in_context, previous, refuse_without_dialogues
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import resolve_dataset
-from msekit.data.dialogue import in_context, previous, refuse_without_dialogues
 from msekit.errors import MsekitError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msekit.data.features import Preprocessor, shortened, trimmed
+from msekit.data.batches.preprocess import Preprocessor, shortened, trimmed
 
 
 def test_non_finite_values_become_the_mean_or_zero():

@@ -19,9 +19,9 @@ from hub_server import HubServer
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.cache import prepare
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
-from msekit.data.hub import downloaded, fetch, with_features
+from msekit.data.download import downloaded, fetch, with_features
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.cache import prepare
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import DATASETS, SPLITS, resolve_dataset
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
@@ -74,7 +74,7 @@ def test_the_other_mosei_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_mapped_arrays_are_views_of_the_file(tmp_path: Path, protocol: int) -> None:
-    from msekit.data.unpickle import map_pickle
+    from msekit.data.readers.unpickle import map_pickle
 
     array = np.arange(6000, dtype=np.float64).reshape(2, 30, 100)
     values = {"c": array, "f": np.asfortranarray(array), "big": array.astype(">f4"), "same": None}

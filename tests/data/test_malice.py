@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.feature_files import read_features
-from msekit.data.unpickle import safe_load
+from msekit.data.readers.feature_files import read_features
+from msekit.data.readers.unpickle import safe_load
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
 
@@ -165,7 +165,7 @@ def test_the_same_features_without_end(tmp_path: Path) -> None:
     row = {"features": {"text": "a", "audio": np.zeros((1000, 1000), np.int8)}, "label": "joy"}
     for split in ("train", "valid", "test"):
         (tmp_path / f"toy_{split}.pkl").write_bytes(pickle.dumps([row] * 80_000, protocol=4))
-    from msekit.data.published import PublishedSet
+    from msekit.data.readers.published import PublishedSet
 
     source = PublishedSet(spec_of(tmp_path))
     source._budget.left = 50 << 20  # the floor of 2 GB would take seconds here

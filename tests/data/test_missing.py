@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msekit.data.batch import Collator, ModalityDropout, Noise
-from msekit.data.cache import prepare
+from msekit.data.batches.batch import Collator, ModalityDropout, Noise
+from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
+from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.cache.cache import prepare
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.features import Preprocessor
-from msekit.data.missing import complete, refuse_incomplete, training_positions
-from msekit.data.storage import SplitTable
 from msekit.errors import MsekitError
 
 

@@ -14,10 +14,10 @@ import yaml
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.cache import prepare
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
-from msekit.data.rows import Row
-from msekit.data.sources import open_source
+from msekit.data.readers.open_source import open_source
+from msekit.data.readers.rows import Row
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
 

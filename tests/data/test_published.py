@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
-from msekit.data.published import PublishedSet, Row, read_split, safe_load
-from msekit.data.unpickle import map_pickle
+from msekit.data.readers.published import PublishedSet, Row, read_split, safe_load
+from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError
 
 REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -367,7 +367,9 @@ class TestMsa:
     def test_the_file_is_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write(tmp_path / "toy.pkl", {split: msa_split() for split in ("train", "valid", "test")})
         calls: list[Path] = []
-        monkeypatch.setattr("msekit.data.published.map_pickle", lambda path: calls.append(path) or map_pickle(path))
+        monkeypatch.setattr(
+            "msekit.data.readers.published.map_pickle", lambda path: calls.append(path) or map_pickle(path)
+        )
         published = PublishedSet(msa_spec(path))
         assert published.source_files == [path]
         assert calls == []
@@ -515,6 +517,8 @@ class TestReal:
 
 
 def test_importing_loads_no_torch() -> None:
-    code = "import sys, msekit.data.cache as _; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    code = (
+        "import sys, msekit.data.cache.cache as _; sys.exit(bool({'torch', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert struct.calcsize("P") == 8, "the attacks on memory above assume 64 bits"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable
 import numpy as np
 import pytest
 
-from msekit.data import synthetic
-from msekit.data.published import Row
-from msekit.data.synthetic import SIZES, ceiling, decode_audio, decode_vision, synthetic_rows
+from msekit.data.readers import synthetic
+from msekit.data.readers.published import Row
+from msekit.data.readers.synthetic import SIZES, ceiling, decode_audio, decode_vision, synthetic_rows
 from msekit.errors import MsekitError
 
 KNOWN: dict[str, Callable[[Row], Hashable]] = {
@@ -81,7 +81,7 @@ def test_neighbouring_rows_are_not_sorted_by_label() -> None:
 
 def test_the_rows_are_the_same_in_another_process() -> None:
     code = (
-        "import hashlib; from msekit.data.synthetic import synthetic_rows as rows\n"
+        "import hashlib; from msekit.data.readers.synthetic import synthetic_rows as rows\n"
         "h = hashlib.sha256()\n"
         "for r in rows('synthetic-msa', 'test'): h.update(r.text.encode() + r.audio.tobytes() + r.vision.tobytes())\n"
         "import sys; sys.stdout.write(h.hexdigest())"

@@ -16,8 +16,8 @@ import msekit
 from msekit.cli.main import app
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
-from msekit.evaluation.average import average_runs, ensemble_edges
 from msekit.model.labels import LabelSpace
+from msekit.studies.merge_seeds import average_runs, ensemble_edges
 
 
 def test_the_ensemble_has_the_average_distribution():

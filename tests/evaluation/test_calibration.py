@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msekit.config import resolve
 from msekit.data.catalogue import DATASETS
-from msekit.evaluation.calibrate import calibrate
-from msekit.evaluation.calibration import answers, calibration_error, fit_temperature, reliability, tempered
+from msekit.evaluation.reliability import answers, calibration_error, fit_temperature, reliability, tempered
 from msekit.reporter import Reporter
+from msekit.settings.resolve import resolve
+from msekit.studies.calibrate import calibrate
 from msekit.training.loop import train
 
 

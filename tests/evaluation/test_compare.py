@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.errors import MsekitError
-from msekit.evaluation.compare import compare, paired_bootstrap, randomisation
 from msekit.evaluation.metrics import erc_metrics
+from msekit.reports.compare import compare, paired_bootstrap, randomisation
 
 LABELS = ("joy", "anger", "fear")
 METRICS = partial(erc_metrics, labels=LABELS)

@@ -16,14 +16,14 @@ from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.config import resolve
 from msekit.data.catalogue import DATASETS
-from msekit.evaluation import figures
-from msekit.evaluation.html import html_report
-from msekit.evaluation.predictions import Predictions
-from msekit.evaluation.robustness import robustness
-from msekit.evaluation.sensitivity import sensitivity, wordings
 from msekit.reporter import Reporter
+from msekit.reports import figures
+from msekit.reports.html import html_report
+from msekit.runs.predictions import Predictions
+from msekit.settings.resolve import resolve
+from msekit.studies.robustness import robustness
+from msekit.studies.sensitivity import sensitivity, wordings
 from msekit.training.loop import train
 
 QUIET = Reporter(quiet=True)

@@ -13,9 +13,9 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 pytest.importorskip("uvicorn", reason="the extra msekit[serve] is not installed, whose browser this is")
 pytest.importorskip("matplotlib", reason="the extra msekit[plot] is not installed")
 
-from msekit.config import resolve
-from msekit.evaluation.html import html_report
 from msekit.reporter import Reporter
+from msekit.reports.html import html_report
+from msekit.settings.resolve import resolve
 from msekit.training.loop import train
 from tests.serving import test_browser
 from tests.serving.test_browser import browser, console, picture, view

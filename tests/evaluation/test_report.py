@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from msekit.cli.main import app
 from msekit.cli.report import report
 from msekit.errors import MsekitError
-from msekit.evaluation.report import aggregate, collect, render_json, render_markdown, render_table, show
-from msekit.evaluation.summary import summarise
+from msekit.reports.aggregate import aggregate
+from msekit.reports.render import render_json, render_markdown, render_table, show
+from msekit.reports.summary import summarise
+from msekit.runs.report import collect
 
 ACCS = (0.62, 0.64, 0.60)
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from msekit.config import resolve
 from msekit.data.catalogue import DATASETS
+from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.labels import LabelSpace
-from msekit.planning.plan import plan_run
+from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
+from msekit.settings.resolve import resolve
 from msekit.training.build import build
-from msekit.training.distributed import accelerator_for
 
 
 def scores_for(values: list[float]) -> Scores:

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.config import dump, resolve
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
-from msekit.experiments.plan import SEEDS, cost, experiments
-from msekit.experiments.table import RIVALS, differences, lines_of, markdown, reproduced
+from msekit.experiments.paper_runs import SEEDS, cost, experiments
+from msekit.experiments.paper_table import RIVALS, differences, lines_of, markdown, reproduced
+from msekit.settings.resolve import dump, resolve
 
 
 def planned(table: str, folder: Path, backbone: str, dataset: str, seeds=(1111, 2222), **given):
@@ -56,7 +56,7 @@ def test_the_papers_own_plan(table, rows):
 
 
 def test_every_row_is_a_row_of_the_paper():
-    from msekit.experiments.plan import TABLES
+    from msekit.experiments.paper_runs import TABLES
 
     for table, original in TABLES.items():
         assert {each.row for each in experiments(table, [], [])} <= {row.model for row in original.rows}

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.published import Row
-from msekit.data.synthetic import synthetic_rows
+from msekit.data.readers.published import Row
+from msekit.data.readers.synthetic import synthetic_rows
 
 
 def trained(folder: Path, dataset: str, *extra: str) -> Path:

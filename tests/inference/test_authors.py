@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import msekit
 from msekit.adapters.mse import MSEAdapter
 from msekit.errors import MsekitError
-from msekit.inference.authors import import_checkpoint, read_authors_checkpoint
+from msekit.sharing.import_authors import import_checkpoint, read_authors_checkpoint
 
 
 def authors_checkpoint(
@@ -112,7 +112,7 @@ def test_an_imported_checkpoint_predicts_and_evaluates(tmp_path: Path, tiny):
     assert plug_in.model.adapter.projector.expand.out_features == 3
     assert plug_in.description.estimate == "greedy"
     assert plug_in.predict("Well.", torch.zeros(3, 16)).prediction in ("calm", "glad", "sad", "angry")
-    from msekit.evaluation.evaluate import evaluate
+    from msekit.studies.evaluate import evaluate
 
     assert evaluate(run, "valid")["samples"] == 160
 

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from msekit.errors import MsekitError
-from msekit.inference import features
-from msekit.inference.features import frames_of
+from msekit.inference import given_features
+from msekit.inference.given_features import frames_of
 
 FRAMES = np.arange(12, dtype=np.float64).reshape(4, 3) / 7
 
@@ -79,7 +79,7 @@ def test_non_finite_values_are_marked_as_in_training():
         ([[1, 2, 3], [1, 2]], "not an array"),
         ([[10**400, 1, 2]], "not numbers"),
         ({"audio": 1}, "not numbers"),
-        (np.broadcast_to(np.float32(0), (features.MOST_FRAMES + 1, 3)), "frames, more than"),
+        (np.broadcast_to(np.float32(0), (given_features.MOST_FRAMES + 1, 3)), "frames, more than"),
         (np.broadcast_to(np.float32(0), (1 << 28, 3)), "too much"),
     ],
 )

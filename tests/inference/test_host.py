@@ -13,8 +13,9 @@ from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 
 import msekit
-from msekit.backbones.load import Backbone, load_backbone
-from msekit.backbones.locate import checkpoint_folder
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.checkpoints.locate import checkpoint_folder
+from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError
 from msekit.inference.plugin import quantization_of
 

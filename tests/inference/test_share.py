@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import msekit
 from msekit.cli.main import app
 from msekit.errors import MsekitError
-from msekit.inference.export import export_run, push_folder
+from msekit.sharing.export import export_run, push_folder
 
 SECRET = "hf_verysecrettoken"
 pytestmark = pytest.mark.slow  # the runs are trained first, in seconds
@@ -42,7 +42,7 @@ def test_an_export_gives_the_runs_own_test_predictions_in_a_fresh_process(export
     """It loads the backbone by the name that it carries, in a process that has done nothing else."""
     assert {path.name for path in exported.iterdir()} == {"adapter.safetensors", "adapter.json", "README.md"}
     program = (
-        "import json, sys, msekit\nfrom msekit.data.synthetic import synthetic_rows\n"
+        "import json, sys, msekit\nfrom msekit.data.readers.synthetic import synthetic_rows\n"
         "rows = list(synthetic_rows('synthetic-erc', 'test'))\n"
         "run = msekit.load_run(sys.argv[1])\n"
         "out = run.predict([r.text for r in rows], [r.audio for r in rows], [r.vision for r in rows])\n"

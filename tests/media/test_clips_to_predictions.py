@@ -13,9 +13,9 @@ pytest.importorskip("opensmile", reason="the extra msekit[media] is not installe
 pytest.importorskip("mediapipe", reason="the extra msekit[media] is not installed, or has no wheel for this Python")
 
 import msekit
-from benchmarks.make_clips import face, voice, write_mp4, write_wav
 from msekit.cli.main import app
 from msekit.errors import MsekitError
+from msekit.testing.drawn_clips import face, voice, write_mp4, write_wav
 
 pytestmark = pytest.mark.slow
 

@@ -16,14 +16,14 @@ pytest.importorskip("imageio_ffmpeg", reason="the extra msekit[media] is not ins
 pytest.importorskip("opensmile", reason="the extra msekit[media] is not installed")
 pytest.importorskip("mediapipe", reason="the extra msekit[media] is not installed, or has no wheel for this Python")
 
-from benchmarks.make_clips import face, voice, write_mp4, write_wav
+from msekit.data.extractor import Extractor, check_kind
 from msekit.media import extract as extraction
 from msekit.media.audio import audio_extractor, audio_features
 from msekit.media.decode import SAMPLE_RATE, pictures, sound
 from msekit.media.extract import Plan, extract, extract_one, extractor_of, write_samples
-from msekit.media.kind import Extractor, check_kind
 from msekit.media.table import Clip, clips_of, read_table
 from msekit.media.vision import DISTANCES, LANDMARKS, WIDTH, vision_extractor, vision_features
+from msekit.testing.drawn_clips import face, voice, write_mp4, write_wav
 
 QUIET = Reporter(quiet=True)
 SOUND_ONLY = Plan(Extractor(name="logmel", version="1", settings={"bands": 64, "window_ms": 25, "step_ms": 10}), None)

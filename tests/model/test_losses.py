@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from msekit.config import LossConfig, resolve
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective, objective_for
 from msekit.reporter import Reporter
-from msekit.training.average import Average
+from msekit.settings.config import LossConfig
+from msekit.settings.resolve import resolve
 from msekit.training.build import build
 from msekit.training.loop import Run, train
+from msekit.training.moving_average import Average
 
 QUIET = Reporter(quiet=True)
 

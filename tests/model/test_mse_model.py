@@ -10,7 +10,7 @@ import torch
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.data.batch import Batch
+from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DatasetSpec
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
@@ -159,7 +159,7 @@ def test_recomputed_layers_give_the_same_gradients(tiny, own_cache):
 def test_plain_text_gives_identical_logits_with_the_plug_in_attached(tiny):
     from transformers import AutoModelForCausalLM
 
-    from msekit.backbones.tiny import tiny_llama_folder
+    from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 
     bare = AutoModelForCausalLM.from_pretrained(tiny_llama_folder(), attn_implementation="eager").eval()
     build(tiny, ERC)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from msekit.config import LossConfig
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective
 from msekit.model.number_token import NumberTokenLoss
+from msekit.settings.config import LossConfig
 
 MSA = DATASETS["mosei"]
 LABELS = LabelSpace(MSA, lambda text: [ord(character) for character in text], 0)  # -3.0 ... +3.0, signs on all

@@ -8,7 +8,8 @@ from test_mse_model import ERC, MSA, batch_of, row_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from msekit.adapters.mse import MSEAdapter
-from msekit.backbones.load import Backbone, load_backbone
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.load import load_backbone
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,19 +12,19 @@ import torch
 import transformers
 
 from msekit.backbones.catalogue import BACKBONES, Architecture
-from msekit.backbones.integer import IntegerLinear
-from msekit.backbones.leaner import make_leaner
 from msekit.backbones.load import load_backbone
+from msekit.backbones.passes.lean_mlp_norm import make_leaner
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
-from msekit.config import RunConfig, resolve, validated
 from msekit.errors import MsekitError
 from msekit.paper import BACKBONES as PAPERS_BACKBONES
 from msekit.paper import DATASETS as PAPERS_DATASETS
 from msekit.planning.memory import EVALUATION_BATCH, Holding, Workload, layer_bytes, weight_bytes
-from msekit.planning.plan import Plan, plan_run
-from msekit.profiles import default_profile, profile_at_hand, read_profile
-from msekit.training.identity import settings_of
+from msekit.planning.plan_run import Plan, plan_run
+from msekit.runs.identity import settings_of
+from msekit.settings.config import RunConfig
+from msekit.settings.profiles import default_profile, profile_at_hand, read_profile
+from msekit.settings.resolve import resolve, validated
 
 WEIGHTS_WITHIN = 0.05
 ACTIVATIONS_WITHIN = 0.10
@@ -51,23 +50,6 @@ def test_the_bytes_of_loaded_weights_are_foreseen(kind: str, dtype: str, held: s
     foreseen = sum(weight_bytes(shape_of(name), Holding(dtype, quantization, double=bool(double))))
     backbone = load_backbone(name, quantization, dtype, device="cpu", double_quantization=bool(double))
     assert foreseen == pytest.approx(held_bytes(backbone.model), rel=WEIGHTS_WITHIN)
-
-
-def test_the_bytes_beside_integer_layers_are_foreseen():
-    backbone = load_backbone("tiny-llama", "w8a8", "fp32", device="cpu")
-    forwards = [module.forward for module in backbone.model.modules()]
-    # in the last layer, some are within a partial that cuts their input
-    inner = [forward.args[0] if isinstance(forward, partial) else forward for forward in forwards]
-    layers = [forward for forward in inner if isinstance(forward, IntegerLinear)]
-    shape = shape_of("tiny-llama")
-    assert len(layers) == sum(layer.count for layer in shape.linears)
-    foreseen, weights = (sum(weight_bytes(shape, Holding("fp32", kind))) for kind in ("w8a8", "int8"))
-    assert foreseen - weights == sum(layer.scale_N.nbytes for layer in layers)
-
-
-def test_what_a_gpu_does_not_do_is_refused():
-    with pytest.raises(MsekitError, match="not on cuda"):
-        plan_run(run("tiny-llama", model={"quantization": "w8a8"}))
 
 
 @pytest.mark.slow

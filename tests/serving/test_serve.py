@@ -21,7 +21,7 @@ pytest.importorskip("starlette", reason="the extra msekit[serve] is not installe
 
 import uvicorn
 
-from msekit.data.published import Row
+from msekit.data.readers.published import Row
 from msekit.errors import MsekitError
 from msekit.inference.host import PlugInHost
 from msekit.inference.samples import prepare

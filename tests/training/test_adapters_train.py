@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from msekit.adapters.sizes import ABLATIONS
-from msekit.config import RunConfig, resolve
-from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import resolve
+from msekit.studies.evaluate import evaluate
 from msekit.training.build import build
 from msekit.training.dry_run import sequence_table
 from msekit.training.loop import train

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from msekit.data.batch import evaluation_batches
+from msekit.data.batches.batch import evaluation_batches
+from msekit.distributed.accelerator import StopSignals, naming_lost_processes
+from msekit.distributed.processes import LAUNCHED, already_launched, hand_over, is_main_process
 from msekit.errors import LostProcessError
-from msekit.processes import LAUNCHED, already_launched, hand_over, is_main_process
-from msekit.training.distributed import StopSignals, naming_lost_processes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from msekit.config import resolve
+from msekit.distributed.accelerator import accelerator_for
 from msekit.reporter import Reporter
+from msekit.settings.resolve import resolve
 from msekit.training.build import build
-from msekit.training.distributed import accelerator_for
 from msekit.training.loop import Run
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.cli.train import plan_runs
 from msekit.errors import MsekitError
-from msekit.evaluation.average import average_runs
-from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
+from msekit.settings.plan_runs import plan_runs
+from msekit.studies.evaluate import evaluate
+from msekit.studies.merge_seeds import average_runs
 from msekit.training import loop
 
 QUIET = Reporter(quiet=True)

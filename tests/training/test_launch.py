@@ -17,9 +17,9 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from msekit.cli.train import plan_runs
-from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
+from msekit.settings.plan_runs import plan_runs
+from msekit.studies.evaluate import evaluate
 from msekit.training.loop import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
@@ -164,9 +164,8 @@ def test_zero3_shards_the_backbone_and_saves_the_same_few_megabytes(one: Path, t
 
 
 def test_two_machines_and_a_cut_cable():
-    script = REPOSITORY / "benchmarks" / "two_machines.py"
     done = subprocess.run(
-        [sys.executable, script, "--only", "cut"],
+        [sys.executable, "-m", "benchmarks.speed.two_machines", "--only", "cut"],
         capture_output=True,
         text=True,
         check=False,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from msekit.distributed.launch import Where, cause_of, find_launch_file, interface_to, launcher_options
+from msekit.distributed.zero import Zero, check_sharding
 from msekit.errors import MsekitError
-from msekit.training.launch import Where, cause_of, find_launch_file, interface_to, launcher_options
-from msekit.training.zero import Zero, check_sharding
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 FILES = sorted(LAUNCH.rglob("*.yaml"))

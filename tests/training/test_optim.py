@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from msekit.data.batch import evaluation_batches, global_batches, micro_batches
+from msekit.data.batches.batch import evaluation_batches, global_batches, micro_batches
 from msekit.training.optim import learning_rate
 
 

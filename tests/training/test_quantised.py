@@ -12,17 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from msekit.backbones.integer import kind_here
-from msekit.backbones.tiny import tiny_llama_folder
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
-from msekit.evaluation.evaluate import evaluate
-from msekit.inference.load import load_run
-from msekit.reporter import Reporter
 
 SHORT = ["--dataset", "synthetic-erc", "--limit-train", "32", "--epochs", "2"]
 SHORT += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.batch_size=80"]
@@ -53,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "quantization"),
-    [*((kind, held) for kind in KINDS for held in ("int8", "nf4")), ("tiny-llama", "w8a8")],
+    [(kind, held) for kind in KINDS for held in ("int8", "nf4")],
 )
 def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: str, tmp_path: Path, request):
     arguments = ["train", "--backbone", name_of(kind, request), *SHORT, "--quantization", quantization]
@@ -70,20 +65,6 @@ def test_a_run_trains_tests_and_leaves_the_llm_alone(kind: str, quantization: st
     assert evidence["weights_now"]["before"] == report["backbone_weights"]["after"]
     assert [line["identical"] for line in evidence["prompts"]] == [True] * 5
     assert evidence["adapter_gradient_norm"] > 0
-
-
-@pytest.mark.slow
-def test_a_run_in_w8a8_is_used_in_int8_on_a_gpu(tmp_path: Path, monkeypatch):
-    arguments = ["train", "--backbone", "tiny-llama", *SHORT, "--quantization", "w8a8", "--output", tmp_path]
-    msekit(*arguments)
-    report = json.loads((tmp_path / "seed-1111" / "report.json").read_text())
-    for module in ("evaluation.evaluate", "inference.load"):
-        monkeypatch.setattr(f"msekit.{module}.kind_here", lambda kind, _: kind_here(kind, torch.device("cuda")))
-    found = evaluate(tmp_path, reporter=Reporter(quiet=True))
-    assert found["quantization"] == "int8"
-    assert found["metrics"]["acc"] == pytest.approx(report["metrics"]["acc"], abs=0.05)
-    (notice,) = load_run(tmp_path).notices
-    assert "trained with quantization w8a8, used with int8" in notice
 
 
 @pytest.mark.slow

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from msekit.cli.train import plan_runs
-from msekit.config import RunConfig
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
-from msekit.evaluation.evaluate import evaluate
 from msekit.reporter import Reporter
-from msekit.training import together
+from msekit.settings.config import RunConfig
+from msekit.settings.plan_runs import plan_runs
+from msekit.studies.evaluate import evaluate
+from msekit.training import parallel_seeds
 from msekit.training.loop import Run, train
-from msekit.training.together import Together, collate, start, train_together
+from msekit.training.parallel_seeds import Together, collate, start, train_together
 
 QUIET = Reporter(quiet=True)
 
@@ -121,7 +121,7 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
     whole = plan(tmp_path / "whole", *settings, seeds="1,2")
     list(train_together(whole, reporter=QUIET))
     parts = plan(tmp_path / "parts", *settings, seeds="1,2")
-    update, score = Run.update, together.score_together
+    update, score = Run.update, parallel_seeds.score_together
     updates, rounds = [], []
 
     def stepping(self: Run, loss: torch.Tensor):
@@ -142,7 +142,7 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", stepping)
-        patch.setattr(together, "score_together", scoring)
+        patch.setattr(parallel_seeds, "score_together", scoring)
         with pytest.raises(StoppedError):
             list(train_together(parts, reporter=QUIET))
     assert rounds.count(moment) == (0 if moment.startswith("between") else 2)
@@ -169,9 +169,9 @@ def test_learning_rates_train_together(tmp_path: Path, own_cache):
     slow, quick = (plan(tmp_path / rate, f"optim.lr={rate}", seeds="1")[0] for rate in ("1e-5", "1e-2"))
     runs = start([slow, quick], False, QUIET).runs
     first = [parameter.detach().clone() for parameter in runs[0].adapter.parameters()]
-    batches, together = (list(range(8)), list(range(8))), Together(runs, runs[0].accelerator, QUIET)
+    batches, parallel_seeds = (list(range(8)), list(range(8))), Together(runs, runs[0].accelerator, QUIET)
     for _ in range(2):  # the rate rises from zero
-        together.step(runs, collate(runs, batches), [8, 8])
+        parallel_seeds.step(runs, collate(runs, batches), [8, 8])
     now = [[parameter.detach() for parameter in run.adapter.parameters()] for run in runs]
     moved = [max(float((a - b).abs().max()) for a, b in zip(first, after, strict=True)) for after in now]
     assert 0 < moved[0] < moved[1] / 100
@@ -191,7 +191,7 @@ def test_runs_of_one_seed_leave_their_own_reports(tmp_path: Path, own_cache):
 @pytest.mark.slow
 def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_cache, monkeypatch):
     runs = plan(tmp_path / "runs", "data.limit_train=8", "optim.epochs=2")
-    made = together.make_adapter
+    made = parallel_seeds.make_adapter
 
     def broken(config, *widths):
         adapter = made(config, *widths)
@@ -200,7 +200,7 @@ def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_c
                 adapter.projector.expand.bias.fill_(float("inf"))
         return adapter
 
-    monkeypatch.setattr(together, "make_adapter", broken)
+    monkeypatch.setattr(parallel_seeds, "make_adapter", broken)
     training = train_together(runs, reporter=QUIET)
     reports = [next(training), next(training)]
     with pytest.raises(UnfinishedRunError, match="seed-2"):

@@ -17,12 +17,12 @@ from click.testing import Result
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.backbones.fingerprint import fingerprint_checkpoint
-from msekit.backbones.tiny import tiny_llama_folder
 from msekit.cli.main import app
 from msekit.errors import MsekitError
-from msekit.evaluation.evaluate import evaluate
 from msekit.planning.memory import EVALUATION_BATCH
+from msekit.studies.evaluate import evaluate
 
 BASE = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc"]
 SHORT = [*BASE, "--limit-train", "64", "--epochs", "3", "--set", "evaluation.bootstrap=20"]

@@ -1,0 +1,153 @@
+"""The real runs of RESULTS.md: smollm2-135m on ravdess, meld6 and mosi_utt, three seeds each, on a CPU.
+
+    python -m benchmarks.accuracy.real_runs --data ../shared/data --output runs/real [--only ravdess] [--workers 2]
+
+Runs in order, `workers` at a time with one thread each (on two cores 1.1 times the samples/s of one run with two
+threads). Every finished run is also tested with audio and vision shuffled between samples. Its reports are kept in
+benchmarks/results/ and not made again (--results elsewhere starts anew); unfinished runs are resumed. At the end, or at
+once with --report, prints the Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEEDS = (1111, 2222, 3333)
+METRICS = {"ravdess": ("acc", "wf1"), "meld6": ("wf1", "acc", "macro_f1"), "mosi_utt": ("corr", "mae", "acc2", "acc7")}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set and the options that its three seeds share."""
+
+    dataset: str
+    name: str
+    options: tuple[str, ...]
+
+
+WITHHELD = ("--set", "data.without=[audio,vision]")
+EXPERIMENTS = (
+    Experiment("ravdess", "kit", ("--epochs", "5")),
+    Experiment("mosi_utt", "kit", ("--epochs", "6")),
+    Experiment("meld6", "kit", ("--epochs", "3")),
+    Experiment("mosi_utt", "without-audio", ("--epochs", "6", *WITHHELD)),
+    Experiment("ravdess", "paper", ("--epochs", "3", "--recipe", "paper")),
+    Experiment("ravdess", "withheld", ("--epochs", "2", *WITHHELD)),
+    Experiment("meld6", "withheld", ("--epochs", "3", *WITHHELD)),
+)
+
+
+def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results: Path) -> None:
+    """Train (or resume) one seed, test it shuffled, keep its reports; nothing to do where they are kept already."""
+    kept = results / f"{experiment.dataset}-{experiment.name}" / f"seed-{seed}.json"
+    if kept.is_file():
+        options = json.loads(kept.read_text())["options"]
+        assert tuple(options) == experiment.options, f"{kept} was made with {options}: remove it to run again"
+        return
+    folder = output / kept.parent.name
+    folder.mkdir(parents=True, exist_ok=True)
+    yaml = data / experiment.dataset / f"{experiment.dataset}.yaml"
+    msekit = [sys.executable, "-m", "msekit"]
+    train = [*msekit, "train", "--backbone", "smollm2-135m", "--dataset", str(yaml), "--output", str(folder)]
+    evaluate = [*msekit, "evaluate", str(folder / f"seed-{seed}"), "--shuffle", "--format", "json"]
+    with (folder / f"seed-{seed}.log").open("a") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        arguments = [*train, "--seeds", str(seed), "--resume", *experiment.options]
+        subprocess.run(arguments, stderr=log, check=True, env=environment)
+        outcome = {
+            "options": experiment.options,
+            "test": json.loads((folder / f"seed-{seed}" / "report.json").read_text()),
+        }
+        if outcome["test"]["without"] == []:
+            done = subprocess.run(evaluate, stdout=subprocess.PIPE, stderr=log, check=True, env=environment)
+            outcome["shuffled"] = json.loads(done.stdout)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(outcome, indent=1) + "\n")
+    print(f"done: {folder.name} seed {seed}", file=sys.stderr)
+
+
+def line(title: str, found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
+    """A table row: per metric mean ± standard deviation, and every seed's value with its 95 % interval."""
+    cells = []
+    for metric in metrics:
+        values = [report["metrics"][metric] for report in found]
+        shown = ", ".join(
+            cell(value, report["confidence"].get(metric)) for value, report in zip(values, found, strict=True)
+        )
+        defined = [value for value in values if value is not None]
+        if len(defined) > 1:
+            shown = f"**{statistics.fmean(defined):.3f} ± {statistics.stdev(defined):.3f}**: {shown}"
+        cells.append(shown)
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def cell(value: float | None, interval: list[float] | None) -> str:
+    """A value with its interval."""
+    if value is None:
+        return "undefined"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{value:.3f}"
+
+
+def tables(results: Path) -> str:
+    """All finished experiments as Markdown."""
+    parts = []
+    for dataset, metrics in METRICS.items():
+        rows, notes = [f"| {dataset} | {' | '.join(metrics)} |", "|---|" + "---|" * len(metrics)], []
+        for experiment in (each for each in EXPERIMENTS if each.dataset == dataset):
+            files = sorted((results / f"{dataset}-{experiment.name}").glob("seed-*.json"))
+            outcomes = [json.loads(file.read_text()) for file in files]
+            if not outcomes:
+                continue
+            found = [outcome["test"] for outcome in outcomes]
+            rows.append(line(experiment.name, found, metrics))
+            if shuffled := [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]:
+                rows.append(line(f"{experiment.name}, tested shuffled", shuffled, metrics))
+            minutes = ", ".join(
+                f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in found
+            )
+            memory = max(report["peak_memory_bytes"] for report in found) / 1e9
+            notes.append(
+                f"- {experiment.name}: `{' '.join(experiment.options)}`; training {minutes} CPU-minutes a seed; "
+                f"peak {memory:.2f} GB; {found[0]['trainable_parameters']:,} trainable parameters"
+            )
+        if notes:
+            parts.append("\n".join([*rows, "", *notes]))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Run what is missing, then print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--output", type=Path, default=Path("runs/real"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results" / "real_runs")
+    parser.add_argument("--only", nargs="*", default=[], help="data sets or data set-experiment names")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--report", action="store_true", help="only print what is finished")
+    options = parser.parse_args()
+    wanted = [
+        experiment
+        for experiment in EXPERIMENTS
+        if not options.only or {experiment.dataset, f"{experiment.dataset}-{experiment.name}"} & set(options.only)
+    ]
+    if not options.report:
+        with ThreadPoolExecutor(options.workers) as pool:
+            jobs = [
+                pool.submit(run_one, e, s, options.data, options.output, options.results) for e in wanted for s in SEEDS
+            ]
+            for job in jobs:
+                job.result()
+    print(tables(options.results))
+
+
+if __name__ == "__main__":
+    main()

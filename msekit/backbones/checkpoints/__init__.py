@@ -1,0 +1,1 @@
+"""From a name to checkpoint files that transformers loads: located, downloaded, converted, checked."""

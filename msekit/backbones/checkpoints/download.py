@@ -1,0 +1,91 @@
+"""Checkpoints from the hub: what is cached is used without touching the network, the rest is downloaded.
+
+Only configuration, tokenizer and weight files are fetched, never code. They are kept in huggingface_hub's cache, where
+other programs find them; a download that was interrupted goes on where it stopped, in the middle of a file too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from filelock import FileLock
+
+from msekit.backbones.checkpoints.weight_files import weight_files
+from msekit.downloads import HubRepo, download, explained, listing
+from msekit.errors import MsekitError
+
+_SMALL = ["*.json", "*.model", "*.txt", "*.tiktoken"]
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def cached_folder(repo: str, revision: str | None = None) -> Path | None:
+    """The local folder of a hub model that was downloaded completely; None where anything is missing.
+
+    Args:
+        repo: Hub model repository.
+        revision: Commit, tag or branch; None for the main branch as it was when downloaded.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(repo, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    try:
+        weight_files(folder)
+    except MsekitError:
+        return None
+    return folder if any((folder / name).is_file() for name in _TOKENIZERS) else None
+
+
+def hub_folder(repo: str, revision: str | None = None) -> Path:
+    """The local folder of a hub model, downloaded first where it is not complete.
+
+    Raises:
+        MsekitError: No such model, a gated one without a token, or a hub that cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    if cached := cached_folder(repo, revision):
+        return cached
+    wanted = HubRepo(repo, "model", revision)
+    give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
+    with explained(wanted, "the model", give):
+        commit, found = listing(wanted)
+        names = _needed(found)
+        cache = _cache_folder(repo)
+        for file in sorted((found[name] for name in names), key=lambda file: file.size):
+            blob = cache / "blobs" / file.digest
+            lock = cache.parent / ".locks" / cache.name / f"{file.digest}.lock"  # huggingface_hub's own
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                if not blob.exists():
+                    download(wanted, commit, file, blob.with_name(f"{file.digest}.partial"), blob)
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))  # all is there: it links
+    weight_files(folder)
+    return folder
+
+
+def _needed(paths: Iterable[str]) -> list[str]:
+    """The files of a repository that a checkpoint consists of; safetensors where it has both kinds of weights."""
+    paths = [path for path in paths if "/" not in path]
+    chosen = [path for path in paths if any(fnmatch(path, pattern) for pattern in _SMALL)]
+    for pattern in _WEIGHTS:
+        if weights := [path for path in paths if fnmatch(path, pattern)]:
+            return sorted({*chosen, *weights})
+    return chosen
+
+
+def _cache_folder(repo: str) -> Path:
+    """Where huggingface_hub keeps a model."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")

@@ -1,0 +1,1 @@
+"""The frozen decoder written out for a CPU. Reached through `passes/choose.py` alone."""

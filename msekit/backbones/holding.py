@@ -1,0 +1,24 @@
+"""The ways to hold a frozen LLM, and figures of theirs that a plan needs: nothing here imports torch."""
+
+from __future__ import annotations
+
+from msekit.errors import MsekitError, choice
+
+KINDS = ("none", "int8", "nf4")
+"""As it is, LLM.int8 (Dettmers et al. 2022) and QLoRA's NormalFloat (Dettmers et al. 2023), by bitsandbytes."""
+FOUR_BIT_BLOCK = 64
+"""nf4: weights that share one scale; a row must hold a whole number of such blocks."""
+NESTED_BLOCK = 256
+"""nf4, double: scales that share one scale."""
+PACKED_MOST = 3 << 29
+"""Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`cpu/packed_products.py`)."""
+
+
+def check_kind(quantization: str) -> None:
+    """Refuse an unknown kind.
+
+    Raises:
+        MsekitError: Not one of `KINDS`.
+    """
+    if quantization not in KINDS:
+        raise MsekitError(f"unknown quantization '{quantization}'", fix=f"Use {choice(KINDS)}.")

@@ -1,0 +1,1 @@
+"""Shorter ways through the frozen LLM, and `choose.py`, which decides which of them a backbone uses."""

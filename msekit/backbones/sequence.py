@@ -1,0 +1,64 @@
+"""Sequence: what a backbone reads, as embeddings with a mask, positions and a prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Sequence:
+    """A laid-out batch, ready for the backbone."""
+
+    embeddings: Tensor
+    """(B, S + A, d)."""
+    mask: Tensor
+    """(B, S + A) int64, 1 where something real stands; or (B, 1, S + A, S + A) float, added to attention scores."""
+    positions: Tensor
+    """(B, S + A) int64."""
+    answers: int
+    """Last columns whose next-token logits are wanted: A + 1, from the prompt's last token on."""
+    prefix: Any = None
+    """Keys and values of what stands before, if the backbone has read it; mask and positions then count it."""
+
+    def behind(self, prefix: Any) -> Sequence:
+        """The same sequence with something already read in front of it."""
+        read = prefix.get_seq_length()
+        seen = 1 if self.mask.ndim == 2 else 0  # a 4-D mask is added to the scores
+        return replace(
+            self, mask=F.pad(self.mask, (read, 0), value=seen), positions=self.positions + read, prefix=prefix
+        )
+
+    def widened(self, columns: int) -> Sequence:
+        """The same sequence padded on the left to so many columns."""
+        pad = columns - self.embeddings.shape[1]
+        flat = self.mask.ndim == 2
+        unseen = 0 if flat else torch.finfo(self.mask.dtype).min
+        return replace(
+            self,
+            embeddings=F.pad(self.embeddings, (0, 0, pad, 0)),
+            mask=F.pad(self.mask, (pad, 0) if flat else (pad, 0, pad, 0), value=unseen),
+            positions=F.pad(self.positions, (pad, 0)),
+        )
+
+    def first(self, samples: int) -> Sequence:
+        """The first samples alone."""
+        head = slice(samples)
+        return replace(self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head])
+
+
+def join(sequences: list[Sequence]) -> Sequence:
+    """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""
+    longest = max(sequence.embeddings.shape[1] for sequence in sequences)
+    (answers,) = {sequence.answers for sequence in sequences}
+    even = [sequence.widened(longest) for sequence in sequences]
+    return Sequence(
+        torch.cat([sequence.embeddings for sequence in even]),
+        torch.cat([sequence.mask for sequence in even]),
+        torch.cat([sequence.positions for sequence in even]),
+        answers,
+    )

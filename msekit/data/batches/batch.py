@@ -1,0 +1,233 @@
+"""Cached samples → batches: the typed Batch, its collator, and a length-bucketing order that the seed decides.
+
+Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.cache.cache import SplitTable
+from msekit.data.catalogue import MODALITIES
+
+_BUCKET_BATCHES = (
+    50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
+)
+
+
+@dataclass
+class Batch:
+    """What one step sees. Padding is on the right and zero; a length of 0 marks an absent modality."""
+
+    index: Tensor
+    """(B,) int64, position of the sample in its split."""
+    text_ids: Tensor
+    """(B, T) int64."""
+    text_lengths: Tensor
+    """(B,) int64."""
+    audio: Tensor | None
+    """(B, L, D) float32; None where the data set has no audio."""
+    audio_lengths: Tensor | None
+    """(B,) int64."""
+    vision: Tensor | None
+    """(B, L, D) float32; None where the data set has no vision."""
+    vision_lengths: Tensor | None
+    """(B,) int64."""
+    label: Tensor
+    """(B,) int64, position of the true label in the LabelSpace."""
+    weight: Tensor
+    """(B,) float32; 0 for a filler sample that must not count."""
+    context_lengths: Tensor | None = None
+    """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
+
+    @property
+    def text_mask(self) -> Tensor:
+        """(B, T) int64, 1 at the tokens of the utterance itself: what guides the adapter."""
+        steps_T = torch.arange(self.text_ids.shape[1], device=self.text_ids.device)[None]
+        own_BT = steps_T < self.text_lengths[:, None]
+        if self.context_lengths is not None:
+            own_BT &= steps_T >= self.context_lengths[:, None]
+        return own_BT.long()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; a GPU fetches it from pinned memory while the program goes on."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned_for(self, device: torch.device) -> Batch:
+        """The same batch in memory that the device can fetch it from by itself; it stays on the CPU."""
+        return self._each(Tensor.pin_memory) if device.type == "cuda" else self
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise on features in training: the same for a seed, epoch and sample, whatever else is in the batch."""
+
+    deviation: float
+    seed: int
+    epoch: int
+
+    def add(self, frames_BLD: Tensor, indices: Sequence[int], modality: int) -> None:
+        """Add it in place; what lands beyond a sample's length has no effect."""
+        for row, index in enumerate(indices):
+            generator = np.random.default_rng((self.seed, self.epoch, index, modality))
+            noise_LD = generator.standard_normal(frames_BLD.shape[1:], dtype=np.float32)
+            frames_BLD[row] += self.deviation * torch.from_numpy(noise_LD)
+
+
+@dataclass(frozen=True)
+class ModalityDropout:
+    """Withholds modalities in training: the same ones for a seed, epoch and sample, whatever else is in the batch."""
+
+    probability: float
+    seed: int
+    epoch: int
+
+    def drops(self, index: int, modality: int) -> bool:
+        """Whether a sample goes without a modality in this epoch."""
+        generator = np.random.default_rng((self.seed, self.epoch, index, len(MODALITIES) + modality))  # not the noise's
+        return bool(generator.random() < self.probability)
+
+
+class Collator:
+    """Positions in a split → Batch.
+
+    Args:
+        split: The cached samples.
+        text_ids: Each sample's text in tokens, already cut to the limit.
+        labels: (N,) position of each sample's label in the LabelSpace.
+        audio: The audio's way to the adapter; None to withhold the audio.
+        vision: Likewise.
+    """
+
+    def __init__(
+        self,
+        split: SplitTable,
+        text_ids: Sequence[Sequence[int]],
+        labels: np.ndarray,
+        audio: Preprocessor | None,
+        vision: Preprocessor | None,
+    ) -> None:
+        self.split, self.text_ids, self.labels = split, text_ids, labels
+        self.audio, self.vision = audio, vision
+        self.noise: Noise | None = None
+        self.dropout: ModalityDropout | None = None
+        self.withheld: frozenset[str] = frozenset()
+        """Modalities that every sample is given without."""
+        self.context_lengths = np.zeros(len(split), dtype=np.int64)
+        """(N,) tokens at the beginning of each text that are earlier utterances, not its own."""
+        self.audio_of = np.arange(len(split))
+        self.vision_of = np.arange(len(split))
+
+    def shuffle_modalities(self, seed: int) -> None:
+        """Give every sample the audio and the vision of another one: what is scored then is not heard or seen."""
+        generator = np.random.default_rng(seed)
+        self.audio_of, self.vision_of = (_derangement(len(self.split), generator) for _ in range(2))
+
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) text tokens and (N,) frames of the longest modality, for bucketing."""
+        tokens = np.array([len(ids) for ids in self.text_ids])
+        return tokens, np.maximum(self.split.audio_lengths, self.split.vision_lengths)
+
+    def __call__(self, indices: Sequence[int], counted: bool = True) -> Batch:
+        """Collate the samples at these positions; `counted=False` makes fillers of weight 0."""
+        texts = [torch.tensor(self.text_ids[i], dtype=torch.long) for i in indices]
+        audio = self.audio and _pad([self._frames(0, self.audio, i, self.audio_of) for i in indices])
+        vision = self.vision and _pad([self._frames(1, self.vision, i, self.vision_of) for i in indices])
+        if self.noise is not None:
+            for modality, padded in enumerate((audio, vision)):
+                if padded:
+                    self.noise.add(padded[0], indices, modality)
+        return Batch(
+            index=torch.tensor(indices, dtype=torch.long),
+            text_ids=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
+            text_lengths=torch.tensor([len(text) for text in texts]),
+            audio=audio[0] if audio else None,
+            audio_lengths=audio[1] if audio else None,
+            vision=vision[0] if vision else None,
+            vision_lengths=vision[1] if vision else None,
+            label=torch.from_numpy(self.labels[list(indices)]).long(),
+            weight=torch.full((len(indices),), float(counted)),
+            context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
+        )
+
+    def _frames(self, modality: int, way: Preprocessor, index: int, source_of: np.ndarray) -> np.ndarray:
+        """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
+        name = MODALITIES[modality]
+        frames_LD = way(getattr(self.split, name)(int(source_of[index])))
+        withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
+        return frames_LD[:0] if withheld else frames_LD
+
+
+def _pad(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    lengths_B = torch.tensor([len(frames) for frames in sequences])
+    padded_BLD = torch.zeros(len(sequences), max(int(lengths_B.max()), 1), sequences[0].shape[1])
+    for row, frames in enumerate(sequences):
+        padded_BLD[row, : len(frames)] = torch.from_numpy(frames)
+    return padded_BLD, lengths_B
+
+
+def _derangement(size: int, generator: np.random.Generator) -> np.ndarray:
+    """A random permutation without fixed points (one cycle through all), for sizes above 1."""
+    order = generator.permutation(size)
+    shuffled = np.empty(size, dtype=np.int64)
+    shuffled[order] = np.roll(order, 1)
+    return shuffled
+
+
+def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The order of one epoch, every sample once, samples of like length together.
+
+    It depends on the seed and the epoch alone, not on the number of processes, so a run can be resumed or spread.
+    Which samples meet is the seed's; which lengths come when, the epoch's alone: so the batches of several seeds are
+    alike in length at every step, and joining them into one pass pads next to nothing.
+
+    Args:
+        tokens: (N,) text tokens of each sample, the first key of the sort.
+        frames: (N,) frames of each sample, the second key.
+        batch_size: Samples of a global batch; the last one may be smaller.
+        seed: The run's seed.
+        epoch: Number of the epoch.
+
+    Returns:
+        Lists of positions.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(tokens))
+    batches: list[list[int]] = []
+    for start in range(0, len(order), batch_size * _BUCKET_BATCHES):
+        bucket = order[start : start + batch_size * _BUCKET_BATCHES]
+        bucket = bucket[np.lexsort((frames[bucket], tokens[bucket]))]
+        batches += [bucket[i : i + batch_size].tolist() for i in range(0, len(bucket), batch_size)]
+    return [batches[i] for i in np.random.default_rng(epoch).permutation(len(batches))]
+
+
+def micro_batches(batch: list[int], rank: int, world: int, accumulation: int) -> Iterator[tuple[list[int], bool]]:
+    """One process's share of a global batch, in `accumulation` parts.
+
+    An empty part still takes part in the collective operations: it becomes one filler sample that does not count.
+
+    Yields:
+        Positions, and whether they count.
+    """
+    share = batch[rank::world]
+    for part in range(accumulation):
+        indices = share[part::accumulation]
+        yield (indices, True) if indices else (batch[:1], False)
+
+
+def evaluation_batches(
+    tokens: np.ndarray, frames: np.ndarray, batch_size: int, rank: int, world: int
+) -> list[list[int]]:
+    """One process's share of a split, sorted by length; every sample is in exactly one share."""
+    order = np.lexsort((frames, tokens))[::-1][rank::world]  # longest first: a lack of memory shows at once
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]

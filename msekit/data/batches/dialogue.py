@@ -1,0 +1,98 @@
+"""Dialogue context (`data.context`): what was said before, put in front of a sample's own text.
+
+    Rachel: You went?⏎Ross: I did.⏎Rachel:And?
+
+Up to N previous utterances of the same dialogue and split, each with its speaker, then the sample's own speaker and
+its own text, whose tokens are those it has without context. All of it stays within the text limit: utterances are
+taken whole, the newest first, until one does not fit; the own text is never cut for them. They are for the LLM alone:
+the text mean that guides the adapter is of the own text.
+
+The order of utterances is that of the file. (In meld6 it is that of `utterance_id`, in every dialogue; utterances that
+the set leaves out, 47 % of the gaps between neighbours, are missing from the context too.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from msekit.data.cache.split_table import SplitTable
+from msekit.errors import MsekitError
+
+
+@dataclass(frozen=True)
+class InContext:
+    """A split's texts in tokens, each behind its context."""
+
+    ids: list[list[int]]
+    lengths: np.ndarray
+    """(N,) tokens of the context at the beginning of each."""
+    utterances: int
+    """Previous utterances that were put there, over all samples."""
+    left_out: int
+    """Previous utterances that the text limit left no room for."""
+
+    def summary(self, limit: int) -> str:
+        """One line of figures."""
+        mean = self.utterances / len(self.ids)
+        room = f"{self.left_out} did not fit into {limit} tokens"
+        return f"context of {mean:.2f} utterances and {self.lengths.mean():.1f} tokens on average; {room}"
+
+
+def refuse_without_dialogues(table: SplitTable, dataset: str) -> None:
+    """Refuse a split in which no sample says what dialogue it belongs to.
+
+    Raises:
+        MsekitError: It has none.
+    """
+    if not any(dialogue is not None for dialogue in table.dialogues):
+        raise MsekitError(
+            f"data set '{dataset}' has no dialogue ids, which --context needs",
+            where=table.name,
+            fix="Leave --context away, or give samples a `dialogue_id` (and a `speaker`).",
+        )
+
+
+def previous(dialogues: list[str | None], count: int) -> list[list[int]]:
+    """For each sample the positions of up to `count` previous samples of its dialogue, newest first."""
+    said: defaultdict[str, list[int]] = defaultdict(list)
+    before: list[list[int]] = []
+    for position, dialogue in enumerate(dialogues):
+        earlier = [] if dialogue is None else said[dialogue]
+        before.append(earlier[::-1][:count])
+        earlier.append(position)
+    return before
+
+
+def in_context(
+    table: SplitTable, texts: list[list[int]], encode: Callable[[str], list[int]], limit: int, count: int
+) -> InContext:
+    """Put previous utterances before every text.
+
+    Args:
+        table: The split.
+        texts: Each sample's own text in tokens, already cut to the limit.
+        encode: Text → tokens, without special tokens.
+        limit: Most tokens of context and own text together.
+        count: Most previous utterances of a sample.
+    """
+    names = ["" if speaker is None else f"{speaker}:" for speaker in table.speakers]
+    lines = [encode(f"{name} {text}\n" if name else f"{text}\n") for name, text in zip(names, table.texts, strict=True)]
+    ids, lengths, used, left_out = [], [], 0, 0
+    for own, name, earlier in zip(texts, names, previous(table.dialogues, count), strict=True):
+        context = encode(name) if name else []
+        room, taken = limit - len(own) - len(context), 0
+        if room < 0:
+            context = []
+        for position in earlier:
+            room -= len(lines[position])
+            if room < 0:
+                break
+            context, taken = lines[position] + context, taken + 1
+        used, left_out = used + taken, left_out + len(earlier) - taken
+        ids.append(context + own)
+        lengths.append(len(context))
+    return InContext(ids, np.array(lengths, dtype=np.int64), used, left_out)

@@ -1,0 +1,1 @@
+"""Rows ⇄ Arrow tables: schema, fingerprint, lock, atomic build."""

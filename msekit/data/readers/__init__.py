@@ -1,0 +1,1 @@
+"""Feature files of every known layout → rows, without executing anything in them."""

@@ -1,0 +1,138 @@
+"""Data sets whose right answers are known by construction: text alone is ambiguous, audio and vision decide.
+
+`synthetic-erc`: four classes, class = 2·a + v, where only the audio tells bit a and only the vision tells bit v.
+`synthetic-msa`: intensity y = a + v, with a told by the audio and v by the vision, each one of four values.
+Every split holds every (text, a, v) equally often, so the best score of any predictor that misses a modality is
+exact: see `ceiling`. A model that beats it cheats; one that stays at the text-only ceiling is deaf and blind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from msekit.data.catalogue import SPLITS
+from msekit.data.readers.published import Row
+from msekit.errors import MsekitError, nearest
+
+VERSION = 1
+"""Raised whenever the generated rows change; part of the caches' fingerprint."""
+
+SIZES = {"train": 960, "valid": 160, "test": 320}
+AUDIO_WIDTH, VISION_WIDTH = 16, 8
+AUDIO_FRAMES, VISION_FRAMES = (8, 24), (4, 12)
+"""Shortest and longest sequence, both included."""
+
+INTENSITIES = (-1.5, -0.5, 0.5, 1.5)
+"""What a and v can be in `synthetic-msa`."""
+
+TEXTS = (
+    "Well, that is what happened.",
+    "I did not expect to see you here.",
+    "So you are leaving tomorrow.",
+    "They told me about it this morning.",
+    "That was quite a day.",
+    "You really did it this time.",
+    "And then she just said yes.",
+    "I have no words for this.",
+    "We can talk about it later.",
+    "Look at what you have done.",
+)
+
+_SIGNAL_CHANNELS = 4
+_AMPLITUDE = 2.0
+_VALUES = {"synthetic-erc": 2, "synthetic-msa": 4}
+"""How many values each of a and v can take."""
+
+
+def _check(name: str) -> int:
+    if name not in _VALUES:
+        raise MsekitError(f"unknown synthetic data set '{name}'", fix=nearest(name, _VALUES))
+    return _VALUES[name]
+
+
+def _sequence(rng: np.random.Generator, value: int, frames: tuple[int, int], width: int) -> np.ndarray:
+    """[L, D] float32: noise, and on the first channels nothing but a run of `_AMPLITUDE` on channel `value`."""
+    length = int(rng.integers(frames[0], frames[1] + 1))
+    x_LD = rng.standard_normal((length, width), dtype=np.float32)
+    x_LD[:, :_SIGNAL_CHANNELS] = 0.0
+    run = int(rng.integers((length + 1) // 2, length + 1))
+    start = int(rng.integers(0, length - run + 1))
+    x_LD[start : start + run, value] = _AMPLITUDE
+    return x_LD
+
+
+def synthetic_rows(name: str, split: str) -> Iterator[Row]:
+    """The rows of a split, the same on every call and machine, in shuffled order.
+
+    Args:
+        name: `synthetic-erc` or `synthetic-msa`.
+        split: `train`, `valid` or `test`.
+
+    Returns:
+        Rows with audio [8–24, 16] and vision [4–12, 8].
+
+    Raises:
+        MsekitError: No such data set or split.
+    """
+    values = _check(name)
+    if split not in SIZES:
+        raise MsekitError(f"no such split '{split}'", where=name, fix=nearest(split, SIZES))
+    return _rows(name, split, values)
+
+
+def _rows(name: str, split: str, values: int) -> Iterator[Row]:
+    rng = np.random.default_rng([zlib.crc32(name.encode()), SPLITS.index(split)])
+    cells = list(itertools.product(TEXTS, range(values), range(values)))
+    order = rng.permutation(SIZES[split])
+    for number, place in enumerate(order):
+        text, a, v = cells[int(place) % len(cells)]
+        yield Row(
+            id=f"{split}-{number:06d}",
+            text=text,
+            label=float(2 * a + v) if name == "synthetic-erc" else INTENSITIES[a] + INTENSITIES[v],
+            audio=_sequence(rng, a, AUDIO_FRAMES, AUDIO_WIDTH),
+            vision=_sequence(rng, v, VISION_FRAMES, VISION_WIDTH),
+            speaker=None,
+            dialogue_id=None,
+        )
+
+
+def decode_audio(audio: np.ndarray) -> int:
+    """Which value the audio carries: bit a of `synthetic-erc`, the index into INTENSITIES of `synthetic-msa`."""
+    return int(audio[:, :_SIGNAL_CHANNELS].sum(axis=0).argmax())
+
+
+def decode_vision(vision: np.ndarray) -> int:
+    """Which value the vision carries: bit v of `synthetic-erc`, the index into INTENSITIES of `synthetic-msa`."""
+    return int(vision[:, :_SIGNAL_CHANNELS].sum(axis=0).argmax())
+
+
+def ceiling(name: str) -> dict[str, dict[str, float | None]]:
+    """The best scores that are possible with all modalities and with some missing, in every split.
+
+    Args:
+        name: `synthetic-erc` or `synthetic-msa`.
+
+    Returns:
+        For `full`, `no-audio`, `no-vision` and `text-only`: `acc` (erc), or `mae` and `corr` (msa; None where the
+        best prediction is a constant, which correlates with nothing).
+
+    Raises:
+        MsekitError: No such data set.
+    """
+    _check(name)
+    if name == "synthetic-erc":
+        return {"full": {"acc": 1.0}, "no-audio": {"acc": 0.5}, "no-vision": {"acc": 0.5}, "text-only": {"acc": 0.25}}
+    # One of two independent terms of equal variance known: MAE E|a| = 1, correlation sqrt(1/2). None: E|a+v| = 1.25.
+    half: dict[str, float | None] = {"mae": 1.0, "corr": math.sqrt(0.5)}
+    return {
+        "full": {"mae": 0.0, "corr": 1.0},
+        "no-audio": dict(half),
+        "no-vision": dict(half),
+        "text-only": {"mae": 1.25, "corr": None},
+    }

@@ -1,0 +1,114 @@
+"""One process or many: the Accelerator, and gathering by sample position."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+
+from msekit.distributed.zero import Zero, without_compiling
+from msekit.errors import LostProcessError, MsekitError
+
+T = TypeVar("T")
+
+
+def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
+    """The Accelerator of this process.
+
+    Precision is the backbone's own dtype and the adapter's fp32, so accelerate's autocast stays off.
+
+    Args:
+        device: Where the backbone will lie.
+        timeout_minutes: How long processes wait for one another.
+    """
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, if installed, warns on stdout when looked for
+    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)  # accelerate would divide our loss by it once more
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # accelerate takes a named backend as a sign of several
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    timeout = timedelta(minutes=timeout_minutes)
+    kwargs = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
+    zero = Zero.asked_for()
+    if device.type == "cpu" and zero is not None:
+        without_compiling()
+    plain_cpu = device.type == "cpu" and zero is None  # told `cpu`, accelerate would turn DeepSpeed off
+    return Accelerator(cpu=plain_cpu, mixed_precision="no", kwargs_handlers=kwargs)
+
+
+class StopSignals:
+    """Within, SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) ask instead of kill."""
+
+    received = False
+    """Whether one has come."""
+
+    def __enter__(self) -> StopSignals:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def naming_lost_processes(accelerator: Any, folder: Path) -> Iterator[None]:
+    """Turn a broken connection or a wait in vain into a message.
+
+    Raises:
+        LostProcessError: Another process of this run is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = str(error).partition("\n")[0]
+        broken = isinstance(error, torch.distributed.DistError) or "gloo" in first
+        if accelerator.num_processes == 1 or not broken:
+            raise
+        raise LostProcessError(
+            f"process {accelerator.process_index} lost contact with another one: {first}",
+            where=folder,
+            fix="Mend what broke there, then use --resume.",
+        ) from error
+
+
+def gather_rows(accelerator: Any, rows: dict[int, Any]) -> dict[int, Any]:
+    """Join every process's {position: value}; each position must come from exactly one process."""
+    if accelerator.num_processes == 1:
+        return rows
+    from accelerate.utils import gather_object
+
+    parts = gather_object([rows])
+    joined = {position: value for part in parts for position, value in part.items()}
+    assert len(joined) == sum(len(part) for part in parts), "a sample was scored twice"
+    return joined
+
+
+def on_main(accelerator: Any, action: Callable[[], T]) -> T:
+    """Do something in the main process alone; all processes get its result, or its error."""
+    if accelerator.num_processes == 1:
+        return action()
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except MsekitError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise MsekitError(outcome[1])
+    return outcome[0]

@@ -1,0 +1,168 @@
+"""A table of the paper → the runs that make it, on its own backbones and data sets or on others.
+
+Every run keeps a folder of its own, `<output>/<dataset>-<backbone>-<row>/seed-<seed>/`, so what is finished is never
+made again. Runs go seed by seed: after the first seed every row of the table has a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msekit import paper
+from msekit.adapters.sizes import ABLATIONS
+from msekit.backbones.catalogue import canonical_name
+from msekit.data.catalogue import resolve_dataset
+from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
+from msekit.reporter import Reporter
+from msekit.runs.folder import REPORT, read_report
+from msekit.settings.config import RunConfig
+
+SEEDS = (1111, 2222, 3333, 4444, 5555)
+"""The paper's."""
+TABLES = {"table2": paper.TABLE2, "table3": paper.TABLE3, "table4": paper.TABLE4, "table5": paper.TABLE5}
+TASKS = {"table2": "msa", "table3": "erc"}
+"""Tables 4 and 5 have both tasks."""
+ABLATION_ROWS = dict(
+    zip(ABLATIONS, ("w/o A", "w/o V", "w/o T", "w/o A, V", "w/o TGM", "w/o MSF"), strict=True),
+)
+FULL_ROW = "MSE-Adapter"
+
+
+@dataclass
+class Experiment:
+    """One row of a table on one data set, and its runs."""
+
+    row: str
+    """As the paper prints it."""
+    key: str
+    """Short name: that of the ablation or adapter."""
+    backbone: str
+    dataset: str
+    """As the user wrote it: catalogue name, or path of a YAML."""
+    adapter: dict[str, Any]
+    """Settings of the adapter that make the row."""
+    runs: list[RunConfig] = field(default_factory=list)
+    """One per seed."""
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        """What makes its runs, and their place in the table's folder."""
+        return {
+            "backbone": self.backbone,
+            "dataset": self.dataset,
+            "adapter": dict(self.adapter),
+            "output": folder / f"{Path(self.dataset).stem}-{Path(self.backbone).name}-{self.key}",
+        }
+
+    def finished(self) -> list[Path]:
+        """Folders of the runs that are done."""
+        return [run.output for run in self.runs if (run.output / REPORT).is_file()]
+
+
+def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[Experiment]:
+    """The rows of a table on the given backbones and data sets.
+
+    Args:
+        table: `table2` … `table5`.
+        backbones: Empty for the paper's.
+        datasets: Empty for the paper's.
+
+    Raises:
+        MsekitError: A data set of the other task than the table's; two of one name, whose runs would share folders.
+    """
+    datasets, backbones = list(dict.fromkeys(datasets)), list(dict.fromkeys(map(canonical_name, backbones)))
+    _refuse_namesakes("data sets", datasets, [Path(dataset).stem for dataset in datasets])
+    _refuse_namesakes("backbones", backbones, [Path(backbone).name for backbone in backbones])
+    own = list(dict.fromkeys(dataset for dataset, _ in TABLES[table].columns))
+    for dataset in datasets:
+        task = resolve_dataset(dataset).task
+        if TASKS.get(table, task) != task:
+            other = next(name for name, each in TASKS.items() if each == task)
+            raise MsekitError(f"{table} is about {TASKS[table]}, '{dataset}' is {task}", fix=f"Use {other}.")
+    found = []
+    for dataset in datasets or own:
+        for backbone in backbones or (paper.BACKBONES if table in TASKS else ["chatglm3-6b"]):
+            printed = paper.model_name(backbone)
+            rows: list[tuple[str, str, dict[str, Any]]]
+            if table == "table4":
+                rows = [(row, key, {"ablate": key}) for key, row in ABLATION_ROWS.items()] + [(FULL_ROW, "mse", {})]
+            else:
+                names = ("mag", "chfn", "mse") if table == "table5" else ("mse",)
+                rows = [(f"{name.upper()}-{printed}", name, {"name": name}) for name in names]
+            found += [Experiment(row, key, backbone, dataset, settings) for row, key, settings in rows]
+    return found
+
+
+def _refuse_namesakes(what: str, given: list[str], names: list[str]) -> None:
+    for name in (name for name in names if names.count(name) > 1):
+        both = ", ".join(each for each, its in zip(given, names, strict=True) if its == name)
+        raise MsekitError(
+            f"two {what} are called '{name}', and their runs would share their folders",
+            where=both,
+            fix="Rename one, or give each its own command and --output.",
+        )
+
+
+def cost(found: list[Experiment], samples: Callable[[RunConfig], int]) -> list[dict[str, Any]]:
+    """What is left to do, a line per experiment.
+
+    Args:
+        found: Experiments with their runs.
+        samples: A run → the samples of one of its epochs.
+
+    Returns:
+        `{"row", "dataset", "backbone", "runs", "finished", "samples", "hours"}`: samples to pass through the backbone
+        at most (every missing run to the end of its schedule), and hours at the speed of the runs already finished on
+        that backbone and data set, None before there is one.
+    """
+    speeds: dict[tuple[str, str], list[float]] = {}
+    for each in found:
+        for folder in each.finished():
+            speed = read_report(folder).get("train_samples_per_s")
+            speeds.setdefault((each.backbone, each.dataset), []).append(float(speed or 0))
+    lines = []
+    for each in found:
+        missing = len(each.runs) - len(each.finished())
+        left = missing * samples(each.runs[0]) * each.runs[0].optim.epochs
+        known = [speed for speed in speeds.get((each.backbone, each.dataset), []) if speed]
+        lines.append(
+            {
+                "row": each.row,
+                "dataset": each.runs[0].dataset,
+                "backbone": each.backbone,
+                "runs": len(each.runs),
+                "finished": len(each.finished()),
+                "samples": left,
+                "hours": left / (sum(known) / len(known)) / 3600 if known else None,
+            }
+        )
+    return lines
+
+
+def run_missing(found: list[Experiment], reporter: Reporter) -> list[str]:
+    """Train what is missing, seed by seed; unfinished runs are resumed, finished ones reused.
+
+    Raises:
+        MsekitError: A run cannot start, or a finished one was made with other settings.
+        StoppedError: A signal asked to stop; the run has saved its state.
+
+    Returns:
+        What broke off (a loss that is not finite), a line each; the others go on.
+    """
+    from msekit.training.loop import train
+
+    failures = []
+    for number in range(len(found[0].runs)):
+        for each in found:
+            run = each.runs[number]
+            reporter.note(f"{each.row} on {Path(run.dataset).stem}, {run.backbone}, seed {run.seed}")
+            try:
+                train(run, resume=True, reporter=reporter)
+            except (StoppedError, LostProcessError):
+                raise
+            except UnfinishedRunError as error:
+                failures.append(f"{each.row}, seed {run.seed}: {error}")
+                reporter.warn(failures[-1])
+    return failures

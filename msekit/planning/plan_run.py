@@ -1,0 +1,249 @@
+"""`msekit plan`: will this run fit this machine, before anything is loaded. From configurations alone; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+from msekit.adapters.sizes import parameter_count
+from msekit.backbones.holding import KINDS, check_kind
+from msekit.backbones.shape import Shape, shape_of
+from msekit.data.catalogue import DatasetSpec, resolve_dataset
+from msekit.data.readers import synthetic
+from msekit.model.labels import Encode, LabelSpace
+from msekit.model.wording import CLOSING_TAG, OPENING_TAG
+from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
+from msekit.settings.config import RunConfig
+from msekit.settings.profiles import Profile, default_profile, read_profile
+
+PADDED_FRAMES = {
+    "mosei": (500, 375),
+    "mosi": (50, 50),
+    "sims-v2": (925, 232),
+    "meld": (157, 32),
+    "cherma": (543, 16),
+    "iemocap": (157, 32),
+    "synthetic-erc": (synthetic.AUDIO_FRAMES[1], synthetic.VISION_FRAMES[1]),
+    "synthetic-msa": (synthetic.AUDIO_FRAMES[1], synthetic.VISION_FRAMES[1]),
+}
+"""Longest (audio, vision) sequences of the published files."""
+ASSUMED_FRAMES, ASSUMED_WIDTH = 500, 128
+"""Of a set of one's own, whose files are not opened here; they weigh little."""
+BYTES_PER_TOKEN = 3
+"""Of text in a tokenizer that is not at hand: an English token is longer, a Chinese character is 3 bytes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whether a run fits, and why."""
+
+    config: RunConfig
+    profile: Profile
+    work: Workload
+    memory: MemoryPlan
+    checkpointing: bool
+    steps_per_epoch: int | None
+    """None where the number of training samples is not known without reading them."""
+    advice: tuple[str, ...]
+    """What to change, where it does not fit."""
+    notes: tuple[str, ...]
+    """What was assumed."""
+
+    @property
+    def total(self) -> int:
+        """Largest memory in bytes."""
+        return self.memory.total(self.checkpointing)
+
+    @property
+    def fits(self) -> bool:
+        """Within the profile's memory."""
+        return self.total <= self.profile.memory_bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """The answer for programs; sizes in bytes."""
+        model, optim = self.config.model, self.config.optim
+        steps = None if self.steps_per_epoch is None else self.steps_per_epoch * optim.epochs
+        return {
+            "backbone": self.config.backbone,
+            "dataset": self.config.dataset,
+            "profile": self.profile.name,
+            "dtype": held(self.config, self.profile).dtype,
+            "quantization": model.quantization,
+            "batch_size": optim.batch_size,
+            "accumulation": optim.accumulation,
+            "sequence_tokens": self.work.tokens,
+            "evaluation_batch_size": self.work.scored_samples,
+            "checkpointing": "on" if self.checkpointing else "off",
+            "memory": asdict(self.memory),
+            "total_bytes": self.total,
+            "card_bytes": self.profile.memory_bytes,
+            "fits": self.fits,
+            "steps_per_epoch": self.steps_per_epoch,
+            "steps": steps,
+            "advice": list(self.advice),
+            "notes": list(self.notes),
+        }
+
+
+def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
+    """Plan a resolved run.
+
+    Args:
+        config: The run; its profile says what the machine holds.
+        seeds: How many of it train at once, their batches in one pass (`--parallel-seeds`).
+
+    Raises:
+        MsekitError: The backbone's configuration is not at hand or cannot be understood; no such data set.
+    """
+    profile = read_profile(config.profile or default_profile())
+    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    shape = shape_of(config.backbone)
+    encode, guessed = tokenizer_of(shape)
+    work, assumed = workload(config, spec, shape, encode, profile, seeds)
+    memory = memory_plan(shape, work, held(config, profile))
+    checkpointing = needs_checkpointing(config, memory, profile)
+    samples = sample_count(config, spec)
+    notes = [*assumed]
+    if guessed:
+        notes.append(f"the tokenizer is not at hand: {BYTES_PER_TOKEN} bytes of text are taken for a token")
+    if samples is None:
+        notes.append("the number of training samples is not known before the files are read")
+    if profile.device == "cuda":
+        notes.append("activations and reserve have not been checked against a GPU")
+    plan = Plan(
+        config=config,
+        profile=profile,
+        work=work,
+        memory=memory,
+        checkpointing=checkpointing,
+        steps_per_epoch=None if samples is None else -(-samples // config.optim.batch_size),
+        advice=(),
+        notes=tuple(notes),
+    )
+    return plan if plan.fits else replace(plan, advice=advice_for(config, shape, spec, profile, seeds))
+
+
+def needs_checkpointing(config: RunConfig, memory: MemoryPlan, profile: Profile) -> bool:
+    """Whether layers are recomputed: as asked, or where they would not fit otherwise."""
+    if config.model.checkpointing == "auto":
+        return memory.total(checkpointing=False) > profile.memory_bytes
+    return config.model.checkpointing == "on"
+
+
+def held(config: RunConfig, profile: Profile) -> Holding:
+    """How a run on the profile's machine holds its backbone."""
+    cuda = profile.device == "cuda"
+    check_kind(config.model.quantization)
+    dtype = ("bf16" if cuda else "fp32") if config.model.dtype == "auto" else config.model.dtype
+    return Holding(dtype, config.model.quantization, config.model.double_quantization, eager=not cuda, cuda=cuda)
+
+
+def tokenizer_of(shape: Shape) -> tuple[Encode, bool]:
+    """Text → tokens by the checkpoint's own tokenizer if it is at hand, else a guess; and whether it is one."""
+    file = shape.folder / "tokenizer.json" if shape.folder else None
+    if file is not None and file.is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(file))
+        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, False
+
+    def guess(text: str) -> list[int]:
+        if len(text) <= 5:  # a label: digits, signs and points are tokens of their own
+            return [ord(letter) for letter in text]
+        return [0] * -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+    return guess, True
+
+
+def workload(
+    config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile, seeds: int = 1
+) -> tuple[Workload, list[str]]:
+    """Sizes of a full micro-batch of the longest samples, every seed's, and what was assumed about them."""
+    labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
+    inner = len(labels.trie.inner)
+    answers = inner if config.loss.scores_every_label else max(len(tokens) for tokens in labels.tokens)
+    fixed = 2 + len(encode(OPENING_TAG)) + len(encode(f"{CLOSING_TAG} {spec.task_prompt}"))  # 2: bos, or gMASK and sop
+    text = config.data.text_limit or spec.text_limit
+    audio, vision = PADDED_FRAMES.get(spec.name, (ASSUMED_FRAMES, ASSUMED_FRAMES))
+    widths: list[int] = [synthetic.AUDIO_WIDTH, synthetic.VISION_WIDTH]
+    if spec.layout != "synthetic":
+        widths = [ASSUMED_WIDTH if size is None else size for size in (spec.audio_width, spec.vision_width)]
+    notes = []
+    if spec.name not in PADDED_FRAMES:
+        notes.append(f"sequences of {ASSUMED_FRAMES} frames are assumed; the files are not opened")
+    limit = config.data.max_frames or max(audio, vision)
+    encoders = tuple(
+        (min(frames, limit), 0 if name in config.data.without else width, size)
+        for name, frames, width, size in (
+            ("audio", audio, widths[0], config.adapter.audio_hidden),
+            ("vision", vision, widths[1], config.adapter.vision_hidden),
+        )
+    )
+    trainable = parameter_count(
+        config.adapter.name,
+        shape.architecture.hidden_size,
+        encoders[0][1],
+        encoders[1][1],
+        config.adapter.audio_hidden,
+        config.adapter.vision_hidden,
+        config.adapter.pseudo_tokens,
+        config.adapter.hidden,
+        config.adapter.ablate,
+    )
+    work = Workload(
+        samples=seeds * -(-config.optim.batch_size // config.optim.accumulation),
+        tokens=fixed + config.adapter.pseudo_tokens + text + answers - 1,
+        answers=answers,
+        scored_samples=config.evaluation.batch_size or 1,
+        scored_answers=inner,
+        trainable=seeds * trainable,
+        encoders=encoders,
+    )
+    if config.evaluation.batch_size is None:
+        work = with_evaluation_batch(shape, work, held(config, profile), profile.memory_bytes)
+    return work, notes
+
+
+def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
+    """Training samples, as far as the description says."""
+    size = synthetic.SIZES["train"] if spec.layout == "synthetic" else spec.split_sizes and spec.split_sizes[0]
+    limit = config.data.limit_train
+    if size is None:
+        return None
+    return size if limit is None else min(size, limit)
+
+
+def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile, seeds: int = 1) -> tuple[str, ...]:
+    """The least change that makes a run fit: recomputed layers, then smaller parts of a batch, then fewer bits."""
+    encode, _ = tokenizer_of(shape)
+    batch, parts = config.optim.batch_size, config.optim.accumulation
+    divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
+    asked = config.evaluation.batch_size
+    scored = [None] if asked is None else sorted({1, asked}, reverse=True)
+    for changes in product(KINDS[KINDS.index(config.model.quantization) :], divided, scored):
+        tried = changed(config, *changes)
+        work, _ = workload(tried, spec, shape, encode, profile, seeds)
+        if memory_plan(shape, work, held(tried, profile)).total(checkpointing=True) <= profile.memory_bytes:
+            return tuple(differences(config, tried))
+    return ("a smaller backbone, or a card with more memory", *(["fewer seeds at once"] if seeds > 1 else []))
+
+
+def changed(config: RunConfig, quantization: str, accumulation: int, scored: int | None) -> RunConfig:
+    """The same run, with layers recomputed, held and divided otherwise."""
+    values = {
+        "model": {"quantization": quantization, "checkpointing": "on"},
+        "optim": {"accumulation": accumulation},
+        "evaluation": {"batch_size": scored},
+    }
+    return config.model_copy(update={name: getattr(config, name).model_copy(update=v) for name, v in values.items()})
+
+
+def differences(config: RunConfig, other: RunConfig) -> Iterator[str]:
+    """Options that turn one run into the other; `auto` needs none."""
+    for section in ("model", "optim", "evaluation"):
+        before = getattr(config, section).model_dump()
+        for key, value in getattr(other, section).model_dump().items():
+            if before[key] not in (value, "auto"):
+                yield f"--set {section}.{key}={value}"

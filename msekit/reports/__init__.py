@@ -1,0 +1,1 @@
+"""Finished runs → tables, comparisons, figures, pages. No torch."""

@@ -1,0 +1,191 @@
+"""`report --format html`: one self-contained page per report, figures inlined, no script, readable at phone width."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.errors import MsekitError
+from msekit.evaluation.metrics import higher_is_better
+from msekit.reports import figures
+from msekit.reports.aggregate import Group, aggregate
+from msekit.reports.render import HEADINGS, cells, seeds_line
+from msekit.runs.description import read_spec_of
+from msekit.runs.files import FULL, ROBUSTNESS
+from msekit.runs.predictions import PREDICTIONS, read_predictions
+from msekit.runs.report import RunReport, collect
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; }
+h1 { font-size: 1.5rem; } h1, h2 { line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: 1.5rem 1rem; }
+figure { margin: 0; } img { width: 100%; height: auto; } .warning { color: #9a3b00; }
+pre { overflow-x: auto; background: #f5f5f5; padding: .6rem; font-size: .85rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .9rem; }
+dt { color: #555; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { th, td { padding: .25rem .4rem; font-size: .9rem; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+"""
+
+
+def html_report(runs: Sequence[Path]) -> str:
+    """The page.
+
+    Args:
+        runs: As for `collect`.
+
+    Raises:
+        MsekitError: As `collect`; or matplotlib is not installed.
+    """
+    reports = collect(runs)
+    groups = aggregate(reports)
+    sections = [*overviews(groups), *(section(group) for group in groups)]
+    title = " · ".join(dict.fromkeys(f"{r.values['backbone']} on {r.values['dataset']}" for r in reports))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+
+
+def overviews(groups: Sequence[Group]) -> list[str]:
+    """A table of the groups of each data set that has several: one line each, the metrics side by side."""
+    found = []
+    for dataset in dict.fromkeys(group.values["dataset"] for group in groups):
+        members = [group for group in groups if group.values["dataset"] == dataset]
+        if len(members) == 1:
+            continue
+        names = list(dict.fromkeys(name for group in members for name in group.metrics))
+        rows = [
+            [
+                group.title.partition(" · ")[2],
+                str(len(group.seeds)),
+                *(
+                    cells(name, group.metrics[name], len(group.seeds))[1] if name in group.metrics else ""
+                    for name in names
+                ),
+            ]
+            for group in members
+        ]
+        found.append(f"<h2>{escape(str(dataset))}</h2>{table(['runs', 'seeds', *names], rows)}")
+    return found
+
+
+def section(group: Group) -> str:
+    """One group of comparable runs: table, figures, and how the numbers came about."""
+    lines = [f"<h2>{escape(group.title)}</h2>", f"<p>{escape(seeds_line(group))}</p>"]
+    rows = [cells(name, summary, len(group.seeds)) for name, summary in group.metrics.items()]
+    filled = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows)]
+    lines.append(table([HEADINGS[n] for n in filled], [[row[n] for n in filled] for row in rows]))
+    shuffled = (
+        " Shuffled: the same adapters with every sample's audio and vision taken from another one; what the score "
+        "loses there is what they hear and see."
+    )
+    lines.append(f"<p>Accuracies and F1 in percent.{shuffled if rows and any(row[-1] for row in rows) else ''}</p>")
+    lines += [f'<p class="warning">{escape(warning)}</p>' for warning in group.warnings]
+    pictures = [
+        f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'
+        "</figure>"
+        for name, svg in drawn(group.members).items()
+    ]
+    lines.append(f'<div class="figures">{"".join(pictures)}</div>')
+    lines.append(provenance(group.members))
+    return "\n".join(lines)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table that scrolls by itself where it is too wide."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def drawn(members: list[RunReport]) -> dict[str, str]:
+    """Alternative text → SVG of every figure whose files the runs have."""
+    found: dict[str, str] = {}
+    histories = {run.seed: history for run in members if (history := _lines(run.path / "metrics.jsonl"))}
+    told = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / "adapter.json").is_file()]
+    if not told:
+        return found
+    spec = read_spec_of(told[0].path)
+    if histories:
+        found["loss by epoch"] = figures.loss_curves(histories)
+        found[f"validation {spec.key_metric} by epoch"] = figures.metric_curves(histories, spec.key_metric)
+    predictions = [read_predictions(run.path, spec) for run in told]
+    if spec.labels:
+        found["confusion matrix"] = figures.confusion(predictions, spec.labels)
+        found["F1 by class"] = figures.class_f1([run.values["metrics"]["per_class_f1"] for run in members])
+    else:
+        found["true and predicted intensity"] = figures.scatter(predictions, spec)
+    if all(each.values.size for each in predictions):
+        found["reliability"] = figures.reliability_diagram(predictions, spec)
+    tests = _tests(members, spec)
+    if len(tests) > 1:
+        found["robustness to missing modalities"] = figures.robustness(tests, spec.key_metric)
+    return found
+
+
+def _tests(members: list[RunReport], spec: DatasetSpec) -> dict[str, list[float]]:
+    """The key metric by what was done to the test split, a value per seed: as it is, shuffled, modalities withheld."""
+    tests: dict[str, list[float]] = {}
+    for run in members:
+        done = {"as it is": run.values["metrics"], "shuffled": (run.values.get("integrity") or {}).get("metrics")}
+        if (run.path / ROBUSTNESS).is_file():
+            done |= {name: metrics for name, metrics in _json(run.path / ROBUSTNESS)["metrics"].items() if name != FULL}
+        for name, metrics in done.items():
+            if metrics and metrics.get(spec.key_metric) is not None:
+                tests.setdefault(name, []).append(float(metrics[spec.key_metric]))
+    return tests
+
+
+def provenance(members: list[RunReport]) -> str:
+    """How the numbers came about: selection rule, machine, versions, fingerprints, settings."""
+    first = members[0]
+    values = first.values
+    key = read_spec_of(first.path).key_metric if (first.path / "adapter.json").is_file() else "key metric"
+    best = ", ".join(f"seed {run.seed}: {run.values.get('best_epoch', '?')}" for run in members)
+    way = "highest" if key == "key metric" or higher_is_better(key) else "lowest"
+    facts = [
+        ("checkpoint", f"the epoch with the {way} validation {key} ({best})"),
+        ("samples tested", str(values.get("samples", "?"))),
+        ("trainable parameters", f"{values.get('trainable_parameters', 0):,}"),
+        ("machine", str(values.get("machine", "?"))),
+        ("versions", ", ".join(f"{name} {number}" for name, number in (values.get("versions") or {}).items())),
+        *(
+            (name.replace("_", " "), str(values.get(name, "?")))
+            for name in ("data_fingerprint", "backbone_fingerprint")
+        ),
+        ("prompt sha256", str(values.get("prompt_sha256", "?"))),
+    ]
+    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    file = first.path / "config.yaml"
+    settings = file.read_text(encoding="utf-8") if file.is_file() else ""
+    shown = f"<details><summary>settings of seed {first.seed}</summary><pre>{escape(settings)}</pre></details>"
+    return f"<dl>{listed}</dl>{shown if settings else ''}"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MsekitError(f"the file is damaged: {error}", where=file) from error
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise MsekitError(f"the file is damaged: {error}", where=file) from error

@@ -1,0 +1,76 @@
+"""Names of the files of a run, and how they are written: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from msekit.errors import MsekitError
+
+ROBUSTNESS = "robustness.json"
+
+
+FULL = "all there"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file of another name to write to, which then takes the place of `path`; nothing is left of a failure.
+
+    Raises:
+        MsekitError: The disk is full or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise MsekitError(
+            f"the run folder cannot be written: {error}", where=path, fix="Free some space, then use --resume."
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically."""
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as partial:
+        save_file(copies, partial, header)
+        os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file and its header.
+
+    Raises:
+        MsekitError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise MsekitError("no such file", where=path) from error
+    except (SafetensorError, OSError) as error:
+        raise MsekitError(f"the file is damaged: {error}", where=path) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -1,0 +1,197 @@
+"""RunConfig: every setting of a run, checked. Unknown keys are errors that name the nearest key.
+
+A run is resolved in layers, each overriding the one before: defaults, the machine's profile, the recipe, the
+published settings of the (backbone, data set) pair (recipe `paper`), a run file, the command line, `--set key=value`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from msekit.adapters.sizes import Ablation, AdapterName
+from msekit.settings.recipes import Recipe
+
+Modality = Literal["audio", "vision"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AdapterConfig(_Section):
+    """The plug-in's size and conditioning."""
+
+    name: AdapterName = "mse"
+    """The paper's plug-in, a rival of its Table 5, or a plain one (`linear`, `mlp`, `prompt`)."""
+    ablate: Ablation | None = None
+    """What is left out, a row of the paper's Table 4."""
+    pseudo_tokens: int = Field(4, ge=1)
+    audio_hidden: int = Field(64, ge=1)
+    """State size of the audio LSTM."""
+    vision_hidden: int = Field(32, ge=1)
+    hidden: int = Field(256, ge=1)
+    """Width of the mixture (the paper's h)."""
+    conditioning: Literal["paper", "unit", "centred"] = "unit"
+
+    @model_validator(mode="after")
+    def _only_the_paper_has_ablations(self) -> AdapterConfig:
+        if self.ablate and self.name != "mse":
+            raise ValueError(f"the ablations of Table 4 are of the adapter mse, not of {self.name}")
+        return self
+
+
+class DataConfig(_Section):
+    """What is fed to the adapter."""
+
+    standardise: bool = True
+    """Scale every feature by its mean and deviation over the train split's frames."""
+    trim: float = Field(0.3, ge=0, lt=1)
+    """Cut the still beginning and end of a sequence: frames within this share of its largest change; 0 for not."""
+    max_frames: int | None = Field(16, ge=1)
+    """Average longer sequences down to this many frames; None for not."""
+    noise: float = Field(0.3, ge=0)
+    """Deviation of Gaussian noise added to the features in training."""
+    text_limit: int | None = Field(None, ge=1)
+    """Longest text in tokens; None for the data set's own limit."""
+    limit_train: int | None = Field(None, ge=1)
+    """Train on this many samples, drawn by a fixed seed; None for all."""
+    without: tuple[Modality, ...] = ()
+    """Modalities withheld from training and testing alike."""
+    on_missing: Literal["zero", "learned", "drop", "error"] = "zero"
+    """What becomes of samples that lack a modality: see `data/batches/missing.py`."""
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Chance that a modality is withheld from a sample in training, for each by itself; treated as `on_missing` says
+    (under `drop` and `error` as by `zero`)."""
+    context: int = Field(0, ge=0)
+    """Previous utterances of the dialogue put before the text, as far as the text limit allows."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Precision of the features in the cache."""
+
+
+class DescriptionConfig(_Section):
+    """What a data set of one's own is, or what is otherwise than its catalogue entry or YAML says; None: as there."""
+
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers (erc)."""
+    range: tuple[float, float] | None = None
+    """Lowest and highest intensity (msa)."""
+    language: Literal["en", "zh"] | None = None
+    prompt: str | None = None
+
+
+class OptimConfig(_Section):
+    """AdamW on the adapter; warm-up, then cosine to zero."""
+
+    lr: float = Field(2e-3, gt=0)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    batch_size: int = Field(16, ge=1)
+    """Samples of a global batch, whatever the number of processes."""
+    accumulation: int = Field(1, ge=1)
+    """Parts that each process's share of a batch is computed in, to save memory."""
+    epochs: int = Field(15, ge=1)
+    """Length of the schedule; training ends there at the latest."""
+    patience: int = Field(5, ge=1)
+    """Epochs without improvement on validation after which training ends."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps over which the learning rate rises."""
+    clip_norm: float | None = Field(1.0, gt=0)
+    """Largest gradient norm; None leaves gradients as they are."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
+
+
+class LossConfig(_Section):
+    """What training minimises; the defaults are the paper's L_task."""
+
+    balance: Literal["none", "class-balanced", "logit-adjusted"] = "none"
+    """Emotions only: weigh rare classes up, or raise frequent ones' scores in training (Menon et al. 2021)."""
+    tau: float = Field(1.0, gt=0)
+    """Strength of `logit-adjusted`."""
+    expected: float = Field(0.0, ge=0)
+    """Intensities only: weight of the L1 distance of the label distribution's mean from the truth."""
+    number_token: float = Field(0.0, ge=0)
+    """Intensities only: weight of the distance of the answer's digits from the true ones (Zausinger et al. 2025)."""
+
+    @property
+    def scores_every_label(self) -> bool:
+        """Whether it looks at more than the true label's tokens, which are all that the paper's loss needs."""
+        return self.balance != "none" or bool(self.expected or self.number_token)
+
+
+def _yaml_switch(value: object) -> object:
+    """YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+class BackboneConfig(_Section):
+    """How the frozen LLM is held."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on a GPU that has it and on a CPU where it is quicker (AMX), fp32 otherwise."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    double_quantization: bool = False
+    """Quantise the scales of nf4 too: 0.4 bit per weight less."""
+    checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
+    """Recompute layers in the backward pass: less memory, about a third more time. `auto`: where the plan needs it."""
+    compile: bool = False
+    """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
+
+
+class EvaluationConfig(_Section):
+    """How scores become predictions and metrics."""
+
+    estimate: Literal["greedy", "argmax", "mean", "median"] = "greedy"
+    batch_size: int | None = Field(None, ge=1)
+    """Sequences that a process scores at a time; None for what the plan has room for (`planning/memory.py`)."""
+    bootstrap: int = Field(1000, ge=0)
+    """Resamples behind the 95 % intervals; 0 for none."""
+    integrity: bool = True
+    """Test once more with audio and vision shuffled between samples: what the score loses is heard and seen."""
+
+
+class RunConfig(_Section):
+    """One run: one backbone, one data set, one seed, one folder."""
+
+    backbone: str
+    dataset: str
+    """Catalogue name, or the path of a YAML that describes one's own."""
+    source: Path | None = None
+    """Folder or file of the published features."""
+    description: DescriptionConfig = DescriptionConfig()
+    recipe: Recipe
+    profile: str | None = None
+    """Name of the machine's profile, or the path of one: `msekit.settings.profiles`."""
+    layout: Literal["paper", "prompt-first"] = "paper"
+    """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
+    seed: int = Field(1111, ge=0)
+    output: Path
+    adapter: AdapterConfig = AdapterConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    loss: LossConfig = LossConfig()
+    model: BackboneConfig = BackboneConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    save_minutes: float = Field(5.0, gt=0)
+    """A state to resume from is saved at every epoch's end, and this often in between."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """How long processes of a distributed run wait for one another before they give up."""
+
+    @property
+    def withheld(self) -> set[str]:
+        """Modalities that the adapter does not read: `data.without`, an ablation, an adapter that reads none."""
+        ablated = {"no-audio": {"audio"}, "no-vision": {"vision"}}.get(self.adapter.ablate or "", set())
+        return {*self.data.without, *ablated} if self.adapter.name != "prompt" else {"audio", "vision"}
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the features themselves reach the adapter, not random vectors in their place."""
+        return self.adapter.ablate != "no-audio-vision"
+
+    @property
+    def noise(self) -> float:
+        """Deviation of the noise on features in training; where random vectors replace them, the vectors' own."""
+        return self.data.noise if self.reads_features else 1.0

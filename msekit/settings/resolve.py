@@ -1,0 +1,128 @@
+"""A run's settings put together in layers, checked, and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from msekit.backbones.catalogue import canonical_name
+from msekit.errors import MsekitError, nearest
+from msekit.settings.config import RunConfig
+from msekit.settings.profiles import default_profile, read_profile
+from msekit.settings.recipes import default_recipe, recipe_layers
+from msekit.yaml_file import read_mapping
+
+OPTIONS_OF_THEIR_OWN = {
+    "backbone": "--backbone",
+    "dataset": "--dataset",
+    "source": "--source",
+    "output": "--output",
+    "seed": "--seeds",
+    "recipe": "--recipe",
+    "profile": "--profile",
+    "layout": "--layout",
+}
+
+
+def resolve(
+    given: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
+) -> RunConfig:
+    """Put the layers together.
+
+    Args:
+        given: What the command line says, nested; None values count as not given. It (or the run file) names the
+            backbone, the data set and the output folder.
+        task: `msa` or `erc`: recipes `kit` and `best` differ.
+        run_file: A YAML with settings.
+        overrides: `optim.lr=1e-4`, ….
+
+    Raises:
+        MsekitError: An unknown key or a value of the wrong kind, with the key's name.
+    """
+    layers = [read_run_file(run_file)] if run_file else []
+    layers += [_without_none(given), *(_parse_override(text) for text in overrides)]
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        _merge(asked, layer)
+    backbone, dataset = canonical_name(str(asked.get("backbone"))), str(asked.get("dataset"))
+    asked["backbone"] = backbone
+    recipe = str(asked.setdefault("recipe", default_recipe(backbone, dataset)))
+    asked["profile"] = str(asked.get("profile") or default_profile())
+    merged: dict[str, Any] = {}
+    _merge(merged, read_profile(asked["profile"]).settings)
+    for layer in recipe_layers(recipe, task, backbone, dataset):
+        _merge(merged, layer)
+    _merge(merged, asked)
+    return validated(merged)
+
+
+def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
+    """Check a nested mapping.
+
+    Raises:
+        MsekitError: The first wrong key or value.
+    """
+    try:
+        return RunConfig(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(first["loc"])
+            raise MsekitError(
+                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), known)
+            ) from error
+        raise MsekitError(f"setting {key}: {first['msg']}, not {first['input']!r}", where=where) from error
+
+
+def read_run_file(path: Path) -> dict[str, Any]:
+    """Read a run file or a run's resolved `config.yaml`.
+
+    Raises:
+        MsekitError: The file is unreadable or not a mapping.
+    """
+    return read_mapping(path, "run file")
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved run as YAML; reading it back gives the same run."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise MsekitError(f"--set takes key=value, not '{text}'", fix="For example --set optim.lr=1e-4.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MsekitError(f"--set {key}: the value '{value}' cannot be read") from error
+    if key in OPTIONS_OF_THEIR_OWN:
+        raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {key: _without_none(value) if isinstance(value, dict) else value for key, value in given.items()}
+    return {key: value for key, value in cleaned.items() if value is not None and value != {}}
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    section: Any = RunConfig
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

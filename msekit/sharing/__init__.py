@@ -1,0 +1,1 @@
+"""A plug-in for others: export, card, import from the authors' files."""

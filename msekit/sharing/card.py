@@ -1,0 +1,200 @@
+"""The model card of an exported plug-in: what it is, what it was trained on, how well it does, what it is not for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from msekit.backbones.catalogue import BACKBONES
+from msekit.reports.summary import summarise
+from msekit.runs.description import Description
+from msekit.runs.folder import read_report
+from msekit.settings.resolve import read_run_file
+from msekit.version import __version__
+
+_TASKS = {"msa": "multimodal sentiment analysis", "erc": "emotion recognition in conversations"}
+
+_BODY = """\
+# {title}
+
+An [MSE-Adapter](https://arxiv.org/abs/2502.12478) plug-in for **{task}**: {parameters:,} trained parameters that let
+the frozen LLM `{backbone}` read {reads}. The LLM itself is not part of this repository and is not changed.
+
+{facts}
+
+## Use
+
+```python
+{example}
+```
+
+`pip install msekit`. Features must come from the extractor of the training data. Loading executes nothing: the tensors
+are safetensors, the description is JSON; a backbone with other weights is refused.
+
+## Results
+
+{results}
+
+## Training
+
+{training}
+
+## Intended use and limits
+
+For research on {task}. It answers with one of: {labels}; it cannot answer anything else, also where nothing fits.
+It knows one data set, one language and one kind of features: speakers, cultures, recording conditions and topics that
+differ from them lower its scores, and its probabilities are not calibrated. What a person shows is not what a person
+feels. Do not use it to judge, select or watch people, nor where the law forbids inferring emotions.
+
+## Licences
+
+- This plug-in: {licence}
+- Backbone `{backbone}`: {backbone_licence}
+- Training data `{dataset}`: {data_licence}
+
+Method: Yang, Dong and Qiang, *MSE-Adapter*, AAAI 2025. Written by msekit {version}.
+"""
+
+
+def model_card(run: Path, description: Description, licence: str | None, data_licence: str | None) -> str:
+    """The README.md of an exported plug-in.
+
+    Args:
+        run: The run's folder, for its report, its settings and the other seeds beside it.
+        description: As exported.
+        licence: The owner's terms for the plug-in.
+        data_licence: Terms of the training data.
+    """
+    spec, backbone = description.dataset, description.backbone.name
+    entry = BACKBONES.get(backbone)
+    unknown = f"see {'https://huggingface.co/' + backbone if backbone.count('/') == 1 else 'its publisher'}"
+    reads = [f"{name} ({width} features a frame)" for name, width in description.widths.items() if width]
+    body = _BODY.format(
+        title=f"{spec.name} on {backbone}",
+        task=_TASKS[spec.task],
+        parameters=description.trainable_parameters,
+        backbone=backbone,
+        reads=" and ".join(reads) or "neither audio nor vision (text alone)",
+        facts=_facts(description),
+        example=usage_example(description),
+        results=_results(run),
+        training=_training(run),
+        labels=description.labels,
+        licence=licence or "not stated by its owner",
+        backbone_licence=entry.licence if entry else unknown,
+        dataset=spec.name,
+        data_licence=data_licence
+        or "not stated; ask the publisher of the corpus before using the plug-in commercially",
+        version=__version__,
+    )
+    return f"---\n{_front_matter(run, description, entry.hub if entry else backbone)}\n---\n\n{body}"
+
+
+def usage_example(description: Description) -> str:
+    """Ten lines that run as they stand, beside the exported files."""
+    shapes = {name: (12, width) for name, width in description.widths.items() if width}
+    arrays = [f"{name} = np.zeros({shape}, np.float32)  # frames, features" for name, shape in shapes.items()]
+    given = "".join(f", {name}={name}" for name in shapes)
+    lines = [
+        "import numpy as np",
+        "import msekit",
+        "",
+        'run = msekit.load_run(".")  # a folder or a hub repository',
+        *arrays,
+        f'answer = run.predict("Oh my God, you came!"{given})',
+        "print(answer.prediction, answer.scores)",
+        'many = run.predict(["Well.", "No, thank you."])  # texts alone: audio and vision may be missing',
+        "print([one.prediction for one in many])",
+    ]
+    return "\n".join(lines)
+
+
+def _facts(description: Description) -> str:
+    held = "" if description.backbone.quantization == "none" else f", held in {description.backbone.quantization}"
+    rows = {
+        "task": f"{description.dataset.task}: {description.labels}",
+        "language": description.dataset.language,
+        "backbone": f"`{description.backbone.name}`{held}",
+        "backbone fingerprint": f"`{description.backbone.fingerprint}`",
+        "data fingerprint": f"`{description.data_fingerprint}`" if description.data_fingerprint else "not known",
+        "recipe, seed": f"{description.recipe}, {description.seed}",
+        "point estimate": description.estimate,
+        "text limit": f"{description.text_limit} tokens",
+        "prompt": f"`{description.dataset.task_prompt}` (sha256 `{description.prompt_sha256[:16]}…`)",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _results(run: Path) -> str:
+    """This seed's test metrics with intervals, beside the mean over the seeds that lie with it."""
+    report = read_report(run)
+    if not report:
+        return "This plug-in was not tested by msekit."
+    summary = summarise(run.parent, report) if run.name.startswith("seed-") else {"seeds": [], "metrics": {}}
+    seeds = summary["seeds"] if len(summary["seeds"]) > 1 else []
+    over = f" mean ± std over seeds {', '.join(map(str, seeds))} |" if seeds else ""
+    lines = [
+        f"Test split, {report['samples']} samples, estimate `{report['estimate']}`, 95 % bootstrap intervals.",
+        "",
+        f"| metric | seed {report['seed']} (this one) |{over}",
+        f"|---|---|{'---|' if seeds else ''}",
+    ]
+    for metric, value in report["metrics"].items():
+        if not isinstance(value, dict):
+            spread = summary["metrics"].get(metric)
+            beside = f" {_number(spread['mean'])} ± {_number(spread['std'])} |" if seeds and spread else ""
+            beside = beside or (" |" if seeds else "")
+            lines.append(f"| {metric} | {_number(value)}{_interval(report['confidence'].get(metric))} |{beside}")
+    if report.get("collapsed_to") is not None:
+        lines += ["", f"**Every test sample is predicted as '{report['collapsed_to']}': this run has collapsed.**"]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+
+
+def _training(run: Path) -> str:
+    """The settings that made it, without any path of the machine."""
+    if not (run / "config.yaml").is_file():
+        return "The settings are not known."
+    config = read_run_file(run / "config.yaml")
+    shown = {key: config[key] for key in ("recipe", "seed", "adapter", "data", "optim", "model") if key in config}
+    return f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```"
+
+
+def _front_matter(run: Path, description: Description, base_model: str | None) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    spec, report = description.dataset, read_report(run)
+    metrics: dict[str, Any] = {
+        key: value for key, value in report.get("metrics", {}).items() if isinstance(value, (int, float))
+    }
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=spec.name,
+            dataset_name=spec.name,
+            metric_type=key,
+            metric_value=value,
+            dataset_split="test",
+        )
+        for key, value in metrics.items()
+    ]
+    data = ModelCardData(
+        library_name="msekit",
+        language=spec.language,
+        license="other",
+        license_name="see-model-card",
+        base_model=base_model if base_model and base_model.count("/") == 1 else None,
+        tags=["msekit", "mse-adapter", "multimodal", spec.task],
+        model_name=f"{spec.name}-{Path(description.backbone.name).name}",
+        eval_results=results or None,
+    )
+    return data.to_yaml()

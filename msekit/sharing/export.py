@@ -1,0 +1,102 @@
+"""Share a run: `export_run` writes the plug-in with a model card, `push_folder` uploads that and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from msekit.errors import MsekitError
+from msekit.inference.plugin import restored_adapter
+from msekit.runs.description import ADAPTER_FILE, DESCRIPTION_FILE, Description, read_description
+from msekit.runs.files import write_text
+from msekit.runs.folder import find_run
+from msekit.sharing.card import model_card
+
+CARD_FILE = "README.md"
+_FILES = (ADAPTER_FILE, DESCRIPTION_FILE, CARD_FILE)
+
+
+def export_run(run: Path, folder: Path, *, licence: str | None = None, data_licence: str | None = None) -> Description:
+    """Write a run's plug-in and its model card into a folder of its own.
+
+    Args:
+        run: The run's folder.
+        folder: New or empty.
+        licence: What the plug-in itself may be used for, in the owner's words.
+        data_licence: The terms of the data it was trained on.
+
+    Returns:
+        The description that was written. A backbone that was a folder of this machine is named by the folder's last
+        part alone: a path means nothing elsewhere.
+
+    Raises:
+        MsekitError: No run there, damaged files, or a folder that holds something.
+    """
+    source = find_run(run)
+    description = read_description(source)
+    restored_adapter(source, description)  # what cannot be loaded is not shared
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MsekitError("the export folder already holds something", where=folder, fix="Choose a new one.")
+    raw: dict[str, Any] = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    name = Path(description.backbone.name)
+    if name.is_absolute() or name.is_dir():
+        raw["backbone"]["name"] = name.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / DESCRIPTION_FILE, json.dumps(raw, ensure_ascii=False, indent=1) + "\n")
+        shutil.copyfile(source / ADAPTER_FILE, folder / ADAPTER_FILE)
+    except OSError as error:
+        raise MsekitError(f"the export folder cannot be written: {error.strerror}", where=folder) from error
+    shared = read_description(folder)
+    write_text(folder / CARD_FILE, model_card(source, shared, licence, data_licence))
+    return shared
+
+
+def push_folder(folder: Path, repo: str, *, public: bool = False, message: str | None = None) -> str:
+    """Upload an exported folder to the hub. The token is huggingface_hub's affair: it is never read here.
+
+    Args:
+        folder: What `export_run` wrote.
+        repo: `user/name`; made if it does not exist.
+        public: Let everyone see it; otherwise it is private.
+        message: Of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        MsekitError: Not an exported folder, no right to upload, a public repository without `public`, no network.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise MsekitError(f"{name} is missing: not an exported folder", where=folder, fix="Use `msekit export`.")
+    restored_adapter(folder, read_description(folder))
+    card = (folder / CARD_FILE).read_text(encoding="utf-8").replace('load_run(".")', f'load_run("{repo}")')
+    operations = [
+        CommitOperationAdd(ADAPTER_FILE, folder / ADAPTER_FILE),
+        CommitOperationAdd(DESCRIPTION_FILE, folder / DESCRIPTION_FILE),
+        CommitOperationAdd(CARD_FILE, card.encode()),
+    ]
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=not public, exist_ok=True)
+        if not public and not api.model_info(repo).private:
+            raise MsekitError("the repository exists and is public", where=repo, fix="Use --public, or another name.")
+        done = api.create_commit(repo, operations, commit_message=message or "Upload an msekit plug-in")
+    except HFValidationError as error:
+        raise MsekitError(f"'{repo}' is not a repository name", fix="Use user/name.") from error
+    except LocalTokenNotFoundError as error:
+        raise MsekitError("not logged in to the hub", fix="Log in with `hf auth login`.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        login = " Log in with `hf auth login` and a token that may write." if status in (401, 403) else ""
+        raise MsekitError(f"the hub refused the upload (status {status})", where=repo, fix=login.strip()) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        kind = type(error.__cause__ or error).__name__
+        raise MsekitError(f"the upload failed: {kind}", where=repo, fix="Check the network and try again.") from None
+    return str(done.commit_url)

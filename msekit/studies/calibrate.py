@@ -1,0 +1,110 @@
+"""`evaluate --calibrate`: which point estimate and temperature, chosen on validation, and what they change on test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.distributed.accelerator import accelerator_for
+from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.reliability import describe_calibration, fit_temperature, tempered
+from msekit.evaluation.scoring import Scores, score_split
+from msekit.reporter import Reporter
+from msekit.reports.summary import show_cases
+from msekit.runs.files import write_text
+from msekit.studies.evaluate import open_run
+
+ESTIMATES = {"erc": ("greedy", "argmax"), "msa": ("greedy", "argmax", "mean", "median")}
+TEMPERED = ("mean", "median")
+"""A temperature moves these; greedy and argmax answer the same at any."""
+
+
+def calibrate(
+    run: Path, split: str = "test", *, source: Path | None = None, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Fit the temperature and choose the point estimate on validation; apply both to a split.
+
+    The result is also kept as `calibration.json` in the run's folder.
+
+    Args:
+        run: The run folder.
+        split: Where they are applied.
+        source: Where the features lie now.
+        reporter: Where progress goes; None for the terminal.
+
+    Returns:
+        `{"temperature", "chosen", "valid": {estimate: metrics}, "metrics": {estimate: metrics}, "calibration":
+        {"as_trained", "tempered"}, …}`; a tempered estimate is called `mean, tempered`.
+
+    Raises:
+        MsekitError: As `evaluate`.
+    """
+    reporter = reporter or Reporter()
+    folder, config, parts = open_run(run, ("valid", split), source=source, reporter=reporter)
+    accelerator = accelerator_for(parts.backbone.device)
+    scores = {
+        name: score_split(parts.model, parts.collators[name], parts.evaluation_batch, accelerator, reporter, name)
+        for name in dict.fromkeys(("valid", split))
+    }
+    valid = scores["valid"]
+    log_NK = valid.labels.log_probabilities(valid.edges)
+    temperature = fit_temperature(log_NK, valid.labels.indices(valid.truths))
+    found = {name: estimates(each, parts.spec, temperature) for name, each in scores.items()}
+    key = parts.spec.key_metric
+    sign = 1 if higher_is_better(key) else -1
+    chosen = max(found["valid"], key=lambda name: sign * found["valid"][name][key])
+    distributions = {
+        "as_trained": tempered(scores[split].labels.log_probabilities(scores[split].edges), 1.0),
+        "tempered": tempered(scores[split].labels.log_probabilities(scores[split].edges), temperature),
+    }
+    report = {
+        "dataset": parts.spec.name,
+        "backbone": config.backbone,
+        "seed": config.seed,
+        "data_fingerprint": parts.cache.info.fingerprint,
+        "split": split,
+        "samples": len(scores[split].truths),
+        "temperature": temperature,
+        "key_metric": key,
+        "trained_with": config.evaluation.estimate,
+        "chosen": chosen,
+        "valid": found["valid"],
+        "metrics": found[split],
+        "calibration": {
+            name: describe_calibration(each, valid.labels.values, scores[split].truths, parts.spec)
+            for name, each in distributions.items()
+        },
+    }
+    if accelerator.is_main_process:
+        write_text(folder / "calibration.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    return report
+
+
+def estimates(scores: Scores, spec: DatasetSpec, temperature: float) -> dict[str, dict[str, Any]]:
+    """The metrics of every point estimate, as trained and with the temperature where that moves it."""
+    metric_fn, labels = metrics_of(spec), scores.labels
+    found = {name: metric_fn(scores.truths, scores.predictions(name)) for name in ESTIMATES[spec.task]}
+    distribution_NK = tempered(labels.log_probabilities(scores.edges), temperature)
+    for name in (name for name in TEMPERED if name in ESTIMATES[spec.task]):
+        predictions = labels.point(distribution_NK, name)  # type: ignore[arg-type]
+        found[f"{name}, tempered"] = metric_fn(scores.truths, predictions)
+    return found
+
+
+def show_calibration(report: dict[str, Any], console: Console) -> None:
+    """Print the estimates side by side, what validation chose, and the calibration error."""
+    marked = {
+        name + (" (chosen on validation)" if name == report["chosen"] else ""): metrics
+        for name, metrics in report["metrics"].items()
+    }
+    show_cases("estimate", report | {"metrics": marked}, console)
+    before, after = (report["calibration"][name]["ece"] for name in ("as_trained", "tempered"))
+    console.print(
+        f"temperature {report['temperature']:.3f}, fitted on validation; calibration error {before:.4f} as trained, "
+        f"{after:.4f} tempered",
+        highlight=False,
+    )

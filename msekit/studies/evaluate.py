@@ -1,0 +1,190 @@
+"""A run + a split → predictions and metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from msekit.adapters.weights import load_adapter
+from msekit.backbones.precision import default_device, dtype_here
+from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.catalogue import DatasetSpec
+from msekit.data.extractor import check_kind
+from msekit.distributed.accelerator import accelerator_for
+from msekit.errors import MsekitError
+from msekit.evaluation.scoring import SHUFFLE_SEED, score_split
+from msekit.reporter import Reporter
+from msekit.runs.files import read_tensors
+from msekit.runs.folder import find_run, read_report
+from msekit.runs.report import peak_memory
+from msekit.settings.config import RunConfig
+from msekit.settings.profiles import profile_at_hand
+from msekit.settings.resolve import read_run_file, validated
+from msekit.training.build import Parts, build
+from msekit.training.outcome import describe, width_of
+
+
+def evaluate(
+    run: Path,
+    split: str = "test",
+    *,
+    source: Path | None = None,
+    dataset: str | None = None,
+    estimate: str | None = None,
+    quantization: str | None = None,
+    shuffle: bool = False,
+    without: tuple[str, ...] = (),
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Score a split with a run's best adapter.
+
+    Args:
+        run: The run folder.
+        split: `train`, `valid` or `test`.
+        source: Where the features lie now.
+        dataset: Another data set than the run's own.
+        estimate: Another point estimate than the run's own.
+        quantization: `none`, `int8` or `nf4`, where the backbone is to be held otherwise than in training.
+        shuffle: Give every sample another one's audio and vision.
+        without: Modalities to withhold from every sample: how well the run does when they are missing.
+        reporter: Where progress goes; None for the terminal.
+
+    Returns:
+        The keys of `report.json` that an evaluation has, `shuffled` and `tested_without`.
+
+    Raises:
+        MsekitError: No run there, a damaged adapter, features of another width, another backbone or prompt; a
+            modality to withhold that the run never had.
+    """
+    reporter = reporter or Reporter()
+    folder, config, parts = open_run(
+        run, (split,), source=source, dataset=dataset, estimate=estimate, quantization=quantization, reporter=reporter
+    )
+    collator = parts.collators[split]
+    if shuffle:
+        collator.shuffle_modalities(SHUFFLE_SEED)
+    collator.withheld = withheld(without, parts.modalities)
+    accelerator = accelerator_for(parts.backbone.device)
+    scores = score_split(parts.model, collator, parts.evaluation_batch, accelerator, reporter, split)
+    trained = read_report(folder)
+    return (
+        describe(config, parts, scores, split)
+        | {key: trained.get(key) for key in ("best_epoch", "train_samples_per_s", "dropped_train")}
+        | {"peak_memory_bytes": peak_memory(parts.backbone.device), "shuffled": shuffle}
+        | {"tested_without": list(without)}
+    )
+
+
+def open_run(
+    run: Path,
+    splits: tuple[str, ...],
+    *,
+    source: Path | None = None,
+    dataset: str | None = None,
+    estimate: str | None = None,
+    quantization: str | None = None,
+    reporter: Reporter,
+) -> tuple[Path, RunConfig, Parts]:
+    """A trained run, ready to score: its folder, its settings, and its parts with the best adapter restored.
+
+    Raises:
+        MsekitError: As `evaluate`.
+    """
+    folder = find_run(run)
+    description = read_description(folder)
+    config = config_of(folder, description, source, dataset, estimate)
+    quantization = quantization or config.model.quantization
+    # scoring keeps nothing for a backward pass, so there is nothing to recompute; and once is too seldom to compile
+    held = {"quantization": quantization, "checkpointing": "off", "compile": False}
+    trained_in = description["backbone"].get("dtype")
+    held["dtype"] = dtype_here(trained_in, default_device()) or config.model.dtype
+    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
+    parts = build(config, reporter, splits=splits)
+    restore(parts, folder, description)
+    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
+    if trained_with != held_as:
+        reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
+    held_in = str(parts.backbone.model.dtype).removeprefix("torch.")
+    if trained_in not in (None, held_in):
+        reporter.note(f"trained in {trained_in}, evaluated in {held_in}: this CPU has no unit for {trained_in}")
+    return folder, config, parts
+
+
+def config_of(
+    folder: Path, description: dict[str, Any], source: Path | None, dataset: str | None, estimate: str | None
+) -> RunConfig:
+    """The run's settings, with what is asked otherwise for this evaluation."""
+    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    changes: dict[str, Any] = {"layout": description["layout"], "profile": profile_at_hand(config.profile)}
+    if dataset or source:  # another data set brings its own source, unless one is given
+        changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
+    if estimate:
+        changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
+    restored = {key: description[key] for key in ("text_limit", "context", "on_missing")}
+    return config.model_copy(update=changes | {"data": config.data.model_copy(update=restored)})
+
+
+def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
+    """The modalities to withhold.
+
+    Raises:
+        MsekitError: The run is not fed one of them.
+    """
+    if unknown := [name for name in without if name not in modalities]:
+        known = " and ".join(modalities) or "neither audio nor vision"
+        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {known}.")
+    return frozenset(without)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """A run's `adapter.json`, with every key that is needed here.
+
+    Raises:
+        MsekitError: It is damaged.
+    """
+    where = folder / "adapter.json"
+    try:
+        description = json.loads(where.read_text(encoding="utf-8"))
+        ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
+        needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
+        # keys that the first runs did not write
+        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description
+        return {key: later[key] for key in (*needed, "context", "on_missing", "layout")} | {"features": ways}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+
+
+def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
+    """Put a run's best adapter and its feature statistics into freshly built parts.
+
+    Raises:
+        MsekitError: The adapter does not fit the features, the labels, the backbone or the prompt.
+    """
+    spec = parts.spec.model_dump(mode="json")
+    for key in ("task", "labels", "range"):
+        if description["dataset"].get(key) != spec[key]:
+            raise MsekitError(
+                f"the run was trained for {key} {description['dataset'].get(key)}, this data set has {spec[key]}",
+                where=folder,
+            )
+    for modality, made_by in DatasetSpec(**description["dataset"]).extractors.items():
+        check_kind(modality, made_by, parts.spec.extractors.get(modality), folder)
+    for modality, trained in description["widths"].items():
+        found = width_of(parts, modality)
+        if found != trained:
+            raise MsekitError(
+                f"the run was trained on {modality} features of width {trained}, these have width {found}",
+                where=folder,
+                fix="Give the features it was trained with, by --source.",
+            )
+    if description["backbone"]["fingerprint"] != parts.backbone.fingerprint:
+        raise MsekitError("the run was trained on other backbone weights", where=folder)
+    if description["prompt_sha256"] != parts.model.layout.sha256:
+        raise MsekitError("the run was trained with another prompt", where=folder)
+    tensors, _ = read_tensors(folder / "adapter.safetensors")
+    load_adapter(parts.model.adapter, tensors, folder / "adapter.safetensors")
+    for modality, way in description["features"].items():
+        if way is not None:  # the train split's statistics, also where another data set is evaluated
+            for collator in parts.collators.values():
+                setattr(collator, modality, way)

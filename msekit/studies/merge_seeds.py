@@ -1,0 +1,195 @@
+"""Merge seeds: the average of their weights, beside the best of them and beside an ensemble of their scores.
+
+The ensemble averages the distributions over labels, sample by sample; it costs one pass per seed. The average costs
+one pass, but adapters that were initialised differently need not lie in one basin: look before using it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msekit.adapters.weights import load_adapter
+from msekit.distributed.accelerator import accelerator_for
+from msekit.errors import MsekitError
+from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.scoring import Scores, score_split
+from msekit.model.labels import LabelSpace
+from msekit.reporter import Reporter
+from msekit.runs.files import read_tensors, write_tensors, write_text
+from msekit.runs.folder import find_runs, prepare_run_folder, refuse_occupied
+from msekit.runs.identity import settings_of
+from msekit.runs.report import flatten
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import dump, read_run_file, validated
+from msekit.studies.evaluate import open_run, read_description
+from msekit.training.build import Parts
+
+_ALIKE = (
+    "backbone",
+    "dataset",
+    "adapter",
+    "widths",
+    "features",
+    "text_dim",
+    "prompt_sha256",
+    "estimate",
+    "data_fingerprint",
+)
+"""Keys of adapter.json in which runs must agree to be averaged."""
+_READ = ("text_limit", "context", "on_missing", "layout")
+"""Likewise, and read with what the first runs meant by leaving them out."""
+
+
+@dataclass
+class Member:
+    """One of the runs."""
+
+    folder: Path
+    seed: int
+    tensors: dict[str, Tensor]
+    validation: float | None
+    """The key metric of its best epoch on the validation split."""
+
+
+def average_runs(
+    runs: Sequence[Path], output: Path | None = None, *, split: str = "test", reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Average the weights of runs and compare.
+
+    Args:
+        runs: Seeds' folders, or folders that hold them.
+        output: Where the averaged run goes; None to compare only.
+        split: What to compare on.
+        reporter: Where progress goes; None for the terminal.
+
+    Returns:
+        `{"split", "samples", "estimate", "key_metric", "runs": [{"run", "seed", "metrics"}], "best", "average",
+        "ensemble"}`; `best` is the seed that was best on the validation split.
+
+    Raises:
+        MsekitError: Fewer than two runs, or runs that differ in more than their seed.
+    """
+    folders = list({folder.resolve(): folder for run in runs for folder in find_runs(run)[0]}.values())
+    if len(folders) < 2:
+        raise MsekitError("averaging takes two runs or more", where=", ".join(map(str, folders)))
+    if split not in ("train", "valid", "test"):
+        raise MsekitError(f"no such split '{split}'", fix="Known: train, valid, test.")
+    raw = [_agreeing(folder, folders[0]) for folder in folders]
+    if output is not None:
+        refuse_occupied(output, resume=False)
+    reporter = reporter or Reporter()
+    _, config, parts = open_run(folders[0], (split,), reporter=reporter)
+    key = parts.spec.key_metric
+    members = [_member(folder, one["seed"], key) for folder, one in zip(folders, raw, strict=True)]
+    averaged = {
+        name: torch.stack([member.tensors[name].double() for member in members]).mean(dim=0).float()
+        for name in members[0].tensors
+    }
+    scores = [_scores(parts, member.tensors, config, split, reporter, f"seed {member.seed}") for member in members]
+    average = _scores(parts, averaged, config, split, reporter, "average")
+    ensemble = Scores(ensemble_edges(parts.labels, [one.edges for one in scores]), scores[0].truths, parts.labels)
+    estimate = config.evaluation.estimate
+    if output is not None:
+        _write(output, folders[0], averaged, [member.seed for member in members])
+    named = [
+        {"run": str(member.folder), "seed": member.seed, "metrics": one.metrics(parts.spec, estimate)}
+        for member, one in zip(members, scores, strict=True)
+    ]
+    return {
+        "split": split,
+        "samples": len(average.truths),
+        "estimate": estimate,
+        "key_metric": key,
+        "runs": named,
+        "best": named[_best(members, key)],
+        "average": average.metrics(parts.spec, estimate),
+        "ensemble": ensemble.metrics(parts.spec, estimate),
+        "collapsed_to": average.collapsed(estimate),
+    }
+
+
+def ensemble_edges(labels: LabelSpace, edges_of_each: Sequence[np.ndarray]) -> np.ndarray:
+    """The average of several distributions over labels, as log-probabilities of the trie's edges.
+
+    Args:
+        labels: The label space.
+        edges_of_each: (N, E) of each member.
+
+    Returns:
+        (N, E): each edge's mass given its parent's, so that every point estimate applies.
+    """
+    share_NK = np.mean([labels.distribution(edges_NE) for edges_NE in edges_of_each], axis=0)
+    mass_NE = share_NK @ labels.trie.paths.astype(np.float64)
+    whole_N = np.ones(len(mass_NE))
+    above_NE = np.stack([mass_NE[:, parent - 1] if parent else whole_N for parent in labels.trie.parent], axis=1)
+    tiny = np.finfo(np.float64).tiny
+    return np.log(np.maximum(mass_NE, tiny)) - np.log(np.maximum(above_NE, tiny))
+
+
+def _agreeing(folder: Path, first: Path) -> dict[str, Any]:
+    """A run's `adapter.json`, compared with the first run's."""
+    try:
+        mine, other = (json.loads((path / "adapter.json").read_text(encoding="utf-8")) for path in (folder, first))
+        for key in _ALIKE:
+            if mine[key] != other[key]:
+                raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MsekitError(f"adapter.json is missing or damaged: {error!r}", where=folder) from error
+    read, other_read = read_description(folder), read_description(first)
+    for key in _READ:
+        if read[key] != other_read[key]:
+            raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
+    own, its = (flatten(settings_of(_trained_with(path))) for path in (folder, first))
+    apart = [key for key in own.keys() | its.keys() if key != "seed" and own.get(key) != its.get(key)]
+    if apart:
+        raise MsekitError(f"the runs differ in {', '.join(sorted(apart))}", where=f"{first} and {folder}")
+    return mine
+
+
+def _trained_with(folder: Path) -> RunConfig:
+    return validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+
+
+def _member(folder: Path, seed: int, key: str) -> Member:
+    tensors, _ = read_tensors(folder / "adapter.safetensors")
+    where = folder / "metrics.jsonl"
+    try:
+        epochs = [json.loads(line) for line in where.read_text(encoding="utf-8").splitlines()]
+        values = [epoch["valid"][key] for epoch in epochs if epoch["valid"][key] is not None]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MsekitError(f"the file is missing or damaged: {error!r}", where=where) from error
+    better = max if higher_is_better(key) else min
+    return Member(folder, seed, tensors, better(values) if values else None)
+
+
+def _best(members: Sequence[Member], key: str) -> int:
+    sign = 1 if higher_is_better(key) else -1
+    return max(
+        range(len(members)),
+        key=lambda i: -np.inf if members[i].validation is None else sign * members[i].validation,  # type: ignore[operator]
+    )
+
+
+def _scores(
+    parts: Parts, tensors: dict[str, Tensor], config: RunConfig, split: str, reporter: Reporter, title: str
+) -> Scores:
+    load_adapter(parts.model.adapter, tensors, title)
+    accelerator = accelerator_for(parts.backbone.device)
+    return score_split(parts.model, parts.collators[split], parts.evaluation_batch, accelerator, reporter, title)
+
+
+def _write(output: Path, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:
+    """A run folder that evaluate, predict and export read like any other."""
+    prepare_run_folder(output, resume=False)
+    description = json.loads((first / "adapter.json").read_text(encoding="utf-8")) | {"averaged_seeds": seeds}
+    write_tensors(output / "adapter.safetensors", tensors)
+    write_text(output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")
+    write_text(output / "config.yaml", dump(_trained_with(first).model_copy(update={"output": output})))

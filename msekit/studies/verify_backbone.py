@@ -1,0 +1,140 @@
+"""`msekit verify-backbone`: the LLM is the one it was, with the plug-in trained, attached and detached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msekit.adapters.weights import load_adapter
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.fingerprint import fingerprint_model
+from msekit.backbones.load import load_backbone
+from msekit.backbones.precision import default_device, dtype_here
+from msekit.data.batches.batch import Batch
+from msekit.data.catalogue import DatasetSpec
+from msekit.model.assemble import make_adapter
+from msekit.model.labels import LabelSpace
+from msekit.model.mse_model import MSEModel
+from msekit.model.prompt import PromptLayout
+from msekit.reporter import Reporter
+from msekit.runs.files import read_tensors
+from msekit.runs.folder import find_run, read_report
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import read_run_file, validated
+from msekit.studies.evaluate import read_description
+
+PROMPTS = (
+    "The capital of France is",
+    "2 + 2 =",
+    "今天天气很好，我们",
+    "def add(a, b):\n    return",
+    "Once upon a time there was a small bear who",
+)
+"""Plain texts, none of which has to do with the plug-in's task."""
+_FRAMES, _SAMPLES = 20, 2
+
+
+def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
+    """Check that a run left its LLM alone and that attaching the plug-in changes nothing for plain text.
+
+    The backbone is loaded as in training. Its weights are fingerprinted and plain prompts read; then the plug-in is
+    attached, takes a training step's forward and backward pass and scores a batch; then both are repeated.
+
+    Args:
+        run: The run folder. Its data set is not needed.
+        reporter: Where progress goes.
+
+    Returns:
+        The evidence, and `intact`: whether all of it agrees.
+
+    Raises:
+        MsekitError: No run there, a damaged one, or its backbone is not at hand.
+    """
+    folder = find_run(run)
+    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    description = read_description(folder)
+    device = default_device()
+    with reporter.status(f"loading {config.backbone}"):
+        backbone = load_backbone(
+            config.backbone,
+            config.model.quantization,
+            dtype_here(description["backbone"].get("dtype"), device),
+            device=device,
+            double_quantization=config.model.double_quantization,
+        )
+    before, alone = fingerprint_model(backbone.model), plain_logits(backbone)
+    model = attached(folder, config, description, backbone)
+    gradient = use(model, description)
+    beside, after = plain_logits(backbone), fingerprint_model(backbone.model)
+    training = read_report(folder).get("backbone_weights")
+    prompts = [
+        {"prompt": text, "identical": torch.equal(a, b), "largest_difference": float((a - b).abs().max())}
+        for text, a, b in zip(PROMPTS, alone, beside, strict=True)
+    ]
+    trained_on = description["backbone"]["fingerprint"]
+    evidence = {
+        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
+        "weights_in_training": training,
+        "weights_now": {"before": before, "after": after},
+        "prompts": prompts,
+    }
+    intact = trained_on == backbone.fingerprint and before == after and all(line["identical"] for line in prompts)
+    intact = intact and (training is None or training["before"] == training["after"])
+    return {
+        "run": str(folder),
+        "backbone": config.backbone,
+        "quantization": config.model.quantization,
+        "dtype": str(backbone.model.dtype).removeprefix("torch."),
+        **evidence,
+        "adapter_gradient_norm": gradient,
+        "intact": intact,
+    }
+
+
+@torch.no_grad()
+def plain_logits(backbone: Backbone) -> list[Tensor]:
+    """Logits of every token of each plain prompt, (S, V) float32, read as any user of the LLM would."""
+    texts = [torch.tensor([[*backbone.bos, *backbone.encode(text)]], device=backbone.device) for text in PROMPTS]
+    return [backbone.model(input_ids=ids).logits[0].float() for ids in texts]
+
+
+def attached(folder: Path, config: RunConfig, description: dict[str, Any], backbone: Backbone) -> MSEModel:
+    """The run's adapter in front of the backbone.
+
+    Raises:
+        MsekitError: The adapter's file does not fit its description.
+    """
+    spec = DatasetSpec(**description["dataset"])
+    widths = description["widths"]
+    adapter = make_adapter(config, backbone.text_dim, widths["audio"], widths["vision"])
+    tensors, _ = read_tensors(folder / "adapter.safetensors")
+    load_adapter(adapter, tensors, folder / "adapter.safetensors")
+    labels = LabelSpace(spec, backbone.encode, backbone.end)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
+    return MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+
+
+def use(model: MSEModel, description: dict[str, Any]) -> float:
+    """A forward and backward pass and a scoring on random features; the norm of the adapter's gradient."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.tensor([model.backbone.encode("I did not expect to see you here.")] * _SAMPLES)
+    features: dict[str, Tensor | None] = {}
+    for name, width in description["widths"].items():
+        frames = torch.randn(_SAMPLES, _FRAMES, width, generator=generator) if width else None
+        features |= {name: frames, f"{name}_lengths": None if frames is None else torch.full((_SAMPLES,), _FRAMES)}
+    batch = Batch(
+        index=torch.arange(_SAMPLES),
+        text_ids=ids,
+        text_lengths=torch.full((_SAMPLES,), ids.shape[1]),
+        label=torch.arange(_SAMPLES),
+        weight=torch.ones(_SAMPLES),
+        **features,
+    ).to(model.backbone.device)
+    model.train()
+    model(batch).backward()
+    model.score(batch)
+    gradients = [parameter.grad for parameter in model.adapter.parameters() if parameter.grad is not None]
+    return float(torch.stack([gradient.norm() for gradient in gradients]).norm())

@@ -1,0 +1,1 @@
+"""Small made-up checkpoints and clips, for tests and benchmarks."""

@@ -1,0 +1,239 @@
+"""`--parallel-seeds`: several runs in one process on one frozen backbone, their batches joined into one pass.
+
+Each run has its own adapter, optimiser, order of samples, run folder and patience, and its trajectory is that of its
+run alone: samples of a joined batch never see one another. Where launching kernels bounds a step, five runs cost little
+more than one; everywhere they share one backbone's memory, loading and preparation.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from msekit.backbones.precision import default_device
+from msekit.data.batches.ahead import ahead
+from msekit.data.batches.batch import Batch
+from msekit.distributed.accelerator import StopSignals, accelerator_for
+from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
+from msekit.evaluation.scoring import Scores, score_together
+from msekit.model.assemble import make_adapter, text_scale
+from msekit.model.mse_model import MSEModel, losses_of
+from msekit.reporter import Reporter
+from msekit.runs.files import write_text
+from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.identity import settings_of
+from msekit.settings.config import RunConfig
+from msekit.settings.resolve import dump
+from msekit.training.build import Parts, build
+from msekit.training.checkpoint import STATE_FILE
+from msekit.training.loop import Run
+from msekit.training.outcome import width_of
+from msekit.training.resume import finished_report
+
+T = TypeVar("T")
+
+
+def train_together(
+    configs: list[RunConfig], resume: bool = False, reporter: Reporter | None = None
+) -> Iterator[dict[str, Any]]:
+    """Train and test several runs at once; like `train` for each of them.
+
+    Args:
+        configs: Resolved runs that differ in seed, output and optimiser settings alone.
+        resume: Continue those that their folders hold; finished ones are reused.
+        reporter: Where progress goes; None for the terminal.
+
+    Yields:
+        The content of every run's `report.json`, in the order of the runs.
+
+    Raises:
+        MsekitError: Bad input or several processes; raised before anything is trained.
+        UnfinishedRunError: A run's loss became non-finite; raised when the others have been tested.
+    """
+    reporter = reporter or Reporter()
+    check_alike(configs)
+    finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
+    rest = [config for config in configs if config.output not in finished]
+    together = None
+    if rest:
+        with StopSignals() as signals:
+            together = start(rest, resume, reporter, signals)
+            together.fit()
+            finished |= together.test()
+    yield from (finished[config.output] for config in configs if config.output in finished)
+    if together and together.failures:
+        raise together.failures[0]
+
+
+def check_alike(configs: list[RunConfig]) -> None:
+    """Runs can share a pass where backbone, data and layout agree.
+
+    Raises:
+        MsekitError: They do not, or the batches are computed in different numbers of parts.
+    """
+    shared = [settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset} for c in configs]
+    if any(settings != shared[0] for settings in shared):
+        raise MsekitError("runs that train together may differ in seed and optimiser settings alone")
+    if not configs[0].reads_features:
+        raise MsekitError(
+            "--ablate no-audio-vision tests every seed on noise of its own", fix="Leave --parallel-seeds out."
+        )
+
+
+def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
+    """Prepare folders, build what the runs share once, restore those that were stopped."""
+    accelerator = accelerator_for(default_device())
+    if accelerator.num_processes > 1:
+        raise MsekitError("--parallel-seeds works in one process", fix="Leave it out, or do not launch several.")
+    missing = [folder for config in configs for folder in not_there_yet(config.output)]
+    try:
+        for config in configs:
+            prepare_run_folder(config.output, resume)
+        parts = build(configs[0], reporter, seeds=len(configs))
+        runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
+        for run in runs:
+            if resume and (run.config.output / STATE_FILE).is_file():
+                run.restore()
+            else:
+                write_text(run.config.output / "config.yaml", dump(run.config))
+        return Together(runs, accelerator, reporter)
+    finally:
+        remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))
+
+
+def parts_for(config: RunConfig, parts: Parts) -> Parts:
+    """A run's own adapter and noise, over the backbone and data of all."""
+    first, backbone = parts.model, parts.backbone
+    audio, vision = width_of(parts, "audio"), width_of(parts, "vision")
+    adapter = make_adapter(config, backbone.text_dim, audio, vision, text_scale(backbone)).to(backbone.device)
+    for mine, theirs in zip(adapter.buffers(), first.adapter.buffers(), strict=True):
+        mine.copy_(theirs)  # what the train split decided
+    model = MSEModel(backbone, adapter, first.layout, first.labels).to(backbone.device)
+    model.objective = first.objective
+    collators = {split: copy.copy(collator) for split, collator in parts.collators.items()}
+    return replace(parts, model=model, collators=collators)
+
+
+def collate(runs: list[Run], batches: tuple[list[int], ...]) -> list[list[Batch]]:
+    """Every run's batch in its parts, for one step of all."""
+    return [run.collate(batch) for run, batch in zip(runs, batches, strict=True)]
+
+
+class Together:
+    """Runs in progress, one step of each at a time.
+
+    Args:
+        runs: As `start` made them.
+        accelerator: Of this one process.
+        reporter: Where progress goes.
+    """
+
+    def __init__(self, runs: list[Run], accelerator: Any, reporter: Reporter) -> None:
+        self.runs, self.accelerator, self.reporter = runs, accelerator, reporter
+        self.failures: list[UnfinishedRunError] = []
+
+    def fit(self) -> None:
+        """Steps until every run has ended: by its schedule, its patience, or a loss that is not finite."""
+        while active := [run for run in self.runs if not run.progress.finished]:
+            batches = [run.begin_epoch() for run in active]
+            rest = [mine[run.progress.batch :] for run, mine in zip(active, batches, strict=True)]
+            left = list(zip(*rest, strict=False))  # as long as every run has batches left
+            title = f"epoch {active[0].progress.epoch + 1}, {len(active)} runs"
+            made = ahead(partial(collate, active), left)
+            with closing(made), self.reporter.bar(title, len(left)) as advance:
+                for joint, parts in zip(left, made, strict=True):
+                    self.step(active, parts, [len(batch) for batch in joint])
+                    if not set(active) <= set(self.runs):
+                        break  # go on with the others
+                    losses = ", ".join(f"{run.progress.loss_sum / run.progress.samples:.3f}" for run in active)
+                    advance(1, f"loss {losses}")
+            lengths = {run: len(mine) for run, mine in zip(active, batches, strict=True)}
+            ended = [run for run in self.runs if run.progress.batch == lengths.get(run)]
+            try:
+                with ExitStack() as stack:
+                    for run in ended:
+                        stack.enter_context(run.averaged())
+                    for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
+                        self.attempt(run, partial(run.validate, scores))
+            except StoppedError:  # by now the adapters are the training's own again
+                self.save()
+                raise
+            for run in ended:
+                if run in self.runs:
+                    run.end_epoch()
+
+    def step(self, runs: list[Run], parts: list[list[Batch]], samples: list[int]) -> None:
+        """One optimiser step of every run, each on its own global batch.
+
+        Args:
+            runs: Those that take part.
+            parts: What `collate` made of every run's batch.
+            samples: Sizes of the batches.
+        """
+        started, cpu_started = time.perf_counter(), time.process_time()
+        device = runs[0].parts.backbone.device
+        sizes, totals = torch.tensor(samples, device=device), torch.zeros(len(runs), device=device)
+        for joined in zip(*parts, strict=True):
+            batches = [part.to(device) for part in joined]
+            losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
+            losses.sum().backward()  # a run's loss has gradients for its own adapter alone
+            totals += losses.detach()
+        outcomes = [self.attempt(run, partial(run.update, total)) for run, total in zip(runs, totals, strict=True)]
+        # every run is charged its share of the time
+        seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
+        for run, size, outcome in zip(runs, samples, outcomes, strict=True):
+            if outcome is not None:
+                loss, save_now, _ = outcome
+                run.progress.count(size, loss, seconds / len(runs), cpu_seconds / len(runs))
+                if save_now:
+                    run.save()
+        if self.runs and self.runs[0].signals.received:
+            self.save()
+            self.runs[0].stop_for_signal()
+
+    def save(self) -> None:
+        """Every run's state."""
+        for run in self.runs:
+            run.save()
+
+    def attempt(self, run: Run, action: Callable[[], T]) -> T | None:
+        """Do something of one run; where its numbers are not finite, the others go on without it (None then)."""
+        try:
+            return action()
+        except UnfinishedRunError as error:
+            self.reporter.warn(f"seed {run.config.seed}: {error}")
+            self.failures.append(error)
+            self.runs.remove(run)
+            return None
+
+    def score(self, runs: list[Run], split: str, title: str) -> list[Scores]:
+        """A split scored by every run's adapter as it stands."""
+        if not runs:
+            return []
+        parts = runs[0].parts
+        size = max(parts.evaluation_batch // len(runs), 1)  # the runs share a pass
+        models = [run.parts.model for run in runs]
+        collator, between = parts.collators[split], runs[0].heed_signals
+        return score_together(models, collator, size, self.accelerator, self.reporter, title, between)
+
+    def test(self) -> dict[Path, dict[str, Any]]:
+        """Test every run's best adapter and write its report; by run folder."""
+        if not self.runs:
+            return {}
+        for run in self.runs:
+            run.load_best()
+        scores = self.score(self.runs, "test", "test")
+        shuffled: list[Scores | None] = [None] * len(scores)
+        if self.runs[0].shuffles():
+            shuffled = [*self.score(self.runs, "test", "test, audio and vision shuffled")]
+        weights = self.runs[0].check_backbone()
+        found = zip(self.runs, scores, shuffled, strict=True)
+        return {run.config.output: run.report(mine, other, weights) for run, mine, other in found}
