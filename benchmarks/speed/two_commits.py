@@ -3,7 +3,7 @@
     git worktree add ../before COMMIT
     python -m benchmarks.speed.two_commits --before ../before --data ../shared/data [--dtype bf16] [--rounds 8]
 
-Each checkout runs in a process of its own, which prepares its sides with its own `train_speed` and `eval_speed` and then
+Each checkout runs in a process of its own, which prepares its sides with its own `train_speed` and `eval_speed`, then
 waits; the processes take turns block by block, so that a busy machine slows both alike. Prints Markdown: the medians
 over the rounds of time before / time after (above 1: the change is quicker), with their range, in wall and in processor
 time.
