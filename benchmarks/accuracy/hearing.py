@@ -11,7 +11,7 @@ last epoch. It ranks settings; what the LLM makes of them is measured by real_ru
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,8 @@ def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting,
     for split in ("train", "valid"):
         table = cache.split(split)
         labels = np.rint((table.labels - low) / step).astype(np.int64)
-        collators[split] = Collator(table, encode_texts(table, backbone, 65)[0], labels, **ways)
+        texts = encode_texts(table, backbone, 65)[0]
+        collators[split] = Collator(table, texts, labels, ways["audio"], ways["vision"])
     count = len(spec.labels) if spec.labels else round((spec.range[1] - spec.range[0]) * 10) + 1  # type: ignore[index]
     torch.manual_seed(seed)
     widths = cache.info.audio.width, cache.info.vision.width
@@ -114,7 +115,8 @@ def study(spec: DatasetSpec, cache: Cache, backbone: Backbone, setting: Setting,
     total = -(-len(collators["train"].split) // config.batch_size) * epochs
     done = 0
     for epoch in range(epochs):
-        collators["train"].noise = Noise(setting.noise, seed, epoch) if setting.noise else None
+        noise = Noise(setting.noise, seed, epoch) if setting.noise else None
+        collators["train"] = replace(collators["train"], noise=noise)
         for indices in global_batches(*collators["train"].lengths(), config.batch_size, seed, epoch):
             scores, truth = logits("train", indices)
             distance = (scores.softmax(dim=1) @ values - values[truth]).abs().mean() if setting.expected else 0.0

@@ -123,9 +123,9 @@ def loading(root: Path, source: Path) -> None:
             key: Preprocessor.of(getattr(cache.info, key), settings.standardise, settings.trim, settings.max_frames)
             for key in SHAPES
         }
-        collator = Collator(table, texts, np.zeros(len(table), dtype=np.int64), **ways)
-        if settings.noise:
-            collator.noise = Noise(settings.noise, 0, 0)
+        noise = Noise(settings.noise, 0, 0) if settings.noise else None
+        labels = np.zeros(len(table), dtype=np.int64)
+        collator = Collator(table, texts, labels, ways["audio"], ways["vision"], noise=noise)
         tokens, frames = collator.lengths()
         started = time.process_time()  # of this process alone: the machine may be shared
         batches = global_batches(tokens, frames, 16, 1111, 0)

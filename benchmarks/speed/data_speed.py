@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,10 @@ def published_side(parts: Parts, batch_size: int) -> Side:
 
 def kit_side(name: str, parts: Parts, batch_size: int, noise: float) -> Side:
     """An epoch of the kit's batches, in their order."""
-    collator, work = parts.collators["train"], read_in(parts)
+    collator = replace(parts.collators["train"], noise=Noise(noise, 0, 0) if noise else None)
+    work = read_in(parts)
 
     def block() -> Work:
-        collator.noise = Noise(noise, 0, 0) if noise else None
         for batch in global_batches(*collator.lengths(), batch_size, 0, 0):
             collator(batch)
         return work

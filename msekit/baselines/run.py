@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ class Trainer:
                 cache.split(split),
                 [[known.get(word, 1) for word in words[: spec.text_limit]] or [1] for words in texts[split]],
                 cache.split(split).labels,
-                **ways,
+                ways["audio"],
+                ways["vision"],
             )
             for split in SPLITS
         }
@@ -167,7 +169,7 @@ class Trainer:
                 break
         self.model.load_state_dict(best["state"])
         scores = self._scores("test")
-        self.collators["test"].shuffle_modalities(SHUFFLE_SEED)
+        self.collators["test"] = self.collators["test"].shuffled(SHUFFLE_SEED)
         return {
             "scores": scores,
             "shuffled": self._scores("test"),
@@ -185,8 +187,7 @@ class Trainer:
 
     def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> float:
         self.model.train()
-        collator = self.collators["train"]
-        collator.noise = Noise(self.noise, self.seed, epoch)
+        collator = replace(self.collators["train"], noise=Noise(self.noise, self.seed, epoch))
         tokens, frames = collator.lengths()
         total = 0.0
         batches = global_batches(tokens[self.chosen], frames[self.chosen], BATCH_SIZE, self.seed, epoch)

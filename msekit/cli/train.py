@@ -82,7 +82,7 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_summary, write_summary
     from msekit.runs.folder import refuse_occupied
-    from msekit.training.loop import each_alone
+    from msekit.training.loop import train
     from msekit.training.parallel_seeds import train_together
 
     reporter = Reporter(quiet=not is_main_process())
@@ -92,9 +92,12 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
         refuse_occupied(run.output, resume)
     reports = []
     try:
-        finished = train_together(runs, resume, reporter) if together else each_alone(runs, resume, reporter)
-        for report in finished:
-            reports.append(report)
+        if together:
+            for report in train_together(runs, resume, reporter):
+                reports.append(report)
+        else:
+            for run in runs:
+                reports.append(train(run, resume, reporter))
     except KeyboardInterrupt:
         reporter.note("stopped; continue with the same command and --resume")
         raise typer.Exit(130) from None

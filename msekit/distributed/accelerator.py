@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from msekit.distributed.zero import Zero, without_compiling
+from msekit.distributed.zero import Zero
 from msekit.errors import LostProcessError, MsekitError
+from msekit.process import deepspeed_on_cpu, divide_losses_once, without_compiling
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
         timeout_minutes: How long processes wait for one another.
     """
     if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, if installed, warns on stdout when looked for
-    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)  # accelerate would divide our loss by it once more
+        deepspeed_on_cpu()
+    divide_losses_once()
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 

@@ -6,11 +6,9 @@ watched, so that one line says which of them failed and why.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from msekit.distributed.processes import LAUNCHED
 from msekit.errors import LostProcessError, MsekitError, StoppedError, nearest
 from msekit.paths import shipped
+from msekit.process import quiet_launcher, use_cpu_alone, use_interface
 from msekit.yaml_file import read_mapping
 
 
@@ -76,14 +75,12 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
     if obstacle := obstacle_to(file):
         raise MsekitError(f"launch configuration {file.stem} cannot run here: {obstacle}", where=file)
     options = launcher_options(file, where, arguments)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", message="Port `")
+    quiet_launcher()
     os.environ[LAUNCHED] = "1"
     if runs_on_cpu(read_mapping(file, "launch configuration")):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it finds no other
+        use_cpu_alone()
     if where.machines > 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_to(*where.host_and_port()))
+        use_interface(interface_to(*where.host_and_port()))
     from accelerate.commands.launch import launch_command
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

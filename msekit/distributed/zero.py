@@ -7,7 +7,6 @@ and gathers a layer's weights only while they are used; the adapter's own few me
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import nn
 
 from msekit.backbones.backbone import Backbone
 from msekit.errors import MsekitError
+from msekit.process import quiet_deepspeed
 
 _PREFIX = "ACCELERATE_DEEPSPEED_"  # how accelerate's launcher hands the configuration to the processes it starts
 
@@ -88,21 +88,6 @@ def gather_when_used(backbone: Backbone, zero: Zero, dtype: str) -> None:
 
     quiet_deepspeed()
     deepspeed.initialize(model=backbone.model, config=zero.backbone_settings(dtype))
-
-
-def quiet_deepspeed() -> None:
-    """Silence what DeepSpeed says about torch's names for its own calls; a user can do nothing about it."""
-    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
-
-
-def without_compiling() -> None:
-    """Keep DeepSpeed on a CPU from compiling an all-reduce through shared memory, which training never calls.
-
-    It takes a C++ compiler and a minute, and a run killed meanwhile leaves a lock on which later ones wait for ever.
-    """
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # no public way
 
 
 def held_share(backbone: Backbone) -> tuple[int, int] | None:

@@ -137,7 +137,8 @@ def _settings_apart(run: RunConfig, task: str) -> list[str]:
     given = {"backbone": run.backbone, "dataset": run.dataset, "output": run.output, "recipe": "paper"}
     given["adapter"] = {"name": run.adapter.name, "ablate": run.adapter.ablate}
     ours, theirs = (flatten(config.model_dump(mode="json")) for config in (run, resolve(given, task=task)))
-    apart = [key for key in ours if key not in NEVER_PUBLISHED and ours[key] != theirs.get(key)]
+    # what the recipe leaves open stands in a run's settings as it was decided there
+    apart = [key for key in ours if key not in NEVER_PUBLISHED and theirs.get(key) not in (ours[key], "auto")]
     recipe = [f"recipe {run.recipe}"] if run.recipe != "paper" else []
     return recipe + [f"{key} {ours[key]} (recipe paper: {theirs.get(key)})" for key in apart]
 

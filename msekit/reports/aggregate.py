@@ -25,6 +25,8 @@ UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 FINGERPRINTS = ("data_fingerprint", "backbone_fingerprint", "prompt_sha256")
 PER_SEED_SETTINGS = ("seed", "seeds", "output", "resume")
 """Keys of the resolved configuration that may differ between the seeds of a group."""
+OF_THE_MACHINE = ("evaluation.batch_size", "model.checkpointing")
+"""Others that may, for each machine decides them by its memory: they change no number."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _warnings(members: list[RunReport]) -> list[str]:
     configured = [member.settings for member in members if member.settings]
     for key in sorted({key for settings in configured for key in settings}):
         seen = {json.dumps(settings.get(key), default=str) for settings in configured}
-        if len(seen) > 1 and key.rsplit(".", 1)[-1] not in PER_SEED_SETTINGS:
+        if len(seen) > 1 and key not in OF_THE_MACHINE and key.rsplit(".", 1)[-1] not in PER_SEED_SETTINGS:
             lines.append(f"the seeds were run with different {key}: {', '.join(sorted(seen))}")
     for member in members:
         if member.values.get("collapsed_to") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def evaluate(
     )
     collator = parts.collators[split]
     if shuffle:
-        collator.shuffle_modalities(SHUFFLE_SEED)
-    collator.withheld = withheld(without, parts.modalities)
+        collator = collator.shuffled(SHUFFLE_SEED)
+    collator = replace(collator, withheld=withheld(without, parts.modalities))
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, collator, parts.evaluation_batch, accelerator, reporter, split)
     trained = read_report(folder)
@@ -100,7 +101,10 @@ def open_run(
     trained_in = description["backbone"].get("dtype")
     held["dtype"] = dtype_here(trained_in, default_device()) or config.model.dtype
     config = config.model_copy(update={"model": config.model.model_copy(update=held)})
-    parts = build(config, reporter, splits=splits)
+    trained_by, anew = config.evaluation.batch_size, config.evaluation.model_copy(update={"batch_size": None})
+    parts = build(config.model_copy(update={"evaluation": anew}), reporter, splits=splits)
+    if trained_by is not None:  # as many at a time as in training, or what this machine has room for
+        parts.evaluation_batch = min(parts.evaluation_batch, trained_by)
     restore(parts, folder, description)
     trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
     if trained_with != held_as:
@@ -184,7 +188,6 @@ def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
         raise MsekitError("the run was trained with another prompt", where=folder)
     tensors, _ = read_tensors(folder / "adapter.safetensors")
     load_adapter(parts.model.adapter, tensors, folder / "adapter.safetensors")
-    for modality, way in description["features"].items():
-        if way is not None:  # the train split's statistics, also where another data set is evaluated
-            for collator in parts.collators.values():
-                setattr(collator, modality, way)
+    # the train split's statistics, also where another data set is evaluated
+    ways = {modality: way for modality, way in description["features"].items() if way is not None}
+    parts.collators = {split: replace(collator, **ways) for split, collator in parts.collators.items()}

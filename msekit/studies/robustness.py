@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ def robustness(
     for case, withheld in CASES.items():
         if not set(withheld) <= set(parts.modalities):
             continue
-        collator.withheld = frozenset(withheld)
+        without = replace(collator, withheld=frozenset(withheld))
         size = parts.evaluation_batch
-        scores = score_split(parts.model, collator, size, accelerator, reporter, case)
+        scores = score_split(parts.model, without, size, accelerator, reporter, case)
         found[case] = scores.metrics(parts.spec, config.evaluation.estimate)
     common = {"dataset": parts.spec.name, "backbone": config.backbone, "seed": config.seed}
     report = common | {"split": split, "samples": len(collator.split), "metrics": found}

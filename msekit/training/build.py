@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class Parts:
     """Texts cut to the limit, over all splits."""
     evaluation_batch: int
     """Sequences that a process scores at a time."""
+    checkpointing: bool = False
+    """Whether layers are recomputed in the backward pass."""
 
     @property
     def backbone(self) -> Backbone:
@@ -131,14 +133,15 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.adapter.ablate == "no-text":
             texts, cut = [[] for _ in texts], 0
         truncated += cut
-        collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
+        ways = preprocessors["audio"], preprocessors["vision"]
+        collators[split] = Collator(table, texts, labels.indices(table.labels), *ways)
         if config.data.context and config.adapter.ablate != "no-text":
             found = in_context(table, texts, backbone.encode, limit, config.data.context)
-            collators[split].text_ids, collators[split].context_lengths = found.ids, found.lengths
+            collators[split] = replace(collators[split], text_ids=found.ids, context=found.lengths)
             reporter.note(f"{split}: {found.summary(limit)}")
         if not config.reads_features:
-            collators[split].noise = Noise(config.noise, config.seed, epoch=0)
-    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch)
+            collators[split] = replace(collators[split], noise=Noise(config.noise, config.seed, epoch=0))
+    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
     if truncated:

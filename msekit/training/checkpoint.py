@@ -45,6 +45,16 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per complete epoch: the lines of metrics.jsonl."""
 
+    @property
+    def mean_loss(self) -> float:
+        """Of the current epoch's samples so far."""
+        return self.loss_sum / max(self.samples, 1)
+
+    @property
+    def speed(self) -> float:
+        """Samples trained on in a second, over all epochs."""
+        return self.trained / max(self.seconds, 1e-9)
+
     def count(self, samples: int, loss: float, seconds: float, cpu_seconds: float) -> None:
         """One more optimiser step on a global batch, with the batch's mean loss."""
         self.batch, self.step = self.batch + 1, self.step + 1

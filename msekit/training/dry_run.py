@@ -11,6 +11,7 @@ from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build
+from msekit.training.decisions import as_decided
 
 
 def show_run(config: RunConfig) -> None:
@@ -23,7 +24,7 @@ def show_run(config: RunConfig) -> None:
     parts = build(config, reporter, splits=("train",))
     console = reporter.console
     console.print("[bold]resolved run[/bold]")
-    console.print(escape(dump(config)), soft_wrap=True)
+    console.print(escape(dump(as_decided(config, parts))), soft_wrap=True)
     console.print(sequence_table(parts))
     console.print(label_tree(parts.labels, parts.backbone.tokenizer))
     console.print(f"evaluation in batches of {parts.evaluation_batch}", highlight=False)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from msekit.data.batches.batch import Batch
-from msekit.distributed.zero import Zero, quiet_deepspeed
+from msekit.distributed.zero import Zero
 from msekit.model.mse_model import MSEModel
+from msekit.process import quiet_deepspeed
 from msekit.settings.config import OptimConfig
 from msekit.training.optim import optimizer_for
 

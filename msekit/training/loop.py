@@ -7,11 +7,10 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
+from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.files import write_text
 from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
@@ -33,6 +33,7 @@ from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import Progress, load_state, save_state
+from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
 from msekit.training.moving_average import Average
@@ -59,18 +60,19 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     missing = not_there_yet(config.output)
-    device = default_device()
-    accelerator = accelerator_for(device, config.timeout_minutes)
+    accelerator = accelerator_for(default_device(), config.timeout_minutes)
     on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
     reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
     try:
         with StopSignals() as signals, naming_lost_processes(accelerator, config.output):
             parts = build(config, reporter)
+            flush_denormals()
+            seed_everything(config.seed)
             run = Run(config, parts, accelerator, reporter, signals)
             if resume and has_state(config, accelerator):
                 run.restore()
-            elif accelerator.is_main_process:
-                write_text(config.output / "config.yaml", dump(config))
+            if accelerator.is_main_process:
+                write_text(config.output / "config.yaml", dump(as_decided(config, parts)))
             run.fit()
             return run.test()
     finally:
@@ -78,10 +80,22 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             remove_empty(missing)  # a run that could not start leaves nothing behind
 
 
-def each_alone(configs: list[RunConfig], resume: bool, reporter: Reporter) -> Iterator[dict[str, Any]]:
-    """`train` for one run after the other; yields their reports."""
-    for config in configs:
-        yield train(config, resume, reporter)
+class Step(NamedTuple):
+    """What an optimiser step was; the processes agree on all of it."""
+
+    loss: float
+    """The mean over the global batch's samples."""
+    norm: float
+    """Of its gradient, before clipping."""
+    save_now: bool
+    """Whether it is time to save the state."""
+    stop_now: bool
+    """Whether a signal asks to stop."""
+
+
+def clocks() -> np.ndarray:
+    """Seconds of wall time, and of processor time over all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Run:
@@ -105,17 +119,14 @@ class Run:
     ) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
         self.signals = signals or StopSignals()
-        torch.set_flush_denormal(True)  # gradients through hundreds of LSTM steps underflow, which CPUs are slow at
-        random.seed(config.seed)
-        np.random.seed(config.seed)
-        torch.manual_seed(config.seed)
         self.adapter = parts.model.adapter
         self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
         if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
             reporter.note(f"{dropped} training samples lack a modality and are left out (--on-missing drop)")
         self.subset = training_subset(parts, config)
+        self.collator = parts.collators["train"]
         self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
-        tokens, frames = parts.collators["train"].lengths()
+        tokens, frames = self.collator.lengths()
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
         self.total_steps = batches * config.optim.epochs
@@ -135,79 +146,60 @@ class Run:
 
     def fit(self) -> None:
         """Epochs until the schedule's end or until patience runs out."""
-        while not self.progress.finished:
-            self.train_epoch()
-            try:
-                with self.averaged():
-                    self.validate(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
-            except StoppedError:  # by now the adapter is the training's own again
-                self.save()
-                raise
+        progress = self.progress
+        while not progress.finished:
+            left = self.begin_epoch()[progress.batch :]
+            made = ahead(self.collate, left)
+            bar = self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples)
+            with closing(made), bar as advance:
+                for batch in left:
+                    started = clocks()
+                    step = self.step(next(made), len(batch))
+                    progress.count(len(batch), step.loss, *(clocks() - started))
+                    advance(len(batch), f"loss {progress.mean_loss:.3f}  {progress.speed:.1f} samples/s")
+                    self.heed(step)
+            self.validate()
             self.end_epoch()
 
-    def averaged(self) -> AbstractContextManager[None]:
-        """While an epoch is judged: the average of the weights in the adapter's place, if one is kept."""
-        return self.average.in_place() if self.average else nullcontext()
-
     def begin_epoch(self) -> list[list[int]]:
-        """The current epoch's batches: positions in the split."""
+        """The current epoch's batches, positions in the split; from now on its own noise and dropout."""
         self.adapter.train()
-        progress, size = self.progress, self.config.optim.batch_size
-        if self.config.noise:
-            noise = Noise(self.config.noise, self.config.seed, progress.epoch)
-            self.parts.collators["train"].noise = noise
-        if self.config.data.modality_dropout:
-            dropout = ModalityDropout(self.config.data.modality_dropout, self.config.seed, progress.epoch)
-            self.parts.collators["train"].dropout = dropout
-        batches = global_batches(*self.lengths, size, self.config.seed, progress.epoch)
+        config, epoch = self.config, self.progress.epoch
+        if config.noise:
+            self.collator = replace(self.collator, noise=Noise(config.noise, config.seed, epoch))
+        if config.data.modality_dropout:
+            dropout = ModalityDropout(config.data.modality_dropout, config.seed, epoch)
+            self.collator = replace(self.collator, dropout=dropout)
+        batches = global_batches(*self.lengths, config.optim.batch_size, config.seed, epoch)
         return [self.subset[batch].tolist() for batch in batches]
-
-    def train_epoch(self) -> None:
-        """The rest of the current epoch."""
-        batches, progress = self.begin_epoch(), self.progress
-        left = batches[progress.batch :]
-        made = ahead(self.collate, left)
-        bar = self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples)
-        with closing(made), bar as advance:
-            for batch in left:
-                started, cpu_started = time.perf_counter(), time.process_time()
-                loss, save_now, stop_now = self.step(next(made), len(batch))
-                progress.count(len(batch), loss, time.perf_counter() - started, time.process_time() - cpu_started)
-                speed = progress.trained / progress.seconds
-                advance(len(batch), f"loss {progress.loss_sum / progress.samples:.3f}  {speed:.1f} samples/s")
-                if save_now or stop_now:
-                    self.save()
-                if stop_now:
-                    self.stop_for_signal()
 
     def collate(self, batch: list[int]) -> list[Batch]:
         """This process's share of a global batch, in the parts that it is computed in; on the CPU still."""
         world, parts = self.accelerator.num_processes, self.config.optim.accumulation
         shares = micro_batches(batch, self.accelerator.process_index, world, parts)
-        collator, device = self.parts.collators["train"], self.parts.backbone.device
-        return [collator(*share).pinned_for(device) for share in shares]
-
-    def step(self, parts: list[Batch], samples: int) -> tuple[float, bool, bool]:
-        """One optimiser step on a global batch.
-
-        Args:
-            parts: What `collate` made of it.
-            samples: Its size.
-
-        Returns:
-            The batch's loss (the mean over its samples, over all processes), whether it is time to save the state,
-            and whether a signal asks to stop: the processes agree on all three.
-        """
         device = self.parts.backbone.device
-        total = torch.zeros((), device=device)
-        for number, part in enumerate(parts, start=1):
-            total += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
-        return self.update(total)
+        return [self.collator(*share).pinned_for(device) for share in shares]
 
-    def update(self, loss: Tensor) -> tuple[float, bool, bool]:
-        """Change the adapter by its gradients, if they are finite; `step`'s answer."""
-        rate = learning_rate(self.progress.step, self.total_steps, self.config.optim.warmup, self.config.optim.lr)
-        norm = self.engine.step(rate)
+    def step(self, parts: list[Batch], samples: int) -> Step:
+        """One optimiser step on a global batch of so many samples, in the parts that `collate` made of it."""
+        device = self.parts.backbone.device
+        loss = torch.zeros((), device=device)
+        for number, part in enumerate(parts, start=1):
+            loss += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
+        return self.checked(loss, self.engine.step(self.rate))
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        optim = self.config.optim
+        return learning_rate(self.progress.step, self.total_steps, optim.warmup, optim.lr)
+
+    def checked(self, loss: Tensor, norm: Tensor) -> Step:
+        """What all processes say of a step, which the moving average then takes in.
+
+        Raises:
+            UnfinishedRunError: The loss or the gradient is not finite; the engine then changed nothing.
+        """
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
         shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
         # the one place where a step waits for the device
@@ -216,7 +208,14 @@ class Run:
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
         if self.average is not None:
             self.average.update(self.progress.step + 1)
-        return mean, any_due > 0, any_stop > 0
+        return Step(mean, norm_mean, any_due > 0, any_stop > 0)
+
+    def heed(self, step: Step) -> None:
+        """Save the state where it is time to, and stop where a signal asks to."""
+        if step.save_now or step.stop_now:
+            self.save()
+        if step.stop_now:
+            self.stop_for_signal()
 
     def stop_for_signal(self) -> None:
         """End in good order; the state has been saved."""
@@ -247,7 +246,20 @@ class Run:
         self.progress.finished = out_of_time or waited >= self.config.optim.patience
         self.save()
 
-    def validate(self, scores: Scores) -> None:
+    def validate(self) -> None:
+        """Score the validation split and judge the epoch by it."""
+        try:
+            with self.averaged():
+                self.judge(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+        except StoppedError:  # by now the adapter is the training's own again
+            self.save()
+            raise
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While an epoch is judged: the average of the weights in the adapter's place, if one is kept."""
+        return self.average.in_place() if self.average else nullcontext()
+
+    def judge(self, scores: Scores) -> None:
         """Keep the adapter if its validation scores are the best so far, log the epoch."""
         progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
         if np.isnan(scores.edges).any():
@@ -262,10 +274,10 @@ class Run:
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.adapter.state_dict().items()}
         line = {
             "epoch": progress.epoch,
-            "train_loss": progress.loss_sum / max(progress.samples, 1),
+            "train_loss": progress.mean_loss,
             "valid_loss": scores.loss(),
             "valid": metrics,
-            "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
+            "train_samples_per_s": progress.speed,
             "best": better,
         }
         progress.loss_sum, progress.samples = 0.0, 0
@@ -277,10 +289,11 @@ class Run:
         if (label := scores.collapsed(estimate)) is not None:
             self.reporter.warn(f"every validation sample is predicted as '{label}'")
 
-    def score(self, split: str, title: str) -> Scores:
-        """Label scores of a split by the adapter as it stands."""
-        size = self.parts.evaluation_batch
-        model, collator = self.parts.model, self.parts.collators[split]
+    def score(self, split: str, title: str, shuffled: bool = False) -> Scores:
+        """Label scores of a split by the adapter as it stands; `shuffled`: with the frames of other samples."""
+        size, model, collator = self.parts.evaluation_batch, self.parts.model, self.parts.collators[split]
+        if shuffled:
+            collator = collator.shuffled(SHUFFLE_SEED)
         return score_split(model, collator, size, self.accelerator, self.reporter, title, self.heed_signals)
 
     def save(self) -> None:
@@ -302,8 +315,8 @@ class Run:
         """Test the best adapter and write the report."""
         self.load_best()
         scores, shuffled = self.score("test", "test"), None
-        if self.shuffles():
-            shuffled = self.score("test", "test, audio and vision shuffled")
+        if self.tests_shuffled:
+            shuffled = self.score("test", "test, audio and vision shuffled", shuffled=True)
         return self.report(scores, shuffled, self.check_backbone())
 
     def load_best(self) -> None:
@@ -311,13 +324,11 @@ class Run:
         assert self.best, "a run ends with a best epoch"
         self.adapter.load_state_dict(self.best)
 
-    def shuffles(self) -> bool:
-        """Give every test sample another one's audio and vision, where what the adapter reads is to be shown."""
+    @property
+    def tests_shuffled(self) -> bool:
+        """Whether the test is repeated with every sample's audio and vision taken from another one."""
         reads = self.config.reads_features and (self.adapter.audio_dim or self.adapter.vision_dim)
-        wanted = bool(self.config.evaluation.integrity and reads)
-        if wanted:
-            self.parts.collators["test"].shuffle_modalities(SHUFFLE_SEED)
-        return wanted
+        return bool(self.config.evaluation.integrity and reads)
 
     def check_backbone(self) -> dict[str, str]:
         """Frozen means frozen; the fingerprints of the weights before and after."""

@@ -7,8 +7,6 @@ more than one; everywhere they share one backbone's memory, loading and preparat
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -23,9 +21,10 @@ from msekit.data.batches.ahead import ahead
 from msekit.data.batches.batch import Batch
 from msekit.distributed.accelerator import StopSignals, accelerator_for
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
-from msekit.evaluation.scoring import Scores, score_together
+from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_together
 from msekit.model.assemble import make_adapter, text_scale
 from msekit.model.mse_model import MSEModel, losses_of
+from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.files import write_text
 from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
@@ -34,7 +33,8 @@ from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build
 from msekit.training.checkpoint import STATE_FILE
-from msekit.training.loop import Run
+from msekit.training.decisions import as_decided
+from msekit.training.loop import Run, clocks
 from msekit.training.outcome import width_of
 from msekit.training.resume import finished_report
 
@@ -98,19 +98,20 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         for config in configs:
             prepare_run_folder(config.output, resume)
         parts = build(configs[0], reporter, seeds=len(configs))
+        flush_denormals()
+        seed_everything(configs[0].seed)
         runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
         for run in runs:
             if resume and (run.config.output / STATE_FILE).is_file():
                 run.restore()
-            else:
-                write_text(run.config.output / "config.yaml", dump(run.config))
+            write_text(run.config.output / "config.yaml", dump(as_decided(run.config, parts)))
         return Together(runs, accelerator, reporter)
     finally:
         remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))
 
 
 def parts_for(config: RunConfig, parts: Parts) -> Parts:
-    """A run's own adapter and noise, over the backbone and data of all."""
+    """A run's own adapter, over the backbone and data of all."""
     first, backbone = parts.model, parts.backbone
     audio, vision = width_of(parts, "audio"), width_of(parts, "vision")
     adapter = make_adapter(config, backbone.text_dim, audio, vision, text_scale(backbone)).to(backbone.device)
@@ -118,8 +119,7 @@ def parts_for(config: RunConfig, parts: Parts) -> Parts:
         mine.copy_(theirs)  # what the train split decided
     model = MSEModel(backbone, adapter, first.layout, first.labels).to(backbone.device)
     model.objective = first.objective
-    collators = {split: copy.copy(collator) for split, collator in parts.collators.items()}
-    return replace(parts, model=model, collators=collators)
+    return replace(parts, model=model)
 
 
 def collate(runs: list[Run], batches: tuple[list[int], ...]) -> list[list[Batch]]:
@@ -162,7 +162,7 @@ class Together:
                     for run in ended:
                         stack.enter_context(run.averaged())
                     for run, scores in zip(ended, self.score(ended, "valid", "validation"), strict=True):
-                        self.attempt(run, partial(run.validate, scores))
+                        self.attempt(run, partial(run.judge, scores))
             except StoppedError:  # by now the adapters are the training's own again
                 self.save()
                 raise
@@ -178,7 +178,7 @@ class Together:
             parts: What `collate` made of every run's batch.
             samples: Sizes of the batches.
         """
-        started, cpu_started = time.perf_counter(), time.process_time()
+        started = clocks()
         device = runs[0].parts.backbone.device
         sizes, totals = torch.tensor(samples, device=device), torch.zeros(len(runs), device=device)
         for joined in zip(*parts, strict=True):
@@ -186,14 +186,14 @@ class Together:
             losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
             losses.sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
-        outcomes = [self.attempt(run, partial(run.update, total)) for run, total in zip(runs, totals, strict=True)]
-        # every run is charged its share of the time
-        seconds, cpu_seconds = (time.perf_counter() - started, time.process_time() - cpu_started)
+        norms = [run.engine.step(run.rate) for run in runs]
+        checks = zip(runs, totals, norms, strict=True)
+        outcomes = [self.attempt(run, partial(run.checked, loss, norm)) for run, loss, norm in checks]
+        seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
-                loss, save_now, _ = outcome
-                run.progress.count(size, loss, seconds / len(runs), cpu_seconds / len(runs))
-                if save_now:
+                run.progress.count(size, outcome.loss, *seconds)
+                if outcome.save_now:
                     run.save()
         if self.runs and self.runs[0].signals.received:
             self.save()
@@ -214,14 +214,16 @@ class Together:
             self.runs.remove(run)
             return None
 
-    def score(self, runs: list[Run], split: str, title: str) -> list[Scores]:
-        """A split scored by every run's adapter as it stands."""
+    def score(self, runs: list[Run], split: str, title: str, shuffled: bool = False) -> list[Scores]:
+        """A split scored by every run's adapter as it stands; `shuffled`: with the frames of other samples."""
         if not runs:
             return []
         parts = runs[0].parts
         size = max(parts.evaluation_batch // len(runs), 1)  # the runs share a pass
         models = [run.parts.model for run in runs]
         collator, between = parts.collators[split], runs[0].heed_signals
+        if shuffled:
+            collator = collator.shuffled(SHUFFLE_SEED)
         return score_together(models, collator, size, self.accelerator, self.reporter, title, between)
 
     def test(self) -> dict[Path, dict[str, Any]]:
@@ -232,8 +234,8 @@ class Together:
             run.load_best()
         scores = self.score(self.runs, "test", "test")
         shuffled: list[Scores | None] = [None] * len(scores)
-        if self.runs[0].shuffles():
-            shuffled = [*self.score(self.runs, "test", "test, audio and vision shuffled")]
+        if self.runs[0].tests_shuffled:
+            shuffled = [*self.score(self.runs, "test", "test, audio and vision shuffled", shuffled=True)]
         weights = self.runs[0].check_backbone()
         found = zip(self.runs, scores, shuffled, strict=True)
         return {run.config.output: run.report(mine, other, weights) for run, mine, other in found}

@@ -16,6 +16,7 @@ from msekit.runs.identity import settings_of
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import read_run_file, validated
 from msekit.training.checkpoint import STATE_FILE
+from msekit.training.decisions import as_before
 
 
 def has_state(config: RunConfig, accelerator: Any) -> bool:
@@ -42,7 +43,7 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
     """
     where = config.output / "config.yaml"
     finished = validated(read_run_file(where), where)
-    if settings_of(finished) != settings_of(config):
+    if settings_of(finished) != settings_of(as_before(config, finished)):
         raise MsekitError(
             "the output folder holds a finished run with other settings",
             where=config.output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,8 @@ def test_a_side_that_reads_other_texts_is_found_out(monkeypatch: pytest.MonkeyPa
     outcome = speed.kit_outcome
 
     def without_texts(parts, indices):
-        parts.collators["train"].text_ids = [[5]] * len(parts.collators["train"].text_ids)
+        train = parts.collators["train"]
+        parts.collators["train"] = replace(train, text_ids=[[5]] * len(train.text_ids))
         return outcome(parts, indices)
 
     monkeypatch.setattr(speed, "kit_outcome", without_texts)

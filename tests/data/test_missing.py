@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> SplitTable:
 
 def collator(split: SplitTable, **changes: object) -> Collator:
     made = Collator(split, [[1, 2]] * 20, np.zeros(20, np.int64), Preprocessor(), Preprocessor())
-    for name, value in changes.items():
-        setattr(made, name, value)
-    return made
+    return replace(made, **changes)
 
 
 def test_complete_samples(split: SplitTable):

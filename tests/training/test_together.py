@@ -121,11 +121,11 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
     whole = plan(tmp_path / "whole", *settings, seeds="1,2")
     list(train_together(whole, reporter=QUIET))
     parts = plan(tmp_path / "parts", *settings, seeds="1,2")
-    update, score = Run.update, parallel_seeds.score_together
+    checked, score = Run.checked, parallel_seeds.score_together
     updates, rounds = [], []
 
-    def stepping(self: Run, loss: torch.Tensor):
-        outcome = update(self, loss)
+    def stepping(self: Run, loss: torch.Tensor, norm: torch.Tensor):
+        outcome = checked(self, loss, norm)
         updates.append(self.config.seed)
         if moment.startswith("between") and len(updates) == 5:  # the first seed's third step
             os.kill(os.getpid(), signal.SIGTERM)
@@ -141,14 +141,14 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
         return score(models, collator, size, accelerator, reporter, title, noted)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "update", stepping)
+        patch.setattr(Run, "checked", stepping)
         patch.setattr(parallel_seeds, "score_together", scoring)
         with pytest.raises(StoppedError):
             list(train_together(parts, reporter=QUIET))
     assert rounds.count(moment) == (0 if moment.startswith("between") else 2)
     taken = updates.copy()
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "update", stepping)
+        patch.setattr(Run, "checked", stepping)
         list(train_together(parts, resume=True, reporter=QUIET))
     assert len(taken) == (6 if moment.startswith("between") else 8)
     assert len(updates) == 8, "no step was taken twice"

@@ -5,8 +5,8 @@ Shapes: B batch, T longest text of the batch in tokens, L its longest sequence o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import SplitTable
 from msekit.data.catalogue import MODALITIES
 
-_BUCKET_BATCHES = (
-    50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
-)
+_BUCKET_BATCHES = 50
+"""Batches that are sorted by length together: large enough to save padding, small enough to shuffle."""
 
 
 @dataclass
@@ -64,7 +63,7 @@ class Batch:
         return self._each(Tensor.pin_memory) if device.type == "cuda" else self
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {part.name: getattr(self, part.name) for part in fields(self)}
         return replace(self, **{k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
@@ -98,40 +97,38 @@ class ModalityDropout:
         return bool(generator.random() < self.probability)
 
 
+@dataclass(frozen=True, eq=False)
 class Collator:
-    """Positions in a split → Batch.
+    """Positions in a split → Batch. It never changes, so that a thread may read it; an epoch's noise makes another."""
 
-    Args:
-        split: The cached samples.
-        text_ids: Each sample's text in tokens, already cut to the limit.
-        labels: (N,) position of each sample's label in the LabelSpace.
-        audio: The audio's way to the adapter; None to withhold the audio.
-        vision: Likewise.
-    """
+    split: SplitTable
+    """The cached samples."""
+    text_ids: Sequence[Sequence[int]]
+    """Each sample's text in tokens, already cut to the limit."""
+    labels: np.ndarray
+    """(N,) position of each sample's label in the LabelSpace."""
+    audio: Preprocessor | None = None
+    """The audio's way to the adapter; None to withhold the audio from all."""
+    vision: Preprocessor | None = None
+    """Likewise."""
+    context: np.ndarray | None = None
+    """(N,) tokens at the beginning of each text that are earlier utterances, not its own; None for none."""
+    noise: Noise | None = None
+    dropout: ModalityDropout | None = None
+    withheld: frozenset[str] = frozenset()
+    """Modalities that every sample goes without, as where it lacks them itself."""
+    frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
 
-    def __init__(
-        self,
-        split: SplitTable,
-        text_ids: Sequence[Sequence[int]],
-        labels: np.ndarray,
-        audio: Preprocessor | None,
-        vision: Preprocessor | None,
-    ) -> None:
-        self.split, self.text_ids, self.labels = split, text_ids, labels
-        self.audio, self.vision = audio, vision
-        self.noise: Noise | None = None
-        self.dropout: ModalityDropout | None = None
-        self.withheld: frozenset[str] = frozenset()
-        """Modalities that every sample is given without."""
-        self.context_lengths = np.zeros(len(split), dtype=np.int64)
-        """(N,) tokens at the beginning of each text that are earlier utterances, not its own."""
-        self.audio_of = np.arange(len(split))
-        self.vision_of = np.arange(len(split))
-
-    def shuffle_modalities(self, seed: int) -> None:
-        """Give every sample the audio and the vision of another one: what is scored then is not heard or seen."""
+    def shuffled(self, seed: int) -> Collator:
+        """One that gives every sample the audio and the vision of another: what it scores is not heard or seen."""
         generator = np.random.default_rng(seed)
-        self.audio_of, self.vision_of = (_derangement(len(self.split), generator) for _ in range(2))
+        return replace(self, frames_of={name: _derangement(len(self.split), generator) for name in MODALITIES})
+
+    @property
+    def context_lengths(self) -> np.ndarray:
+        """(N,) tokens of earlier utterances."""
+        return np.zeros(len(self.split), dtype=np.int64) if self.context is None else self.context
 
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """(N,) text tokens and (N,) frames of the longest modality, for bucketing."""
@@ -141,8 +138,8 @@ class Collator:
     def __call__(self, indices: Sequence[int], counted: bool = True) -> Batch:
         """Collate the samples at these positions; `counted=False` makes fillers of weight 0."""
         texts = [torch.tensor(self.text_ids[i], dtype=torch.long) for i in indices]
-        audio = self.audio and _pad([self._frames(0, self.audio, i, self.audio_of) for i in indices])
-        vision = self.vision and _pad([self._frames(1, self.vision, i, self.vision_of) for i in indices])
+        audio = self.audio and _pad([self._frames(0, self.audio, i) for i in indices])
+        vision = self.vision and _pad([self._frames(1, self.vision, i) for i in indices])
         if self.noise is not None:
             for modality, padded in enumerate((audio, vision)):
                 if padded:
@@ -160,10 +157,11 @@ class Collator:
             context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
         )
 
-    def _frames(self, modality: int, way: Preprocessor, index: int, source_of: np.ndarray) -> np.ndarray:
+    def _frames(self, modality: int, way: Preprocessor, index: int) -> np.ndarray:
         """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
         name = MODALITIES[modality]
-        frames_LD = way(getattr(self.split, name)(int(source_of[index])))
+        source = int(self.frames_of[name][index]) if name in self.frames_of else index
+        frames_LD = way(getattr(self.split, name)(source))
         withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
         return frames_LD[:0] if withheld else frames_LD
 

@@ -1,0 +1,89 @@
+"""What msekit does to the whole process, not to an object of its own: one list, and the functions that do it.
+
+A library changes its user's process as little as it can. The command line does more, for the process is its own.
+
+| what | where | for whom | undone |
+|---|---|---|---|
+| numbers below the normal range count as zero | `flush_denormals`, before training | training | no |
+| Python's, numpy's and torch's global random state | `seed_everything`, before training | training | no |
+| DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
+| a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
+| the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |
+| `MSEKIT_LAUNCHED` set | `distributed/launch.py`, `launch` | the command line | no |
+| GPUs hidden; gloo's network interface | `use_cpu_alone`, `use_interface`, before `--launch` | the command line | no |
+| `DS_ACCELERATOR`, where it is unset | `deepspeed_on_cpu` | training, the command line | no |
+| accelerate's number of accumulation steps is unset | `divide_losses_once` | training | no |
+| signals ask to stop instead of killing | `distributed/accelerator.py`, `StopSignals` | training | yes |
+| the `transformers` logger at ERROR | `backbones/load.py` | whoever loads a backbone | see there |
+| limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | no |
+| two warnings of bitsandbytes; `sys.modules["kernels"]` | `backbones/quantise.py` | 8 and 4 bit | the latter |
+| the random state while an adapter is made | `model/assemble.py` | whoever makes one | yes |
+| file descriptor 2; a warning of mediapipe | `media/vision.py` | reading faces in clips | the former |
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import warnings
+
+import numpy as np
+import torch
+
+
+def flush_denormals() -> None:
+    """Let a CPU take numbers below the normal range for zero.
+
+    Gradients through hundreds of LSTM steps underflow, and CPUs are slow at such numbers.
+    """
+    torch.set_flush_denormal(True)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global random states, from which no code of msekit draws once an adapter is made."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def without_compiling() -> None:
+    """Keep DeepSpeed on a CPU from compiling an all-reduce through shared memory, which training never calls.
+
+    It takes a C++ compiler and a minute, and a run killed meanwhile leaves a lock on which later ones wait for ever.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # no public way
+
+
+def quiet_deepspeed() -> None:
+    """Silence what DeepSpeed says about torch's names for its own calls; a user can do nothing about it."""
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+
+
+def quiet_launcher() -> None:
+    """Silence torch's account of processes that fail and accelerate's of a port: one line of ours says what failed."""
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="Port `")
+
+
+def use_cpu_alone() -> None:
+    """Hide every GPU from this process and those that it starts."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    deepspeed_on_cpu()
+
+
+def deepspeed_on_cpu() -> None:
+    """Tell DeepSpeed its accelerator where nobody has: it warns, on stdout too, that it finds no other."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def use_interface(name: str) -> None:
+    """Let gloo connect machines through a network interface, unless the user chose one."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def divide_losses_once() -> None:
+    """Unset accelerate's number of accumulation steps, by which it would divide our loss once more."""
+    os.environ.pop("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", None)
