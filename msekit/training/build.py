@@ -128,11 +128,11 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     for split in splits:
         table = cache.split(split)
         texts, cut = encode_texts(table, backbone, limit)
-        if config.adapter.ablate == "no-text":
+        if not config.adapter.parts.text:
             texts, cut = [[] for _ in texts], 0
         truncated += cut
         collators[split] = Collator(table, texts, labels.indices(table.labels), **preprocessors)
-        if config.data.context and config.adapter.ablate != "no-text":
+        if config.data.context and config.adapter.parts.text:
             found = in_context(table, texts, backbone.encode, limit, config.data.context)
             collators[split].text_ids, collators[split].context_lengths = found.ids, found.lengths
             reporter.note(f"{split}: {found.summary(limit)}")
