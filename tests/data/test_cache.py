@@ -18,7 +18,7 @@ from msekit.data.cache.cache import Cache, open_cache, prepare
 from msekit.data.cache.split_table import CacheSettings
 from msekit.data.cache.write_split import Moments
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
-from msekit.data.readers.published import read_split
+from msekit.data.readers.published import PublishedSet
 from msekit.data.readers.synthetic import synthetic_rows
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
@@ -62,7 +62,7 @@ def same(cache: Cache, spec: DatasetSpec, dtype: str = "float32") -> None:
     """Every row of the cache is the published row."""
     for split in SPLITS:
         table = cache.split(split)
-        rows = list(synthetic_rows(spec.name, split) if spec.layout == "synthetic" else read_split(spec, split))
+        rows = list(synthetic_rows(spec.name, split) if spec.layout == "synthetic" else PublishedSet(spec).rows(split))
         assert len(table) == len(rows) == cache.info.splits[split].samples
         assert table.ids == [row.id for row in rows]
         assert table.texts == [row.text for row in rows]

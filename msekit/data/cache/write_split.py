@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.rows import Contents, Row
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
     from datasets import Features
 
-_CHUNK_BYTES = 16 << 20  # features held in memory before they are written as one record batch
+_CHUNK_BYTES = 16 << 20  # features that wait in memory until they are written as one record batch
 _CONSTANT = 1e-12  # std / |mean| below which a feature is constant and its std is rounding
 
-Progress = Callable[[str, int], None]
+RowCallback = Callable[[str, int], None]
 """Called with the split and the rows written so far."""
 
 
@@ -116,7 +116,7 @@ class ModalityWriter:
             stored_LD[~finite_LD] = np.nan
 
     def info(self) -> ModalityInfo:
-        """What was found."""
+        """The counts and statistics of all rows so far."""
         moments = self.moments or Moments(self.width)
         return ModalityInfo(
             width=self.width,
@@ -132,8 +132,8 @@ class ModalityWriter:
 def _features(settings: CacheSettings) -> Features:
     from datasets import Features, List, Value
 
-    frames = {key: List(Value(settings.dtype)) for key in ("audio", "vision")}
-    lengths = {f"{key}_length": Value("int32") for key in ("audio", "vision")}
+    frames = {key: List(Value(settings.dtype)) for key in MODALITIES}
+    lengths = {f"{key}_length": Value("int32") for key in MODALITIES}
     texts = {"id": Value("string"), "text": Value("large_string")}
     return Features(
         **texts, label=Value("float64"), **frames, **lengths, speaker=Value("string"), dialogue_id=Value("string")
@@ -153,7 +153,7 @@ def write_split(
     modalities: tuple[ModalityWriter, ModalityWriter],
     contents: Contents,
     warnings: list[str],
-    progress: Progress | None,
+    progress: RowCallback | None,
 ) -> SplitInfo:
     """Stream a split's rows into its Arrow file."""
     from datasets.arrow_writer import ArrowWriter
@@ -162,28 +162,28 @@ def write_split(
     counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
     ids: Counter[str] = Counter()
     leaked: Counter[str] = Counter()
-    held: list[tuple[Row, list[np.ndarray]]] = []
-    held_bytes = 0
+    waiting: list[tuple[Row, list[np.ndarray]]] = []  # rows that the next record batch will hold
+    waiting_bytes = 0
     with path.open("wb") as stream:
         writer = ArrowWriter(features=features, stream=stream)
         for number, row in enumerate(rows):
             stored = [modality.store(row, split, number) for modality in modalities]
-            held.append((row, stored))
-            held_bytes += sum(frames.nbytes for frames in stored)
+            waiting.append((row, stored))
+            waiting_bytes += sum(frames.nbytes for frames in stored)
             counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
             first = contents.seen_before(split, number, row)
             if first is not None and first[0] != split:
                 leaked[first[0]] += 1
-            if held_bytes >= _CHUNK_BYTES:
-                writer.write_table(_table(held, features))
-                held, held_bytes = [], 0
+            if waiting_bytes >= _CHUNK_BYTES:
+                writer.write_table(_table(waiting, features))
+                waiting, waiting_bytes = [], 0
             if progress is not None:
                 progress(split, number + 1)
         if not ids:
             raise MsekitError(f"split '{split}' is empty", where=spec.source or spec.name, fix="All three are needed")
-        if held:
-            writer.write_table(_table(held, features))
+        if waiting:
+            writer.write_table(_table(waiting, features))
         writer.finalize(close_stream=False)
     repeated = sum(count - 1 for count in ids.values())
     if repeated:
@@ -196,15 +196,15 @@ def write_split(
     return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
 
 
-def _table(held: list[tuple[Row, list[np.ndarray]]], features: Features) -> Any:
+def _table(stored_rows: list[tuple[Row, list[np.ndarray]]], features: Features) -> Any:
     """Rows and their stored frames → one Arrow table."""
     import pyarrow as pa
 
-    rows = [row for row, _ in held]
+    rows = [row for row, _ in stored_rows]
     columns: dict[str, Any] = {key: [getattr(row, key) for row in rows] for key in ("id", "text", "label", "speaker")}
     columns["dialogue_id"] = [row.dialogue_id for row in rows]
-    for place, key in enumerate(("audio", "vision")):
-        frames = [stored[place] for _, stored in held]
+    for place, key in enumerate(MODALITIES):
+        frames = [stored[place] for _, stored in stored_rows]
         offsets = np.cumsum([0, *(array.size for array in frames)], dtype=np.int32)
         values = np.concatenate([array.reshape(-1) for array in frames])
         columns[key] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, from_pandas=False))
