@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from msekit.adapters.sizes import linear, lstm, modality_encoder, mse_parameter_count
+from msekit.adapters.sizes import linear, lstm, modality_encoder, parameter_count
 from msekit.backbones.catalogue import BACKBONES
 from msekit.backbones.shape import text_width
 from msekit.cli.count_params import count_params, described
@@ -69,13 +69,13 @@ def test_an_ablation_is_counted_and_named(capsys):
     ("hidden", "tokens", "count"), [((64, 32), 2, 1_352_392), ((32, 16), 2, 1_312_072), ((64, 32), 4, 1_352_396)]
 )
 def test_variants_of_qwen_on_meld(hidden, tokens, count):
-    assert mse_parameter_count(2048, 64, 64, *hidden, tokens) == count
+    assert parameter_count("mse", 2048, 64, 64, *hidden, tokens) == count
 
 
 def test_a_missing_modality_has_no_encoder():
-    full = mse_parameter_count(64, 40, 35, 64, 32, 4)
-    assert mse_parameter_count(64, 40, 0, 64, 32, 4) == full - lstm(35, 32) - linear(32, 256)
-    assert mse_parameter_count(64, 0, 0, 64, 32, 4) == full - modality_encoder(35, 32, 256) - modality_encoder(
+    full = parameter_count("mse", 64, 40, 35, 64, 32, 4)
+    assert parameter_count("mse", 64, 40, 0, 64, 32, 4) == full - lstm(35, 32) - linear(32, 256)
+    assert parameter_count("mse", 64, 0, 0, 64, 32, 4) == full - modality_encoder(35, 32, 256) - modality_encoder(
         40, 64, 256
     )
 
@@ -84,12 +84,12 @@ def test_a_missing_modality_has_no_encoder():
 def test_count_equals_the_built_adapter(text_dim, audio, vision):
     adapter = pytest.importorskip("msekit.adapters.mse").MSEAdapter(text_dim, audio, vision, 64, 32, 4)
     built = sum(parameter.numel() for parameter in adapter.parameters())
-    assert mse_parameter_count(text_dim, audio, vision, 64, 32, 4) == built
+    assert parameter_count("mse", text_dim, audio, vision, 64, 32, 4) == built
 
 
 def test_other_pairs_take_the_kits_sizes(capsys):
     (line,) = asked(capsys, backbone="tiny-llama", dataset="sims-v2")
-    assert line["trainable"] == mse_parameter_count(64, 25, 177, 64, 32, 4)
+    assert line["trainable"] == parameter_count("mse", 64, 25, 177, 64, 32, 4)
     assert line["paper"] is None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
 from msekit.adapters.mag import bounded
+from msekit.adapters.sizes import AdapterSpec
 
 
 class CHFNAdapter(Adapter):
@@ -67,3 +68,8 @@ class CHFNAdapter(Adapter):
             self.query(text_embeddings), self.key(joined_BLd), self.value(joined_BLd), attn_mask=mask_BL[:, None, :]
         )
         return text_embeddings + bounded(shift_BTd, text_embeddings)
+
+
+def make_chfn(spec: AdapterSpec) -> CHFNAdapter:
+    """The adapter of a spec, with fresh weights."""
+    return CHFNAdapter(spec.text_dim, spec.audio_dim, spec.vision_dim)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
+from msekit.adapters.sizes import AdapterSpec
 
 BETA = 1.0
 """Longest shift of a word, as a share of the word embedding's length (Rahman et al.'s value)."""
@@ -114,3 +115,9 @@ class MAGAdapter(Adapter):
                 present_B11 = (lengths.to(frames.device) > 0)[:, None, None]
                 shift_BTd = shift_BTd + part(text_embeddings, aligned(frames, lengths, text_mask)) * present_B11
         return self.norm(text_embeddings + bounded(shift_BTd, text_embeddings))
+
+
+def make_mag(spec: AdapterSpec) -> MAGAdapter:
+    """The adapter of a spec: the gain starts at 1 as published, else at the size of the backbone's own words."""
+    scale = 1.0 if spec.conditioning == "paper" else spec.text_scale
+    return MAGAdapter(spec.text_dim, spec.audio_dim, spec.vision_dim, scale)

@@ -11,16 +11,13 @@ mean, so that what differs between texts guides, not what they share.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msekit.adapters.ablations import WHOLE, AdapterParts, Input
 from msekit.adapters.interface import Adapter
-from msekit.adapters.sizes import SCALES, Ablation
-
-Conditioning = Literal["paper", "unit", "centred"]
+from msekit.adapters.sizes import SCALES, AdapterSpec, Conditioning
 
 
 class ModalityEncoder(nn.Module):
@@ -34,6 +31,7 @@ class ModalityEncoder(nn.Module):
 
     def __init__(self, width: int, hidden: int, mixed: int) -> None:
         super().__init__()
+        self.width = width
         self.lstm = nn.LSTM(width, hidden, batch_first=True)
         self.projection = nn.Linear(hidden, mixed)
 
@@ -56,8 +54,8 @@ class ModalityEncoder(nn.Module):
         return self.projection(state_BH) * (lengths_B > 0)[:, None]
 
 
-class GivenState(nn.Module):
-    """In an encoder's place where its state is given (`no-audio-vision`): W_a or W_v alone.
+class StateProjection(nn.Module):
+    """W_a or W_v alone, for a random vector in the place of an LSTM's state (`no-audio-vision`).
 
     Args:
         hidden: H, size of the state.
@@ -66,6 +64,7 @@ class GivenState(nn.Module):
 
     def __init__(self, hidden: int, mixed: int) -> None:
         super().__init__()
+        self.width = hidden
         self.projection = nn.Linear(hidden, mixed)
 
     def forward(self, state_B1H: Tensor, lengths_B: Tensor) -> Tensor:
@@ -149,6 +148,13 @@ class PseudoTokenProjector(nn.Module):
         return self.expand(self.to_text_dim(fused_Bh).unsqueeze(-1)).transpose(1, 2)
 
 
+def encoder_of(source: Input, width: int, hidden: int, mixed: int) -> ModalityEncoder | StateProjection | None:
+    """What encodes one modality; None for data without it and where it is left out."""
+    if not width or source == "absent":
+        return None
+    return StateProjection(hidden, mixed) if source == "random" else ModalityEncoder(width, hidden, mixed)
+
+
 class MSEAdapter(Adapter):
     """Audio and vision sequences, guided by the text, → pseudo tokens for a frozen LLM.
 
@@ -163,7 +169,7 @@ class MSEAdapter(Adapter):
         conditioning: `paper`, `unit` or `centred`; see the module's docstring.
         learned_absent: Train a vector per modality that takes the projected vector's place where the modality is
             absent from a sample or has no encoder; zero at first, as without it.
-        ablate: What is left out, a row of Table 4.
+        parts: What is built of it; the rows of Table 4 leave some out.
     """
 
     def __init__(
@@ -177,26 +183,18 @@ class MSEAdapter(Adapter):
         hidden: int = 256,
         conditioning: Conditioning = "paper",
         learned_absent: bool = False,
-        ablate: Ablation | None = None,
+        parts: AdapterParts = WHOLE,
     ) -> None:
         super().__init__()
         self.conditioning, self.hidden, self.pseudo_tokens = conditioning, hidden, pseudo_tokens
         stand_ins = {name: nn.Parameter(torch.zeros(hidden)) for name in ("audio", "vision")}
         self.absent = nn.ParameterDict(stand_ins) if learned_absent else None
-        self.audio_encoder: ModalityEncoder | GivenState | None = None
-        self.vision_encoder: ModalityEncoder | GivenState | None = None
-        if ablate == "no-audio-vision":
-            self.audio_dim, self.vision_dim = audio_hidden * bool(audio_dim), vision_hidden * bool(vision_dim)
-            self.audio_encoder = GivenState(audio_hidden, hidden) if audio_dim else None
-            self.vision_encoder = GivenState(vision_hidden, hidden) if vision_dim else None
-        else:
-            self.audio_dim = 0 if ablate == "no-audio" else audio_dim
-            self.vision_dim = 0 if ablate == "no-vision" else vision_dim
-            self.audio_encoder = ModalityEncoder(audio_dim, audio_hidden, hidden) if self.audio_dim else None
-            self.vision_encoder = ModalityEncoder(vision_dim, vision_hidden, hidden) if self.vision_dim else None
-        unguided = ablate in ("no-text", "no-tgm")
-        self.text_guide_mixer = None if unguided else TextGuideMixer(text_dim, hidden, conditioning)
-        self.multi_scale_fusion = None if ablate == "no-msf" else MultiScaleFusion(hidden, text_dim)
+        self.audio_encoder = encoder_of(parts.audio, audio_dim, audio_hidden, hidden)
+        self.vision_encoder = encoder_of(parts.vision, vision_dim, vision_hidden, hidden)
+        self.audio_dim = self.audio_encoder.width if self.audio_encoder else 0
+        self.vision_dim = self.vision_encoder.width if self.vision_encoder else 0
+        self.text_guide_mixer = TextGuideMixer(text_dim, hidden, conditioning) if parts.tgm else None
+        self.multi_scale_fusion = MultiScaleFusion(hidden, text_dim) if parts.msf else None
         self.projector = PseudoTokenProjector(hidden, text_dim, pseudo_tokens)
 
     def forward(
@@ -232,3 +230,10 @@ class MSEAdapter(Adapter):
             sum_Bh = F.layer_norm(sum_Bh, sum_Bh.shape[-1:])
         fused_Bh = sum_Bh if self.multi_scale_fusion is None else self.multi_scale_fusion(sum_Bh)
         return self.projector(fused_Bh)
+
+
+def make_mse(spec: AdapterSpec) -> MSEAdapter:
+    """The adapter of a spec, with fresh weights."""
+    widths = (spec.text_dim, spec.audio_dim, spec.vision_dim)
+    sizes = (spec.audio_hidden, spec.vision_hidden, spec.pseudo_tokens, spec.hidden)
+    return MSEAdapter(*widths, *sizes, spec.conditioning, spec.learned_absent, spec.parts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
 from msekit.adapters.mse import PseudoTokenProjector
+from msekit.adapters.sizes import AdapterSpec
 
 
 def average_frame(frames_BLD: Tensor, lengths_B: Tensor) -> Tensor:
@@ -91,3 +92,18 @@ class PromptAdapter(Adapter):
     ) -> Tensor:
         """Pseudo tokens, (B, P, d)."""
         return self.tokens.expand(len(text_embeddings), -1, -1)
+
+
+def make_linear(spec: AdapterSpec) -> PooledAdapter:
+    """`linear` of a spec, with fresh weights."""
+    return PooledAdapter(spec.text_dim, spec.audio_dim, spec.vision_dim, spec.pseudo_tokens)
+
+
+def make_mlp(spec: AdapterSpec) -> PooledAdapter:
+    """`mlp` of a spec, with fresh weights."""
+    return PooledAdapter(spec.text_dim, spec.audio_dim, spec.vision_dim, spec.pseudo_tokens, spec.hidden)
+
+
+def make_prompt(spec: AdapterSpec) -> PromptAdapter:
+    """`prompt` of a spec, with fresh embeddings of the size of the backbone's own."""
+    return PromptAdapter(spec.text_dim, spec.pseudo_tokens, spec.text_scale)

@@ -1,18 +1,53 @@
-"""How many parameters an adapter trains, from sizes alone: what the paper's Table 1 rounds. No torch."""
+"""ADAPTERS: one entry per adapter, and how many parameters each trains, from sizes alone (the paper's Table 1 rounds
+them). Adding an adapter is a module that makes it and one entry here. No torch."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from msekit.adapters.ablations import WHOLE, Ablation, AdapterParts, parts_of
 
 SCALES = (8, 16, 32)
 """k of the Multi-Scale Fusion: MLP i goes h → d_t/k → h (the paper prints h/k; Table 1 needs d_t/k)."""
 
 AdapterName = Literal["mse", "mag", "chfn", "linear", "mlp", "prompt"]
-"""The paper's plug-in, its rivals in Table 5, and three plain ones."""
-Ablation = Literal["no-audio", "no-vision", "no-text", "no-audio-vision", "no-tgm", "no-msf"]
-"""The rows of the paper's Table 4."""
-ADAPTERS: tuple[AdapterName, ...] = get_args(AdapterName)
-ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+"""The paper's plug-in, its rivals in Table 5, and three plain ones: the names of ADAPTERS, for type checkers."""
+Conditioning = Literal["paper", "unit", "centred"]
+"""What makes the pseudo tokens depend on the features from the start: see `adapters/mse.py`."""
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """All that an adapter is made from: sizes and switches. An adapter reads those that concern it."""
+
+    text_dim: int
+    """Width of the backbone's embeddings, d_t."""
+    audio_dim: int
+    """Features per audio frame; 0 for data without audio (no encoder is built)."""
+    vision_dim: int
+    """Features per vision frame; 0 for data without vision."""
+    audio_hidden: int
+    """State size of the audio LSTM."""
+    vision_hidden: int
+    """State size of the vision LSTM."""
+    pseudo_tokens: int
+    """Embeddings put before the text, n."""
+    hidden: int = 256
+    """Width that every modality is projected to before the mix, h."""
+    learned_absent: bool = False
+    """Train a vector of width h for each of the two modalities, which stands in where it is absent."""
+    parts: AdapterParts = WHOLE
+    """What is built of the paper's plug-in."""
+    conditioning: Conditioning = "paper"
+    text_scale: float = 1.0
+    """RMS of the backbone's embeddings; it decides first weights, no size."""
+
+    @property
+    def widths(self) -> list[int]:
+        """Features per frame of the modalities that there are."""
+        return [width for width in (self.audio_dim, self.vision_dim) if width]
 
 
 def linear(inputs: int, outputs: int) -> int:
@@ -30,44 +65,73 @@ def modality_encoder(width: int, lstm_hidden: int, hidden: int) -> int:
     return lstm(width, lstm_hidden) + linear(lstm_hidden, hidden) if width else 0
 
 
-def mse_parameter_count(
-    text_dim: int,
-    audio_width: int,
-    vision_width: int,
-    audio_hidden: int,
-    vision_hidden: int,
-    pseudo_tokens: int,
-    hidden: int = 256,
-    learned_absent: bool = False,
-    ablate: Ablation | None = None,
-) -> int:
-    """Trainable parameters of the MSE-Adapter (the paper's Figure 2), or of one of its ablations (Table 4).
+def _mse(spec: AdapterSpec) -> int:
+    """Trainable parameters of the MSE-Adapter (the paper's Figure 2), or of one of its ablations (Table 4)."""
+    parts, hidden, total = spec.parts, spec.hidden, 0
+    for source, width, state in (
+        (parts.audio, spec.audio_dim, spec.audio_hidden),
+        (parts.vision, spec.vision_dim, spec.vision_hidden),
+    ):
+        if source == "features":
+            total += modality_encoder(width, state, hidden)
+        elif source == "random" and width:  # a random state in the LSTM's place; the projection stays
+            total += linear(state, hidden)
+    if parts.tgm:
+        total += linear(spec.text_dim, hidden)  # W_t
+    if parts.msf:
+        total += sum(linear(hidden, spec.text_dim // k) + linear(spec.text_dim // k, hidden) for k in SCALES)
+        total += linear(len(SCALES), 1)  # the 1×1 convolution over the stacked scales
+    total += linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)  # W_3 and W_4
+    return total + (2 * hidden if spec.learned_absent else 0)
 
-    Args:
-        text_dim: Width of the backbone's embeddings, d_t.
-        audio_width: Features per audio frame; 0 for a set without audio (no encoder is built).
-        vision_width: Features per vision frame; 0 for a set without vision.
-        audio_hidden: Hidden size of the audio LSTM.
-        vision_hidden: Hidden size of the vision LSTM.
-        pseudo_tokens: Pseudo tokens put before the text, n.
-        hidden: Width that every modality is projected to before the mix, h.
-        learned_absent: Count a trained stand-in of width h for each of the two modalities.
-        ablate: What is left out.
 
-    Returns:
-        The exact number.
-    """
-    if ablate == "no-audio-vision":  # random states in the LSTMs' place; W_a and W_v stay
-        encoders = linear(audio_hidden, hidden) * (audio_width > 0) + linear(vision_hidden, hidden) * (vision_width > 0)
-    else:
-        encoders = modality_encoder(audio_width if ablate != "no-audio" else 0, audio_hidden, hidden)
-        encoders += modality_encoder(vision_width if ablate != "no-vision" else 0, vision_hidden, hidden)
-    text_guide_mixer = 0 if ablate in ("no-text", "no-tgm") else linear(text_dim, hidden)  # W_t
-    mlps = sum(linear(hidden, text_dim // k) + linear(text_dim // k, hidden) for k in SCALES)
-    mix = linear(len(SCALES), 1)  # the 1×1 convolution over the stacked scales
-    fusion = 0 if ablate == "no-msf" else mlps + mix
-    projector = linear(hidden, text_dim) + linear(1, pseudo_tokens)  # W_3 and W_4
-    return encoders + text_guide_mixer + fusion + projector + (2 * hidden if learned_absent else 0)
+def _mag(spec: AdapterSpec) -> int:
+    """Per modality a gate over text and modality and a displacement map, and one layer norm: 34,471,936 on
+    ChatGLM3-6B and MOSEI, the paper's 34.47M."""
+    d = spec.text_dim
+    return sum(linear(width + d, d) + linear(width, d) for width in spec.widths) + 2 * d
+
+
+def _chfn(spec: AdapterSpec) -> int:
+    """Three d x d maps without biases and a projection per modality: 50,786,304 on ChatGLM3-6B and MOSEI, the paper's
+    50.79M."""
+    return 3 * spec.text_dim**2 + sum(linear(width, spec.text_dim) for width in spec.widths)
+
+
+def _linear(spec: AdapterSpec) -> int:
+    return sum(linear(width, spec.pseudo_tokens * spec.text_dim) for width in spec.widths)
+
+
+def _mlp(spec: AdapterSpec) -> int:
+    encoders = sum(linear(width, spec.hidden) for width in spec.widths)
+    return encoders + linear(spec.hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)
+
+
+def _prompt(spec: AdapterSpec) -> int:
+    return spec.pseudo_tokens * spec.text_dim
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One adapter."""
+
+    made_by: str
+    """`module:function` from an AdapterSpec to the module; imported where one is made, so that this table needs no
+    torch."""
+    count: Callable[[AdapterSpec], int]
+    """Its trainable parameters."""
+    reads_features: bool = True
+    """Whether it reads audio and vision at all."""
+
+
+ADAPTERS: dict[AdapterName, AdapterEntry] = {
+    "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
+    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag),
+    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn),
+    "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
+    "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
+    "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),
+}
 
 
 def parameter_count(
@@ -81,22 +145,21 @@ def parameter_count(
     hidden: int = 256,
     ablate: Ablation | None = None,
 ) -> int:
-    """Trainable parameters of any adapter; arguments as for `mse_parameter_count`.
+    """Trainable parameters of any adapter, or of an ablation of the paper's.
 
-    MAG: per modality a gate over text and modality and a displacement map, and one layer norm: 34,471,936 on
-    ChatGLM3-6B and MOSEI, the paper's 34.47M. CHFN: three d x d maps without biases and a projection per modality:
-    50,786,304, the paper's 50.79M.
+    Args:
+        name: The adapter.
+        text_dim: See `AdapterSpec`.
+        audio_width: Features per audio frame.
+        vision_width: Features per vision frame.
+        audio_hidden: See `AdapterSpec`.
+        vision_hidden: See `AdapterSpec`.
+        pseudo_tokens: See `AdapterSpec`.
+        hidden: See `AdapterSpec`.
+        ablate: A row of Table 4.
+
+    Returns:
+        The exact number.
     """
-    widths = [width for width in (audio_width, vision_width) if width]
-    if name == "mag":
-        return sum(linear(width + text_dim, text_dim) + linear(width, text_dim) for width in widths) + 2 * text_dim
-    if name == "chfn":
-        return 3 * text_dim**2 + sum(linear(width, text_dim) for width in widths)
-    if name == "linear":
-        return sum(linear(width, pseudo_tokens * text_dim) for width in widths)
-    if name == "mlp":
-        return sum(linear(width, hidden) for width in widths) + linear(hidden, text_dim) + linear(1, pseudo_tokens)
-    if name == "prompt":
-        return pseudo_tokens * text_dim
-    sizes = (audio_hidden, vision_hidden, pseudo_tokens, hidden)
-    return mse_parameter_count(text_dim, audio_width, vision_width, *sizes, ablate=ablate)
+    sizes = (text_dim, audio_width, vision_width, audio_hidden, vision_hidden, pseudo_tokens, hidden)
+    return ADAPTERS[name].count(AdapterSpec(*sizes, parts=parts_of(ablate)))

@@ -26,7 +26,8 @@ def count_params(
 ) -> None:
     """Count an adapter's trainable parameters; without options, Table 1 of the paper beside its rounded figures."""
     from msekit import paper
-    from msekit.adapters.sizes import ABLATIONS, ADAPTERS
+    from msekit.adapters.ablations import ABLATIONS
+    from msekit.adapters.sizes import ADAPTERS
     from msekit.backbones.shape import text_width
 
     if adapter not in ADAPTERS:

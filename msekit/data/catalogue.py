@@ -49,6 +49,8 @@ class DatasetSpec(BaseModel):
     audio_width: int | None = None
     """Expected features per audio frame; 0 says the set has no audio, None says unknown."""
     vision_width: int | None = None
+    width_note: str | None = None
+    """A sentence for whoever has a file of another width."""
     split_sizes: tuple[int, int, int] | None = None
     """Expected samples in train, valid and test."""
     hub: str | None = None
@@ -106,6 +108,7 @@ DATASETS: dict[str, DatasetSpec] = {
             text_limit=50,
             audio_width=74,
             vision_width=35,
+            width_note="Two files called MOSEI circulate, with audio width 5 and 74.",
             split_sizes=(16326, 1871, 4659),
             hub="AZYoung/MOSEI_processed",
         ),

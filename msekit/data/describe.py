@@ -1,4 +1,4 @@
-"""What `msekit data` shows: a verification, and the shapes, lengths and labels of a cache."""
+"""What `msekit data` shows: a verification; the shapes, lengths and labels of a cache as data, tables and a picture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from msekit.data.cache.cache import Cache
-from msekit.data.catalogue import SPLITS
-from msekit.data.verify import MODALITIES, ModalityCheck, SplitCheck, Verification
+from msekit.data.catalogue import MODALITIES, SPLITS
+from msekit.data.verify import ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError
 
 _BAR = 12  # characters of the longest bar
@@ -23,8 +23,8 @@ def show_verification(outcome: Verification, console: Console) -> None:
     """A table of counts, the findings with their rows, and the verdict."""
     table = Table("", *SPLITS, title=f"{escape(outcome.name)} ({outcome.task})")
     checks = [outcome.splits[split] for split in SPLITS]
-    known = ["" if check.expected is None else f" of {check.expected}" for check in checks]
-    table.add_row("samples", *(f"{check.samples}{of}" for check, of in zip(checks, known, strict=True)))
+    totals = ["" if check.expected is None else f" of {check.expected}" for check in checks]
+    table.add_row("samples", *(f"{check.samples}{total}" for check, total in zip(checks, totals, strict=True)))
     table.add_row("unusable", *(str(check.unusable) for check in checks))
     table.add_row("empty texts", *(str(check.empty_texts) for check in checks))
     table.add_row("repeated ids", *(str(check.repeated_ids) for check in checks))
@@ -46,20 +46,20 @@ def show_verification(outcome: Verification, console: Console) -> None:
 
 
 def _modality_lines(checks: list[SplitCheck], key: str) -> list[tuple[str, list[str]]]:
-    found: list[ModalityCheck] = [getattr(check, key) for check in checks]
-    if not any(check.present for check in found):
-        return [("samples", ["none" for _ in found])]
+    modality: list[ModalityCheck] = [getattr(check, key) for check in checks]  # one of each split
+    if not any(check.present for check in modality):
+        return [("samples", ["none" for _ in modality])]
     lines = [
-        ("features per frame", [str(check.width) for check in found]),
-        ("frames, least/median/most", ["/".join(map(str, check.frames)) for check in found]),
-        ("absent", [str(check.absent) for check in found]),
-        ("zero throughout", [str(check.all_zero) for check in found]),
-        ("NaN, +inf, -inf values", [f"{c.nan}, {c.positive_infinite}, {c.negative_infinite}" for c in found]),
-        ("samples with such", [str(check.with_nonfinite) for check in found]),
-        ("constant features", [str(len(check.constant)) for check in found]),
+        ("features per frame", [str(check.width) for check in modality]),
+        ("frames, least/median/most", ["/".join(map(str, check.frames)) for check in modality]),
+        ("absent", [str(check.absent) for check in modality]),
+        ("zero throughout", [str(check.all_zero) for check in modality]),
+        ("NaN, +inf, -inf values", [f"{c.nan}, {c.positive_infinite}, {c.negative_infinite}" for c in modality]),
+        ("samples with such", [str(check.with_nonfinite) for check in modality]),
+        ("constant features", [str(len(check.constant)) for check in modality]),
     ]
-    if any(check.beyond_float16 for check in found):
-        beyond = [f"{check.beyond_float16}, {check.beyond_float32}" for check in found]
+    if any(check.beyond_float16 for check in modality):
+        beyond = [f"{check.beyond_float16}, {check.beyond_float32}" for check in modality]
         lines.append(("values beyond float16, float32", beyond))
     return lines
 
@@ -81,8 +81,8 @@ def label_order(counts: list[dict[str, int]], task: str) -> list[str]:
     return sorted(names, key=float) if task == "msa" else names
 
 
-def description(cache: Cache) -> dict[str, Any]:
-    """All that `data info` tells, as plain data."""
+def cache_facts(cache: Cache) -> dict[str, Any]:
+    """What `msekit data info` says of a cache, as plain data."""
     info = cache.info
     splits: dict[str, Any] = {}
     for split in SPLITS:
@@ -120,40 +120,40 @@ def _spread(lengths: np.ndarray) -> dict[str, float] | None:
 
 def show_description(cache: Cache, console: Console) -> None:
     """Shapes, lengths and labels in the terminal, with the fingerprint that reports cite."""
-    told = description(cache)
-    table = Table("", *SPLITS, title=f"{escape(told['name'])} ({told['task']}, {told['dtype']})")
-    table.add_row("samples", *(str(told["splits"][split]["samples"]) for split in SPLITS))
+    facts = cache_facts(cache)
+    table = Table("", *SPLITS, title=f"{escape(facts['name'])} ({facts['task']}, {facts['dtype']})")
+    table.add_row("samples", *(str(facts["splits"][split]["samples"]) for split in SPLITS))
     for key, unit in (("text", "characters"), ("audio", "frames"), ("vision", "frames")):
-        spreads = [told["splits"][split][f"{key}_{unit}"] for split in SPLITS]
+        spreads = [facts["splits"][split][f"{key}_{unit}"] for split in SPLITS]
         cells = ["none" if s is None else f"{s['least']:.0f}/{s['median']:.0f}/{s['most']:.0f}" for s in spreads]
         table.add_row(f"{key} {unit}, least/median/most", *cells)
     for key in MODALITIES:
-        if told[key]["width"]:
-            table.add_row(f"{key} features per frame", *(str(told[key]["width"]) for _ in SPLITS))
-            table.add_row(f"{key} absent", *(str(told[key]["absent"][split]) for split in SPLITS))
-            bad = (f"{told[key]['nonfinite'][s]} in {told[key]['nonfinite_rows'][s]}" for s in SPLITS)
+        if facts[key]["width"]:
+            table.add_row(f"{key} features per frame", *(str(facts[key]["width"]) for _ in SPLITS))
+            table.add_row(f"{key} absent", *(str(facts[key]["absent"][split]) for split in SPLITS))
+            bad = (f"{facts[key]['nonfinite'][s]} in {facts[key]['nonfinite_rows'][s]}" for s in SPLITS)
             table.add_row(f"{key} non-finite: values in samples", *bad)
     console.print(table)
-    console.print(_label_histogram(told))
+    console.print(_label_histogram(facts))
     for key in MODALITIES:
-        if told[key]["width"]:
+        if facts[key]["width"]:
             console.print(_length_histogram(cache, key))
-    console.print(escape(f"fingerprint {told['fingerprint']}\ncache {told['cache']}"), soft_wrap=True)
+    console.print(escape(f"fingerprint {facts['fingerprint']}\ncache {facts['cache']}"), soft_wrap=True)
 
 
-def _shares(told: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
+def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
     """Label names in order, and their counts per split."""
-    counts = [binned_labels(told["splits"][split]["labels"], told["task"]) for split in SPLITS]
-    return label_order(counts, told["task"]), counts
+    counts = [binned_labels(facts["splits"][split]["labels"], facts["task"]) for split in SPLITS]
+    return label_order(counts, facts["task"]), counts
 
 
-def _label_histogram(told: dict[str, Any]) -> Table:
-    names, counts = _shares(told)
+def _label_histogram(facts: dict[str, Any]) -> Table:
+    names, counts = _shares(facts)
     table = Table("label", *SPLITS)
     largest = [max(count.values()) for count in counts]
     for name in names:
-        found = [(count.get(name, 0), most) for count, most in zip(counts, largest, strict=True)]
-        table.add_row(escape(name), *(f"{'█' * round(_BAR * count / most)} {count}" for count, most in found))
+        bars = [(count.get(name, 0), most) for count, most in zip(counts, largest, strict=True)]
+        table.add_row(escape(name), *(f"{'█' * round(_BAR * count / most)} {count}" for count, most in bars))
     return table
 
 
@@ -180,10 +180,10 @@ def plot(cache: Cache, file: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MsekitError("plots need matplotlib", fix="pip install 'msekit[plot]'") from error
-    told = description(cache)
+    facts = cache_facts(cache)
     figure = Figure(figsize=(11, 7), layout="constrained")
     (labels, texts), (audio, vision) = figure.subplots(2, 2)
-    names, counts = _shares(told)
+    names, counts = _shares(facts)
     for place, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         shares = [count.get(name, 0) / sum(count.values()) for name in names]
         labels.bar(np.arange(len(names)) + 0.27 * (place - 1), shares, width=0.27, label=split)
@@ -197,9 +197,9 @@ def plot(cache: Cache, file: Path) -> None:
             table = cache.split(split)
             spans = list(map(len, table.texts)) if key == "text" else getattr(table, f"{key}_lengths")
             axes.hist(spans, bins=30, histtype="step", density=True, label=split)
-        features = "" if key == "text" else f" (× {told[key]['width']} features)"
+        features = "" if key == "text" else f" (× {facts[key]['width']} features)"
         axes.set(title=f"{key}, {unit}{features}", ylabel="density")
-    figure.suptitle(f"{told['name']}  {told['fingerprint'][:16]}")
+    figure.suptitle(f"{facts['name']}  {facts['fingerprint'][:16]}")
     try:
         figure.savefig(file, dpi=120)
     except (OSError, ValueError) as error:

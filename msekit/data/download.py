@@ -1,7 +1,7 @@
-"""Processed features from the hub: found in their repository, downloaded, compared with its checksums, kept.
+"""Processed features from the hub: `fetch` downloads a data set's files, compares their checksums and keeps them.
 
-They lie in `<cache>/downloads/<owner>--<repository>/<commit>/`, under the names that the catalogue expects. What is
-there is used without asking the hub. A download that was interrupted goes on where it stopped (see `msekit.downloads`).
+They lie in `<cache>/downloads/<owner>--<repository>/<commit>/`, under the names that their layout expects. What is
+there is used without asking the hub. A download that was interrupted goes on where it stopped (`msekit/downloads.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import DatasetSpec
+from msekit.data.readers.open_source import LAYOUTS
 from msekit.downloads import HubRepo, download, explained, is_whole, listing
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
@@ -22,10 +23,10 @@ _RECORD = "features.json"
 
 
 def with_features(spec: DatasetSpec, reporter: Reporter) -> DatasetSpec:
-    """The data set with a place for its features: the given one, else what was downloaded, else the hub's.
+    """The data set with a place for its features: its own source, else an earlier download, else a new one.
 
     Raises:
-        MsekitError: See `fetch`.
+        MsekitError: The features cannot be downloaded; `fetch` lists why.
     """
     if spec.source is not None or spec.hub is None:
         return spec
@@ -34,7 +35,7 @@ def with_features(spec: DatasetSpec, reporter: Reporter) -> DatasetSpec:
 
 
 def downloaded(spec: DatasetSpec) -> Path | None:
-    """The folder of a complete download of the wanted revision, if there is one; the hub is not asked."""
+    """The folder of a complete download of the wanted revision; None without one. The hub is not asked."""
     folder = _folder(spec)
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
@@ -42,15 +43,15 @@ def downloaded(spec: DatasetSpec) -> Path | None:
         sizes = {name: (here / name).stat().st_size for name in record["sizes"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    asked = spec.hub_revision in (None, record["commit"], record.get("revision"))
-    return here if asked and sizes == record["sizes"] and set(sizes) == set(_names(spec)) else None
+    wanted = spec.hub_revision in (None, record["commit"], record.get("revision"))
+    return here if wanted and sizes == record["sizes"] and set(sizes) == set(_endings(spec)) else None
 
 
 def fetch(spec: DatasetSpec, reporter: Reporter) -> Path:
-    """Bring a data set's features here; what is here and undamaged is not loaded again. Safe from many processes.
+    """Download a data set's features; a file that is here and whole is not loaded again. Safe from many processes.
 
     Args:
-        spec: The data set, with its repository and, where it is known, its revision.
+        spec: The data set with its repository; without a revision, the newest is taken.
         reporter: Where notices go; the progress bar is huggingface_hub's.
 
     Returns:
@@ -60,15 +61,15 @@ def fetch(spec: DatasetSpec, reporter: Reporter) -> Path:
         MsekitError: There is no repository, or it is gated, lacks the files, or cannot be reached; the download was
             interrupted or damaged; the disk is full.
     """
-    if spec.hub is None or spec.layout not in ("msa-pickle", "erc-pickle"):
+    if spec.hub is None or LAYOUTS[spec.layout].files is None:
         raise MsekitError(f"data set '{spec.name}' has no features on the hub", fix="Give them with --source PATH.")
     folder, repo = _folder(spec), HubRepo(spec.hub, "dataset", spec.hub_revision)
     give = "Or give the features with --source PATH."
     with explained(repo, f"the features of '{spec.name}'", give):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            commit, found = listing(repo)
-            files = {name: found[path] for name, path in _located(spec, list(found)).items()}
+            commit, listed = listing(repo)
+            files = {name: listed[path] for name, path in _located(spec, list(listed)).items()}
             missing = {name: file for name, file in files.items() if not is_whole(folder / commit / name, file)}
             if missing:
                 volume = sum(file.size for file in missing.values()) / 1e6
@@ -88,19 +89,19 @@ def _folder(spec: DatasetSpec) -> Path:
     return cache_root() / "downloads" / str(spec.hub).replace("/", "--")
 
 
-def _names(spec: DatasetSpec) -> list[str]:
-    """The files that the data set's layout needs."""
-    if spec.layout == "msa-pickle":
-        return [spec.files or f"{spec.name}.pkl"]
-    return [f"{spec.files or spec.name}_{split}.pkl" for split in SPLITS]
+def _endings(spec: DatasetSpec) -> dict[str, str]:
+    """Name of each file that the data set needs → how the stem of a file that is named otherwise ends: its split."""
+    files = LAYOUTS[spec.layout].files
+    by_split = {} if files is None else files(spec)
+    one_file = len(set(by_split.values())) == 1
+    return {name: "" if one_file else split for split, name in by_split.items()}
 
 
 def _located(spec: DatasetSpec, paths: list[str]) -> dict[str, str]:
     """Expected name → path in the repository: the file of that name, else the only pickle that can be meant."""
     pickles = [path for path in paths if PurePosixPath(path).suffix in (".pkl", ".pickle")]
-    endings = [""] if spec.layout == "msa-pickle" else list(SPLITS)
     located = {}
-    for name, ending in zip(_names(spec), endings, strict=True):
+    for name, ending in _endings(spec).items():
         named = [path for path in paths if PurePosixPath(path).name == name]
         likely = [path for path in pickles if PurePosixPath(path).stem.lower().endswith(ending)]
         candidates = named or likely

@@ -1,4 +1,4 @@
-"""What features were made by: written beside them, kept with the plug-in, compared before a prediction."""
+"""Extractor: the record of what made a modality's features, kept beside them and in the plug-in, compared before use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Extractor(BaseModel):
 
     name: str
     version: str
-    """Of the package that computes them."""
+    """Release of the package that computes them."""
     settings: dict[str, Any] = {}
 
     def __str__(self) -> str:
@@ -24,15 +24,21 @@ class Extractor(BaseModel):
         return f"{self.name} {self.version}" + (f" ({settings})" if settings else "")
 
 
-def check_kind(modality: str, trained: Extractor | None, given: Extractor | None, where: object = None) -> None:
-    """Refuse features of another kind than a plug-in was trained on; what is not on record cannot be compared.
+def check_extractor(modality: str, trained: Extractor | None, offered: Extractor | None, where: object = None) -> None:
+    """Refuse features of another extractor than the one that a plug-in was trained on.
+
+    Args:
+        modality: `audio` or `vision`, for the message.
+        trained: What made the features of the training; None where no record says so.
+        offered: What made these features; None likewise. Without both records there is nothing to compare.
+        where: The file of these features, for the message.
 
     Raises:
-        MsekitError: Both are known and differ.
+        MsekitError: Both are on record and differ.
     """
-    if trained is not None and given is not None and trained != given:
+    if trained is not None and offered is not None and trained != offered:
         raise MsekitError(
-            f"the plug-in was trained on {modality} features of {trained}, these are of {given}",
+            f"the plug-in was trained on {modality} features of {trained}, these are of {offered}",
             where=where,
             fix="Extract them again as in training.",
         )

@@ -1,4 +1,4 @@
-"""What is wrong or odd in a data set, found in one pass over its rows, without building anything.
+"""`verify`: what is wrong or odd in a data set, by one pass over its rows, without building anything.
 
 An `error` makes the set unusable, a `warning` is for the user to judge. Both name the first rows they concern.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from msekit.data.cache.split_table import Progress, label_name
+from msekit.data.cache.write_split import RowCallback, label_name
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import Contents, Row, named
@@ -24,15 +24,15 @@ _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
 class Finding(BaseModel):
-    """One kind of oddity."""
+    """One kind of oddity, with the rows that have it."""
 
     severity: Literal["error", "warning"]
     split: str | None
     what: str
     samples: int = 0
-    """Samples concerned; 0 where it concerns the split or the set."""
+    """Samples that have it; 0 where the split or the set as a whole has it."""
     rows: list[str] = []
-    """The first of them: row number and id; where it concerns a whole split, the file or key at fault."""
+    """The first of them: row number and id; where a whole split has it, the file or key at fault."""
 
 
 class ModalityCheck(BaseModel):
@@ -57,7 +57,7 @@ class ModalityCheck(BaseModel):
 
 
 class SplitCheck(BaseModel):
-    """One split."""
+    """Counts over one split's rows."""
 
     samples: int = 0
     unusable: int = 0
@@ -72,7 +72,7 @@ class SplitCheck(BaseModel):
 
 
 class Verification(BaseModel):
-    """The outcome."""
+    """A data set's verdict, with the counts and findings behind it."""
 
     name: str
     task: str
@@ -97,7 +97,7 @@ class Verification(BaseModel):
             raise MsekitError(f"data set '{self.name}' is unusable: {first.what}{more}", where=where)
 
 
-def verify(spec: DatasetSpec, progress: Progress | None = None) -> Verification:
+def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verification:
     """Look at every row of a data set.
 
     Args:
@@ -105,7 +105,7 @@ def verify(spec: DatasetSpec, progress: Progress | None = None) -> Verification:
         progress: Called as rows are read.
 
     Returns:
-        What was found, down to a split that cannot be read at all.
+        Counts and findings; a split that cannot be read at all is one finding.
 
     Raises:
         MsekitError: The files are not there.
@@ -131,7 +131,7 @@ class Inspection:
     """A pass over the rows of a set.
 
     Args:
-        spec: What they must be.
+        spec: What the rows must fit.
     """
 
     def __init__(self, spec: DatasetSpec) -> None:
@@ -167,7 +167,7 @@ class Inspection:
         self.note("error", split, error.what, f"{number} ({place})" if error.where is not None else str(number))
 
     def see(self, split: str, number: int, row: Row) -> None:
-        """Take in a row.
+        """Count a row and note what is odd about it.
 
         Raises:
             MsekitError: Its features have another width than those before.
@@ -199,25 +199,25 @@ class Inspection:
                 self.note("warning", split, f"{key} {what}", name)
 
     def outcome(self) -> Verification:
-        """Everything that was found."""
+        """The counts of every split, the findings and the verdict."""
         for split, check in self.splits.items():
             if not check.samples:
                 self.note("error", split, "the split has no usable sample")
             elif check.expected is not None and check.samples + check.unusable != check.expected:
-                found = check.samples + check.unusable
-                self.note("warning", split, f"{found} samples; '{self.spec.name}' as published has {check.expected}")
+                size = check.samples + check.unusable
+                self.note("warning", split, f"{size} samples; '{self.spec.name}' as published has {check.expected}")
             missing = [label for label, count in check.labels.items() if not count]
             if missing and check.samples:
                 self.note("warning", split, f"no sample is labelled {', '.join(missing)}")
             if not self.spec.labels:
                 check.labels = dict(sorted(check.labels.items(), key=lambda item: float(item[0])))
             for key in MODALITIES:
-                found_here = self.scans[split, key].outcome()
-                setattr(check, key, found_here)
-                if found_here.constant and split == "train":
-                    numbers = ", ".join(map(str, found_here.constant[:10]))
-                    more = ", …" if len(found_here.constant) > 10 else ""
-                    what = f"{key}: {len(found_here.constant)} of {found_here.width} features are constant"
+                scanned = self.scans[split, key].outcome()
+                setattr(check, key, scanned)
+                if scanned.constant and split == "train":
+                    numbers = ", ".join(map(str, scanned.constant[:10]))
+                    more = ", …" if len(scanned.constant) > 10 else ""
+                    what = f"{key}: {len(scanned.constant)} of {scanned.width} features are constant"
                     self.note("warning", split, f"{what} ({numbers}{more})")
         for key in MODALITIES:
             if key not in self.widths and any(check.samples for check in self.splits.values()):
@@ -255,7 +255,7 @@ class ModalityScan:
         self.high: np.ndarray | None = None
 
     def add(self, frames_LD: np.ndarray | None) -> list[str]:
-        """Take in a sample's frames; returns what is odd about them."""
+        """Count a sample's frames; returns what is odd about them."""
         check = self.check
         if frames_LD is None:
             check.absent += 1

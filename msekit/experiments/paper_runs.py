@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit import paper
-from msekit.adapters.sizes import ABLATIONS
+from msekit.adapters.ablations import Ablation
 from msekit.backbones.catalogue import canonical_name
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
@@ -25,9 +25,14 @@ SEEDS = (1111, 2222, 3333, 4444, 5555)
 TABLES = {"table2": paper.TABLE2, "table3": paper.TABLE3, "table4": paper.TABLE4, "table5": paper.TABLE5}
 TASKS = {"table2": "msa", "table3": "erc"}
 """Tables 4 and 5 have both tasks."""
-ABLATION_ROWS = dict(
-    zip(ABLATIONS, ("w/o A", "w/o V", "w/o T", "w/o A, V", "w/o TGM", "w/o MSF"), strict=True),
-)
+ABLATION_ROWS: dict[Ablation, str] = {
+    "no-audio": "w/o A",
+    "no-vision": "w/o V",
+    "no-text": "w/o T",
+    "no-audio-vision": "w/o A, V",
+    "no-tgm": "w/o TGM",
+    "no-msf": "w/o MSF",
+}
 FULL_ROW = "MSE-Adapter"
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.extractor import Extractor, check_kind
+from msekit.data.extractor import Extractor, check_extractor
 from msekit.data.readers.feature_files import read_features
 from msekit.errors import MsekitError
-from msekit.media.decode import SUFFIXES as CLIPS
+from msekit.media.decode import CLIP_SUFFIXES
 from msekit.media.extract import extractor_of, features_of
 
 LARGEST_BYTES = 1 << 30
@@ -80,8 +80,8 @@ def frames_of(
 
 def _read(path: Path, modality: str, extractor: Extractor | None) -> np.ndarray:
     """A feature file of the right kind, or a clip through the extractor that training's features came from."""
-    if path.suffix.lower() not in CLIPS:
-        check_kind(modality, extractor, extractor_of(path), path)
+    if path.suffix.lower() not in CLIP_SUFFIXES:
+        check_extractor(modality, extractor, extractor_of(path), path)
         return read_features(path, modality)
     if extractor is None:
         raise MsekitError(

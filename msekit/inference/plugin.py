@@ -260,7 +260,7 @@ def restored_adapter(folder: Path, description: Description) -> Adapter:
     Raises:
         MsekitError: Tensors whose names or shapes do not fit the description; an ablation that reads no sample.
     """
-    if description.adapter.ablate in ("no-text", "no-audio-vision"):
+    if not description.adapter.parts.reads_the_sample:
         raise MsekitError(
             f"an adapter trained with --ablate {description.adapter.ablate} is an experiment, not one to use",
             where=folder,

@@ -20,7 +20,7 @@ SAMPLE_RATE = 16_000
 """Of all sound, in samples a second; one channel."""
 LONGEST_SECONDS = 600
 """Of one clip; an utterance is expected."""
-SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
+CLIP_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
 _FORMATS = "wav,mp3,flac,ogg,aac,mov,mp4,m4a,avi,matroska,webm"
 _PATIENCE_SECONDS = 300
 _LARGEST_SIDE = 640

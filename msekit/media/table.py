@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.errors import MsekitError
-from msekit.media.decode import SUFFIXES
+from msekit.media.decode import CLIP_SUFFIXES
 
 _NEEDED = ("file", "text", "label", "split")
 _OPTIONAL = ("id", "speaker", "dialogue_id")
@@ -57,7 +57,7 @@ def clips_of(folder: Path) -> list[Clip]:
     Raises:
         MsekitError: There is none.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
     return _checked([Clip(_identity(str(path.relative_to(folder))), path) for path in paths], folder)
 
 
@@ -76,13 +76,13 @@ def _clip(row: dict[str, Any], folder: Path, where: str) -> Clip:
 
 def _identity(name: str) -> str:
     """A name that is safe as a file's: parts/clip 1.mp4 → parts-clip_1."""
-    stem = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in SUFFIXES else name
+    stem = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in CLIP_SUFFIXES else name
     return re.sub(r"[^\w.-]", "_", stem.replace("/", "-")).lstrip(".") or "_"
 
 
 def _checked(clips: list[Clip], where: Path) -> list[Clip]:
     if not clips:
-        raise MsekitError("no clips", where=where, fix=f"Known endings: {', '.join(SUFFIXES)}")
+        raise MsekitError("no clips", where=where, fix=f"Known endings: {', '.join(CLIP_SUFFIXES)}")
     seen: set[str] = set()
     for clip in clips:
         if clip.id in seen:

@@ -1,12 +1,11 @@
-"""An adapter by its settings: the one table of names."""
+"""An adapter's settings → the module, by its entry in ADAPTERS."""
 
 from __future__ import annotations
 
-from msekit.adapters.chfn import CHFNAdapter
+from importlib import import_module
+
 from msekit.adapters.interface import Adapter
-from msekit.adapters.mag import MAGAdapter
-from msekit.adapters.mse import MSEAdapter
-from msekit.adapters.simple import PooledAdapter, PromptAdapter
+from msekit.adapters.sizes import ADAPTERS, AdapterSpec
 from msekit.errors import MsekitError
 from msekit.settings.config import AdapterConfig
 
@@ -30,20 +29,23 @@ def adapter_from(
         learned_absent: Train a vector that stands in for an absent modality (the paper's plug-in only).
 
     Raises:
-        MsekitError: Learned stand-ins asked of another adapter.
+        MsekitError: The settings ask for learned stand-ins of another adapter than the paper's.
     """
     if learned_absent and config.name != "mse":
         raise MsekitError(f"--on-missing learned is for the adapter mse, not for {config.name}", fix="Use zero.")
-    widths, tokens = (audio_width, vision_width), config.pseudo_tokens
-    if config.name == "mag":
-        return MAGAdapter(text_dim, *widths, 1.0 if config.conditioning == "paper" else text_scale)
-    if config.name == "chfn":
-        return CHFNAdapter(text_dim, *widths)
-    if config.name == "linear":
-        return PooledAdapter(text_dim, *widths, tokens)
-    if config.name == "mlp":
-        return PooledAdapter(text_dim, *widths, tokens, config.hidden)
-    if config.name == "prompt":
-        return PromptAdapter(text_dim, tokens, text_scale)
-    sizes = (config.audio_hidden, config.vision_hidden, tokens, config.hidden)
-    return MSEAdapter(text_dim, *widths, *sizes, config.conditioning, learned_absent, config.ablate)
+    spec = AdapterSpec(
+        text_dim=text_dim,
+        audio_dim=audio_width,
+        vision_dim=vision_width,
+        audio_hidden=config.audio_hidden,
+        vision_hidden=config.vision_hidden,
+        pseudo_tokens=config.pseudo_tokens,
+        hidden=config.hidden,
+        learned_absent=learned_absent,
+        parts=config.parts,
+        conditioning=config.conditioning,
+        text_scale=text_scale,
+    )
+    module, _, function = ADAPTERS[config.name].made_by.partition(":")
+    adapter: Adapter = getattr(import_module(module), function)(spec)
+    return adapter

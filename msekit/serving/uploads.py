@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 
 from msekit.errors import MsekitError
 from msekit.inference.given_features import frames_of
-from msekit.media.decode import SUFFIXES as CLIPS
+from msekit.media.decode import CLIP_SUFFIXES
 from msekit.runs.description import Description
 
 FEATURES = (".npy", ".npz", ".safetensors")
@@ -35,7 +35,7 @@ def features_of_upload(field: str, upload: UploadFile, description: Description,
     """
     if field not in FIELDS:
         raise MsekitError(f"no field '{field}' for files", fix=f"Known: {', '.join(FIELDS)}")
-    known = (*FEATURES, *CLIPS)
+    known = (*FEATURES, *CLIP_SUFFIXES)
     name = upload.filename or ""
     if set(name) & set("/\\\0"):  # nothing is opened under it; whoever sends such a name means no good
         raise MsekitError(f"{field}: a file's name holds no path: {name[:60]!r}")

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from msekit.adapters.sizes import Ablation, AdapterName
+from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
+from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
 from msekit.settings.recipes import Recipe
 
 Modality = Literal["audio", "vision"]
@@ -34,7 +35,12 @@ class AdapterConfig(_Section):
     vision_hidden: int = Field(32, ge=1)
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
-    conditioning: Literal["paper", "unit", "centred"] = "unit"
+    conditioning: Conditioning = "unit"
+
+    @property
+    def parts(self) -> AdapterParts:
+        """What the ablation leaves of the paper's plug-in."""
+        return parts_of(self.ablate)
 
     @model_validator(mode="after")
     def _only_the_paper_has_ablations(self) -> AdapterConfig:
@@ -183,13 +189,14 @@ class RunConfig(_Section):
     @property
     def withheld(self) -> set[str]:
         """Modalities that the adapter does not read: `data.without`, an ablation, an adapter that reads none."""
-        ablated = {"no-audio": {"audio"}, "no-vision": {"vision"}}.get(self.adapter.ablate or "", set())
-        return {*self.data.without, *ablated} if self.adapter.name != "prompt" else {"audio", "vision"}
+        if not ADAPTERS[self.adapter.name].reads_features:
+            return {"audio", "vision"}
+        return {*self.data.without, *self.adapter.parts.absent}
 
     @property
     def reads_features(self) -> bool:
         """Whether the features themselves reach the adapter, not random vectors in their place."""
-        return self.adapter.ablate != "no-audio-vision"
+        return not self.adapter.parts.random
 
     @property
     def noise(self) -> float:

@@ -11,7 +11,7 @@ from msekit.adapters.weights import load_adapter
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.extractor import check_kind
+from msekit.data.extractor import check_extractor
 from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import SHUFFLE_SEED, score_split
@@ -173,7 +173,7 @@ def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
                 where=folder,
             )
     for modality, made_by in DatasetSpec(**description["dataset"]).extractors.items():
-        check_kind(modality, made_by, parts.spec.extractors.get(modality), folder)
+        check_extractor(modality, made_by, parts.spec.extractors.get(modality), folder)
     for modality, trained in description["widths"].items():
         found = width_of(parts, modality)
         if found != trained:

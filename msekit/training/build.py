@@ -17,8 +17,8 @@ from msekit.data.batches.batch import Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.cache import Cache, CacheSettings, SplitTable, prepare
-from msekit.data.cache.split_table import ModalityInfo
+from msekit.data.cache.cache import Cache, prepare
+from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitTable
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.download import with_features
 from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
@@ -130,12 +130,12 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     for split in splits:
         table = cache.split(split)
         texts, cut = encode_texts(table, backbone, limit)
-        if config.adapter.ablate == "no-text":
+        if not config.adapter.parts.text:
             texts, cut = [[] for _ in texts], 0
         truncated += cut
         ways = preprocessors["audio"], preprocessors["vision"]
         collators[split] = Collator(table, texts, labels.indices(table.labels), *ways)
-        if config.data.context and config.adapter.ablate != "no-text":
+        if config.data.context and config.adapter.parts.text:
             found = in_context(table, texts, backbone.encode, limit, config.data.context)
             collators[split] = replace(collators[split], text_ids=found.ids, context=found.lengths)
             reporter.note(f"{split}: {found.summary(limit)}")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from msekit.adapters.mse import MSEAdapter
-from msekit.adapters.sizes import mse_parameter_count
+from msekit.adapters.sizes import ADAPTERS, AdapterSpec, parameter_count
 
 TOLERANCE = 1e-5
 
@@ -203,7 +203,7 @@ def test_a_set_without_a_modality_builds_no_encoder():
 )
 def test_the_count_without_torch_equals_the_module(sizes):
     adapter = MSEAdapter(*sizes)
-    assert sum(p.numel() for p in adapter.parameters()) == mse_parameter_count(*sizes)
+    assert sum(p.numel() for p in adapter.parameters()) == parameter_count("mse", *sizes)
     assert all(p.requires_grad for p in adapter.parameters())
 
 
@@ -293,4 +293,8 @@ def test_learned_vectors_are_counted():
     for sizes in ((96, 10, 7, 12, 5, 4), (96, 10, 0, 12, 5, 4)):
         adapter = MSEAdapter(*sizes, learned_absent=True)
         total = sum(parameter.numel() for parameter in adapter.parameters())
-        assert total == mse_parameter_count(*sizes, learned_absent=True) == mse_parameter_count(*sizes) + 2 * 256
+        assert (
+            total
+            == ADAPTERS["mse"].count(AdapterSpec(*sizes, learned_absent=True))
+            == parameter_count("mse", *sizes) + 2 * 256
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from msekit.adapters.ablations import ABLATIONS, Ablation
 from msekit.adapters.mag import aligned
-from msekit.adapters.sizes import ABLATIONS, ADAPTERS, parameter_count
+from msekit.adapters.sizes import ADAPTERS, AdapterName, parameter_count
 from msekit.errors import MsekitError
 from msekit.model.make_adapter import adapter_from
 from msekit.settings.config import AdapterConfig
@@ -41,6 +44,11 @@ def real_text(outputs, given):
     if outputs.shape[1] != given["text_mask"].shape[1]:
         return outputs
     return outputs * given["text_mask"][..., None]
+
+
+def test_the_tables_hold_the_names_that_settings_accept():
+    assert set(ADAPTERS) == set(get_args(AdapterName))
+    assert set(ABLATIONS) == set(get_args(Ablation))
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.feature_files import read_features
-from msekit.data.readers.unpickle import safe_load
+from msekit.data.readers.unpickle import map_pickle
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
 
@@ -66,7 +66,7 @@ def test_no_other_name_is_reached(tmp_path: Path, name: str) -> None:
     for form in forms:
         path.write_bytes(form)
         with pytest.raises(MsekitError, match="not executed"):
-            safe_load(path)
+            map_pickle(path)
     assert not Path(canary).exists()
 
 
@@ -75,7 +75,7 @@ def test_a_memo_that_is_changed_behind_a_name(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(b"\x80\x02c__builtin__\nlist\nq\x00cos\nsystem\nq\x000h\x00S'true'\n\x85R.")
     with pytest.raises(MsekitError, match=r"os\.system"):
-        safe_load(path)
+        map_pickle(path)
 
 
 SIZE = 1 << 17
@@ -115,7 +115,7 @@ def test_no_file_grows(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.pkl"
     path.write_bytes(EXPLOSIONS[name])
     with bounded(), pytest.raises(MsekitError):
-        safe_load(path)
+        map_pickle(path)
 
 
 def spec_of(folder: Path) -> DatasetSpec:

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
-from msekit.data.readers.published import PublishedSet, Row, read_split, safe_load
+from msekit.data.readers.published import PublishedSet
+from msekit.data.readers.rows import Row
 from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError
 
@@ -70,7 +71,7 @@ def twin(data: bytes) -> bytes:
 class TestSafeLoad:
     @pytest.mark.parametrize("protocol", range(6))
     def test_plain_content_survives(self, tmp_path: Path, protocol: int) -> None:
-        loaded = safe_load(write(tmp_path / "a.pkl", SAMPLE, protocol))
+        loaded, _ = map_pickle(write(tmp_path / "a.pkl", SAMPLE, protocol))
         assert equal(loaded, SAMPLE)
 
     @pytest.mark.parametrize("protocol", range(2, 6))
@@ -87,7 +88,7 @@ class TestSafeLoad:
         assert (b"numpy.core" in data) != (b"numpy.core" in other)
         for name, content in (("new", data), ("old", other)):
             (tmp_path / name).write_bytes(content)
-            assert equal(safe_load(tmp_path / name), arrays)
+            assert equal(map_pickle(tmp_path / name)[0], arrays)
 
     @pytest.mark.parametrize(
         "content", [b"", b"\x80", b"garbage", b'{"json": 1}', b"PK\x03\x04", b"\x80\x04.", b"0" * 99]
@@ -95,7 +96,7 @@ class TestSafeLoad:
     def test_what_is_no_pickle_says_so(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "x.pkl").write_bytes(content)
         with pytest.raises(MsekitError, match="truncated or not a pickle") as caught:
-            safe_load(tmp_path / "x.pkl")
+            map_pickle(tmp_path / "x.pkl")
         assert caught.value.where == tmp_path / "x.pkl"
         assert caught.value.fix
 
@@ -105,7 +106,7 @@ class TestSafeLoad:
         for cut in range(0, len(data), 7):
             (tmp_path / "x.pkl").write_bytes(data[:cut])
             with pytest.raises(MsekitError, match="truncated or not a pickle"):
-                safe_load(tmp_path / "x.pkl")
+                map_pickle(tmp_path / "x.pkl")
 
     def test_flipped_bytes_give_an_object_or_our_error(self, tmp_path: Path) -> None:
         data = bytearray(pickle.dumps(SAMPLE, protocol=4))
@@ -115,7 +116,7 @@ class TestSafeLoad:
             bad[place] ^= int(rng.integers(1, 256))
             (tmp_path / "x.pkl").write_bytes(bad)
             with contextlib.suppress(MsekitError):
-                safe_load(tmp_path / "x.pkl")
+                map_pickle(tmp_path / "x.pkl")
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -131,26 +132,26 @@ class TestSafeLoad:
     def test_a_deeply_nested_key_is_no_crash(self, tmp_path: Path, before: bytes, after: bytes) -> None:
         (tmp_path / "x.pkl").write_bytes(b"\x80\x04" + before + b"\x85" * 300_000 + after)
         with pytest.raises(MsekitError, match="as a key"):
-            safe_load(tmp_path / "x.pkl")
+            map_pickle(tmp_path / "x.pkl")
 
     def test_a_deep_list_is_no_crash(self, tmp_path: Path) -> None:
         (tmp_path / "toy_train.pkl").write_bytes(b"\x80\x04" + b"]" * 50_000 + b"a" * 49_999 + b".")
         for split in ("valid", "test"):
             write(tmp_path / f"toy_{split}.pkl", [])
         with pytest.raises(MsekitError, match="row holds a list"):
-            list(read_split(erc_spec(tmp_path), "train"))
+            list(PublishedSet(erc_spec(tmp_path)).rows("train"))
 
     @pytest.mark.parametrize("protocol", [2, 4, 5])
     def test_text_of_impossible_characters(self, tmp_path: Path, protocol: int) -> None:
         broken = np.array([0x110000, 65], dtype="<u4").view("<U2")
         with pytest.raises(MsekitError, match="does not hold text"):
-            safe_load(write(tmp_path / "x.pkl", {"raw_text": broken}, protocol))
+            map_pickle(write(tmp_path / "x.pkl", {"raw_text": broken}, protocol))
 
     def test_missing_file_and_folder(self, tmp_path: Path) -> None:
         with pytest.raises(MsekitError, match="no such file"):
-            safe_load(tmp_path / "none.pkl")
+            map_pickle(tmp_path / "none.pkl")
         with pytest.raises(MsekitError, match="cannot be read"):
-            safe_load(tmp_path)
+            map_pickle(tmp_path)
 
 
 def reduce_of(function: str, argument: bytes) -> bytes:
@@ -232,7 +233,7 @@ class TestMalice:
         canary, path = tmp_path / "canary", tmp_path / "evil.pkl"
         path.write_bytes(attacks(canary)[name])
         with pytest.raises(MsekitError) as caught:
-            safe_load(path)
+            map_pickle(path)
         assert caught.value.where == path
         assert not canary.exists()
 
@@ -242,7 +243,7 @@ class TestMalice:
         path.write_bytes(attacks(tmp_path / "canary")[name])
         expected = {"INST": "os.system", "dotted name": "numpy.ndarray.tofile"}.get(name, name)
         with pytest.raises(MsekitError, match=f"'{expected}'"):
-            safe_load(path)
+            map_pickle(path)
 
     def test_a_registered_and_cached_extension_does_not_pass(self, tmp_path: Path) -> None:
         canary, path = tmp_path / "canary", tmp_path / "evil.pkl"
@@ -252,7 +253,7 @@ class TestMalice:
             pickle.loads(b"\x80\x02\x82\xf0.")  # puts the function itself into copyreg's cache
             path.write_bytes(data)
             with pytest.raises(MsekitError, match=r"os\.system"):
-                safe_load(path)
+                map_pickle(path)
             assert not canary.exists()
             pickle.loads(data)  # the attack is real: the standard unpickler runs it
             assert canary.exists()
@@ -269,7 +270,7 @@ class TestMalice:
                 return os.system, (f"touch {tmp_path / 'canary'}",)
 
         with pytest.raises(MsekitError, match="system"):
-            safe_load(write(tmp_path / "x.pkl", {"raw_text": np.array([Evil()], dtype=object)}))
+            map_pickle(write(tmp_path / "x.pkl", {"raw_text": np.array([Evil()], dtype=object)}))
         assert not (tmp_path / "canary").exists()
 
 
@@ -296,7 +297,7 @@ def msa_split(samples: int = 3, **changes: Any) -> dict[str, Any]:
 
 def msa_rows(tmp_path: Path, spec_changes: dict[str, Any] | None = None, **changes: Any) -> list[Row]:
     path = write(tmp_path / "toy.pkl", {"train": msa_split(**changes)})
-    return list(read_split(msa_spec(path, **(spec_changes or {})), "train"))
+    return list(PublishedSet(msa_spec(path, **(spec_changes or {}))).rows("train"))
 
 
 class TestMsa:
@@ -392,13 +393,13 @@ class TestMsa:
         with pytest.raises(MsekitError, match=r"'test' is missing.*train"):
             PublishedSet(msa_spec(one)).rows("test")
         with pytest.raises(MsekitError, match="holds a list"):
-            read_split(msa_spec(write(tmp_path / "l.pkl", [1])), "train")
+            PublishedSet(msa_spec(write(tmp_path / "l.pkl", [1]))).rows("train")
 
     def test_the_other_mosei_is_refused(self, tmp_path: Path) -> None:
         split = msa_split(audio=np.zeros((3, 4, 5)), vision=np.zeros((3, 3, 35)))
         spec = resolve_dataset("mosei", write(tmp_path / "unaligned_50.pkl", {"train": split}))
         with pytest.raises(MsekitError, match=r"5 features per frame, 'mosei' has 74.*width 5 and 74"):
-            list(read_split(spec, "train"))
+            list(PublishedSet(spec).rows("train"))
 
 
 def erc_spec(folder: Path, **changes: Any) -> DatasetSpec:
@@ -421,7 +422,7 @@ def erc_row(label: object = "anger", **changes: Any) -> dict[str, Any]:
 def erc_rows(folder: Path, samples: object, **changes: Any) -> list[Row]:
     for split in ("train", "valid", "test"):
         write(folder / f"toy_{split}.pkl", samples)
-    return list(read_split(erc_spec(folder, **changes), "train"))
+    return list(PublishedSet(erc_spec(folder, **changes)).rows("train"))
 
 
 class TestErc:
@@ -485,7 +486,7 @@ class TestErc:
 @needs_real
 class TestReal:
     def test_ravdess(self) -> None:
-        rows = list(read_split(resolve_dataset(str(REAL / "ravdess/ravdess.yaml")), "valid"))
+        rows = list(PublishedSet(resolve_dataset(str(REAL / "ravdess/ravdess.yaml"))).rows("valid"))
         assert len(rows) == 120
         assert {row.audio.dtype.name for row in rows if row.audio is not None} == {"float16"}
         assert len({len(row.audio) for row in rows if row.audio is not None}) > 10
@@ -494,7 +495,7 @@ class TestReal:
     def test_meld6(self) -> None:
         spec = resolve_dataset(str(REAL / "meld6/meld6.yaml"))
         for split, count, broken in (("train", 3452, 111), ("valid", 428, 13), ("test", 476, 22)):
-            rows = list(read_split(spec, split))
+            rows = list(PublishedSet(spec).rows(split))
             assert len(rows) == count
             assert sum(row.audio is not None and not np.isfinite(row.audio).all() for row in rows) == broken
             assert all(row.speaker and row.dialogue_id for row in rows)
@@ -513,7 +514,7 @@ class TestReal:
         for cut in (*range(0, 400, 13), *np.linspace(400, len(data) - 1, 40, dtype=int)):
             (tmp_path / "x.pkl").write_bytes(data[:cut])
             with pytest.raises(MsekitError, match="truncated or not a pickle"):
-                safe_load(tmp_path / "x.pkl")
+                map_pickle(tmp_path / "x.pkl")
 
 
 def test_importing_loads_no_torch() -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("imageio_ffmpeg", reason="the extra msekit[media] is not ins
 pytest.importorskip("opensmile", reason="the extra msekit[media] is not installed")
 pytest.importorskip("mediapipe", reason="the extra msekit[media] is not installed, or has no wheel for this Python")
 
-from msekit.data.extractor import Extractor, check_kind
+from msekit.data.extractor import Extractor, check_extractor
 from msekit.media import extract as extraction
 from msekit.media.audio import audio_extractor, audio_features
 from msekit.media.decode import SAMPLE_RATE, pictures, sound
@@ -206,7 +206,7 @@ def test_tables(tmp_path: Path) -> None:
 
 def test_kinds_are_compared() -> None:
     one, other = Extractor(name="egemaps", version="2.6.0"), Extractor(name="egemaps", version="2.5.0")
-    check_kind("audio", one, one)
-    check_kind("audio", one, None)
+    check_extractor("audio", one, one)
+    check_extractor("audio", one, None)
     with pytest.raises(MsekitError, match=r"these are of egemaps 2\.5\.0"):
-        check_kind("audio", one, other)
+        check_extractor("audio", one, other)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from msekit.adapters.sizes import ABLATIONS
+from msekit.adapters.ablations import ABLATIONS
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve

@@ -4,8 +4,8 @@ A cache is a folder `<root>/datasets/<name>-<fingerprint>/` with one Arrow file 
 built in a sibling folder under a lock and renamed into place, so it is there whole or not at all; its checksums are
 compared whenever it is opened, and a damaged one is built again. Root: MSEKIT_CACHE, or ~/.cache/msekit.
 
-Non-finite feature values are stored as NaN, counted, and left out of the statistics; whoever reads the features
-puts the mean (0 after standardisation) or 0 in their place.
+Non-finite feature values are stored as NaN, counted, and left out of the statistics; `batches/preprocess.py` puts the
+mean (0 after standardisation) or 0 in their place.
 """
 
 from __future__ import annotations
@@ -24,38 +24,30 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from msekit.data.cache.split_table import (
-    CacheSettings,
-    ModalityInfo,
-    ModalityWriter,
-    Progress,
-    SplitInfo,
-    SplitTable,
-    blocks,
-    crc32,
-    write_split,
-)
+from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo, SplitTable
+from msekit.data.cache.write_split import ModalityWriter, RowCallback, blocks, crc32, write_split
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.readers import synthetic
 from msekit.data.readers.open_source import open_source
-from msekit.data.readers.rows import Contents, Row, Source
+from msekit.data.readers.rows import Contents, Row, RowSource
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
-FORMAT = 1
+CACHE_FORMAT = 1
 """Raised whenever the files' layout or meaning changes; part of the fingerprint."""
 
 _RACY_SECONDS = 2.0  # a file changed this recently may change again within its time stamp's resolution
 
 
 class CacheInfo(BaseModel):
-    """All that is known of a cache without opening its Arrow files."""
+    """The record `info.json` of a cache: what it holds, without opening its Arrow files."""
 
     name: str
     task: Literal["msa", "erc"]
     fingerprint: str
     """sha256 over the sources' contents, what decides how they are read, the settings and the format."""
     format: int
+    """CACHE_FORMAT of the program that wrote it."""
     settings: CacheSettings
     splits: dict[str, SplitInfo]
     audio: ModalityInfo
@@ -101,15 +93,15 @@ def prepare(
     spec: DatasetSpec,
     settings: CacheSettings = CacheSettings(),  # noqa: B008 - immutable
     root: Path | None = None,
-    progress: Progress | None = None,
+    progress: RowCallback | None = None,
 ) -> Cache:
-    """Open the cache of a data set, building it if it is not there or damaged. Safe to call from many processes.
+    """Open the cache of a data set; build it first if it is absent or damaged. Safe to call from many processes.
 
     Args:
         spec: The data set and where its files lie.
         settings: How features are stored.
         root: Cache root; None for the user's.
-        progress: Called while rows are written.
+        progress: Called after every row that is written.
 
     Returns:
         The cache; its `info.warnings` say what differs from what `spec` expects.
@@ -157,7 +149,7 @@ def fingerprint_of(spec: DatasetSpec, settings: CacheSettings = CacheSettings())
     return _place(spec, settings, None)[1]
 
 
-def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tuple[Source, str, Path]:
+def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tuple[RowSource, str, Path]:
     """The rows of a data set, its fingerprint and its cache's folder."""
     folder = (root if root is not None else cache_root()) / "datasets"
     source = open_source(spec)
@@ -189,7 +181,7 @@ def _checked(path: Path, fingerprint: str | None) -> CacheInfo | None:
     """The cache's record if every file is as it was written, else None."""
     try:
         info = CacheInfo.model_validate_json((path / "info.json").read_bytes())
-        if info != info.sealed() or info.format != FORMAT or set(info.splits) != set(SPLITS):
+        if info != info.sealed() or info.format != CACHE_FORMAT or set(info.splits) != set(SPLITS):
             return None
         if fingerprint is not None and info.fingerprint != fingerprint:
             return None
@@ -205,7 +197,7 @@ def _checked(path: Path, fingerprint: str | None) -> CacheInfo | None:
 def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], folder: Path) -> str:
     """sha256 of all that decides the rows; hex."""
     decides = {
-        "format": FORMAT,
+        "format": CACHE_FORMAT,
         "settings": settings.model_dump(),
         "task": spec.task,
         "layout": spec.layout,
@@ -221,8 +213,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], 
 
 
 def _hashes(files: list[Path], memo_path: Path) -> list[str]:
-    """sha256 of each file's content. A file that has not changed since is not read again: published files reach
-    10 GB, and several seconds at every start would be lost on them."""
+    """sha256 of each file's content. The memo keeps size and times of change beside each, so that an unchanged file is
+    not read again: published files reach 10 GB, and each start would lose several seconds on them."""
     try:
         memo = json.loads(memo_path.read_text(encoding="utf-8"))
         memo = memo if isinstance(memo, dict) else {}
@@ -233,9 +225,9 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
         try:
             stat = file.stat()
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            known = memo.get(str(file.resolve()))
-            if isinstance(known, list) and known[:-1] == stamp:
-                hashes.append(str(known[-1]))
+            remembered = memo.get(str(file.resolve()))
+            if isinstance(remembered, list) and remembered[:-1] == stamp:
+                hashes.append(str(remembered[-1]))
                 continue
             digest = hashlib.sha256()
             for block in blocks(file):
@@ -255,9 +247,9 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
 
 
 def _remove_leftovers(folder: Path, own: str) -> None:
-    """Delete what killed builds left: those of `own`, whose lock is held, and any other whose lock is free."""
+    """Delete what killed builds left behind: all of `own`, whose lock the caller has, and others whose lock is free."""
     for memo in folder.glob(".hashes.json.*"):
-        memo.unlink(missing_ok=True)  # whoever is writing it now only loses a saving of time
+        memo.unlink(missing_ok=True)  # a process that writes it now loses a saving of time and nothing else
     for leftover in folder.glob(".*.build-*"):
         name = leftover.name[1:].rpartition(".build-")[0]
         if name == own:
@@ -273,9 +265,9 @@ def _build(
     fingerprint: str,
     rows: Callable[[str], Iterator[Row]],
     path: Path,
-    progress: Progress | None,
+    progress: RowCallback | None,
 ) -> CacheInfo:
-    """Write a whole cache beside `path` and rename it into place; the lock is held."""
+    """Write a whole cache beside `path` and rename it into place; the caller has its lock."""
     building = path.with_name(f".{path.name}.build-{os.getpid()}-{time.time_ns()}")
     building.mkdir()
     try:
@@ -294,7 +286,7 @@ def _build(
             name=spec.name,
             task=spec.task,
             fingerprint=fingerprint,
-            format=FORMAT,
+            format=CACHE_FORMAT,
             settings=settings,
             splits=splits,
             audio=modalities[0].info(),
@@ -316,13 +308,13 @@ def _build(
 
 def _check_widths(spec: DatasetSpec, info: CacheInfo) -> None:
     """Refuse a set whose widths are not those that `spec` expects."""
-    for key, expected, found in (
+    for key, expected, width in (
         ("audio", spec.audio_width, info.audio.width),
         ("vision", spec.vision_width, info.vision.width),
     ):
-        if expected is not None and expected != found:
+        if expected is not None and expected != width:
             raise MsekitError(
-                f"{key} has {found or 'no'} features per frame, '{spec.name}' has {expected}",
+                f"{key} has {width or 'no'} features per frame, '{spec.name}' has {expected}",
                 where=spec.source,
                 fix="This is another feature file: get the right one, or describe this one in a YAML of its own",
             )

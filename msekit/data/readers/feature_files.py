@@ -17,7 +17,7 @@ from msekit.data.readers.rows import MOST_VALUES
 from msekit.errors import MsekitError
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
-SUFFIXES = (".npy", ".npz", ".safetensors")
+FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
 
 
 def read_features(path: Path, key: str, sample: str | None = None) -> np.ndarray:
@@ -38,7 +38,9 @@ def read_features(path: Path, key: str, sample: str | None = None) -> np.ndarray
         if not path.is_file():  # neither a folder nor a device
             raise MsekitError(f"no such {key} file")
         if reader is None:
-            raise MsekitError(f"'{path.suffix}' is not a feature file", fix=f"Known endings: {', '.join(SUFFIXES)}")
+            raise MsekitError(
+                f"'{path.suffix}' is not a feature file", fix=f"Known endings: {', '.join(FEATURE_SUFFIXES)}"
+            )
         return reader(path, key)
     except MsekitError as error:
         raise MsekitError(error.what, where=where, fix=error.fix) from None
@@ -110,5 +112,5 @@ def _safetensors(path: Path, key: str) -> np.ndarray:
 def _choose(names: list[str], key: str) -> str:
     if key in names or len(names) == 1:
         return key if key in names else names[0]
-    held = ", ".join(sorted(names))[:200] or "nothing"
-    raise MsekitError(f"the file holds {held}, none of them '{key}'", fix=f"Name one array '{key}'")
+    contents = ", ".join(sorted(names))[:200] or "nothing"
+    raise MsekitError(f"the file holds {contents}, none of them '{key}'", fix=f"Name one array '{key}'")

@@ -1,43 +1,42 @@
-"""DatasetSpec → the reader of its layout. Everything that needs rows starts here."""
+"""LAYOUTS: one entry per layout of data; `open_source`: a DatasetSpec → its rows, for everything that needs rows.
+
+Adding a layout is a reader, an entry here and its name in `catalogue.Layout` (and in `layout_of`, if files show it).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from msekit.data.catalogue import DatasetSpec
-from msekit.data.readers import synthetic
+from msekit.data.catalogue import DatasetSpec, Layout
 from msekit.data.readers.own_folder import OwnSet
-from msekit.data.readers.published import PublishedSet
-from msekit.data.readers.rows import ReadRow, Row, Source
+from msekit.data.readers.published import PublishedSet, erc_files, msa_files
+from msekit.data.readers.rows import RowSource
+from msekit.data.readers.synthetic import SyntheticSet
 
 
-class _Synthetic:
-    """A generated data set, which has no files."""
+@dataclass(frozen=True)
+class LayoutEntry:
+    """One layout of data."""
 
-    def __init__(self, spec: DatasetSpec) -> None:
-        self.spec = spec
-        self.source_files: list[Path] = []
-
-    def rows(self, split: str) -> Iterator[Row]:
-        return synthetic.synthetic_rows(self.spec.name, split)
-
-    def readers(self, split: str) -> Iterator[ReadRow]:
-        for row in self.rows(split):
-            yield partial(_given, row)
+    reader: Callable[[DatasetSpec], RowSource]
+    files: Callable[[DatasetSpec], dict[str, str]] | None = None
+    """The names of its files by split, for sets that can be downloaded; None for a layout that nobody publishes."""
 
 
-def _given(row: Row) -> Row:
-    return row
+LAYOUTS: dict[Layout, LayoutEntry] = {
+    "msa-pickle": LayoutEntry(PublishedSet, msa_files),
+    "erc-pickle": LayoutEntry(PublishedSet, erc_files),
+    "folder": LayoutEntry(OwnSet),
+    "csv": LayoutEntry(OwnSet),
+    "synthetic": LayoutEntry(SyntheticSet),
+}
 
 
-def open_source(spec: DatasetSpec) -> Source:
+def open_source(spec: DatasetSpec) -> RowSource:
     """The rows of a data set.
 
     Raises:
         MsekitError: Its files are not there.
     """
-    if spec.layout == "synthetic":
-        return _Synthetic(spec)
-    return OwnSet(spec) if spec.layout in ("folder", "csv") else PublishedSet(spec)
+    return LAYOUTS[spec.layout].reader(spec)

@@ -18,25 +18,35 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.readers.feature_files import SUFFIXES, read_features
-from msekit.data.readers.rows import Budget, ReadRow, Row, frames_of, identity_of, label_of, name_of, names_of, text_of
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.readers.feature_files import FEATURE_SUFFIXES, read_features
+from msekit.data.readers.rows import (
+    Budget,
+    ReadRow,
+    Row,
+    checked_frames,
+    identity_of,
+    label_of,
+    name_of,
+    names_of,
+    text_of,
+)
 from msekit.errors import MsekitError, nearest
 
-SAMPLES = ("samples.jsonl", "samples.parquet", "samples.arrow")
-FOLDERS = ("audio", "vision", "features")
+SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
+FOLDERS = (*MODALITIES, "features")
 """Where feature files lie; nothing else in a data set's folder counts as a part of it."""
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
 _LONGEST_LINE = 16 << 20  # bytes of a JSON line
-_COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", "audio", "vision")
+_COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
 
 Sample = tuple[str, Mapping[str, Any]]
 """Where a sample stands, for messages, and its fields."""
 
 
 class OwnSet:
-    """A data set in a layout of one's own: see the module.
+    """A data set of one's own, in one of the two layouts that the module's docstring describes.
 
     Args:
         spec: Which data set, and where it lies.
@@ -58,8 +68,8 @@ class OwnSet:
         """The samples' files, then the feature files by name."""
         files = list(dict.fromkeys(self._tables.values()))
         if self.spec.layout == "folder":
-            found = (path for name in FOLDERS for path in (self.folder / name).rglob("*"))
-            files += sorted(path for path in found if path.suffix in SUFFIXES)
+            candidates = (path for name in FOLDERS for path in (self.folder / name).rglob("*"))
+            files += sorted(path for path in candidates if path.suffix in FEATURE_SUFFIXES)
         return files
 
     def rows(self, split: str) -> Iterator[Row]:
@@ -72,7 +82,7 @@ class OwnSet:
         return (read() for read in readers)
 
     def readers(self, split: str) -> Iterator[ReadRow]:
-        """One reader per row of a split: see `Source`.
+        """One reader per row of a split: see `RowSource`.
 
         Raises:
             MsekitError: A file cannot be read.
@@ -83,11 +93,11 @@ class OwnSet:
         one_table = len(set(self._tables.values())) == 1
         number = 0
         for where, sample in _samples(path):
-            found = _split_of(sample, where, None if one_table else split)
-            if isinstance(found, MsekitError):
-                if split == SPLITS[0] or not one_table:  # said once
-                    yield partial(_raise, found)
-            elif found == split:
+            stated = _split_of(sample, where, None if one_table else split)
+            if isinstance(stated, MsekitError):
+                if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
+                    yield partial(_raise, stated)
+            elif stated == split:
                 yield partial(self._budget.read, partial(self._row, split, number, sample, where))
                 number += 1
 
@@ -114,7 +124,7 @@ class OwnSet:
             value = read_features(self.folder / _inside(value, where, key), key, where)
         elif value is None and self.spec.layout == "folder":
             stem = _inside(f"{key}/{identity}", where, key)
-            files = [path for suffix in SUFFIXES if (path := self.folder / f"{stem}{suffix}").is_file()]
+            files = [path for suffix in FEATURE_SUFFIXES if (path := self.folder / f"{stem}{suffix}").is_file()]
             if len(files) > 1:
                 raise MsekitError(f"'{key}' is there twice: {files[0].name}, {files[1].name}", where=where)
             value = read_features(files[0], key, where) if files else None
@@ -122,16 +132,16 @@ class OwnSet:
             value = [value] if value and not isinstance(value[0], list) else value or None
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value[None]  # one vector for the whole sample is one frame
-        return frames_of(self.spec, value, None, where, key)
+        return checked_frames(self.spec, value, None, where, key)
 
 
 def _find_samples(folder: Path) -> dict[str, Path]:
-    found = [folder / name for name in SAMPLES if (folder / name).is_file()]
-    if not found:
-        raise MsekitError("no samples file", where=folder, fix=f"Looked for {', '.join(SAMPLES)}")
-    if len(found) > 1:
-        raise MsekitError(f"there are both {found[0].name} and {found[1].name}", where=folder, fix="Keep one of them")
-    return dict.fromkeys(SPLITS, found[0])
+    files = [folder / name for name in SAMPLE_FILES if (folder / name).is_file()]
+    if not files:
+        raise MsekitError("no samples file", where=folder, fix=f"Looked for {', '.join(SAMPLE_FILES)}")
+    if len(files) > 1:
+        raise MsekitError(f"there are both {files[0].name} and {files[1].name}", where=folder, fix="Keep one of them")
+    return dict.fromkeys(SPLITS, files[0])
 
 
 def _find_csv(source: Path) -> dict[str, Path]:
@@ -154,20 +164,20 @@ def _split_of(sample: Mapping[str, Any], where: str, of_file: str | None) -> str
     if None in sample:  # what the csv module calls cells beyond the first line's
         return MsekitError("the line has more cells than the first", where=where, fix='Quote texts: "well, yes"')
     value = sample.get("split") if of_file is None else of_file
-    known = _SPLIT_NAMES.get(value) if isinstance(value, str) else None
-    if known is None:
+    split = _SPLIT_NAMES.get(value) if isinstance(value, str) else None
+    if split is None:
         what = "'split' is missing" if value is None else f"unknown split {value!r:.60}"
         return MsekitError(what, where=where, fix=f"Known: {', '.join(_SPLIT_NAMES)}")
-    return known
+    return split
 
 
 def _inside(name: str, where: str, key: str) -> PurePosixPath:
     """A path that leads into a folder of features and not out of it."""
     path = PurePosixPath(name)
     if path.parts[:1] not in [(folder,) for folder in FOLDERS] or ".." in path.parts or "\0" in name:
-        known = ", ".join(f"{folder}/" for folder in FOLDERS)
+        folders = ", ".join(f"{folder}/" for folder in FOLDERS)
         raise MsekitError(
-            f"'{key}' lies outside the folders of features: {name!r:.80}", where=where, fix=f"They are {known}"
+            f"'{key}' lies outside the folders of features: {name!r:.80}", where=where, fix=f"They are {folders}"
         )
     return path
 
@@ -213,8 +223,10 @@ def _delimited(path: Path) -> Iterator[Sample]:
         reader = csv.DictReader(file, delimiter=_TABLES.get(path.suffix, ","), strict=True)
         for column in ("text", "label"):
             if column not in (reader.fieldnames or ()):
-                held = ", ".join(reader.fieldnames or ("nothing",))
-                raise MsekitError(f"column '{column}' is missing", where=path, fix=f"The first line holds: {held:.300}")
+                names = ", ".join(reader.fieldnames or ("nothing",))
+                raise MsekitError(
+                    f"column '{column}' is missing", where=path, fix=f"The first line holds: {names:.300}"
+                )
         for sample in reader:
             yield f"{path}, line {reader.line_num}", sample
 
@@ -255,7 +267,7 @@ def _arrow_value(scalar: Any, where: str, name: str) -> Any:
     import pyarrow as pa
 
     values = getattr(scalar, "values", None)
-    if not scalar.is_valid or values is None or name not in ("audio", "vision"):
+    if not scalar.is_valid or values is None or name not in MODALITIES:
         return scalar.as_py()
     if not hasattr(values, "flatten") or not pa.types.is_nested(values.type):
         return values.to_numpy(zero_copy_only=False)

@@ -188,7 +188,7 @@ _BUILTINS: dict[str, Callable[..., object]] = {
 
 NDARRAY = Allowed(PendingArray)  # only ever an argument of `_reconstruct`; calling it is refused there
 
-NAMES: dict[tuple[str, str], Allowed] = {
+PICKLE_NAMES: dict[tuple[str, str], Allowed] = {
     ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): Allowed(DType),
     **{(f"numpy.{core}.multiarray", "_reconstruct"): Allowed(PendingArray) for core in ("core", "_core")},

@@ -2,7 +2,7 @@
 
 Two layouts are read (facts: "Published feature files"): `msa-pickle`, one file that holds all splits as columns,
 and `erc-pickle`, one file per split that holds a list of samples. The files are mapped into memory and read row by
-row: what is held at any time is a few rows' pages.
+row: only the pages of a few rows are in memory at any time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
     Row,
-    frames_of,
+    checked_frames,
     identity_of,
     label_of,
     mapping_of,
@@ -28,13 +28,11 @@ from msekit.data.readers.rows import (
     names_of,
     text_of,
 )
-from msekit.data.readers.unpickle import map_pickle, safe_load
+from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError, nearest
 
-__all__ = ["PublishedSet", "Row", "read_split", "safe_load"]
-
 _PICKLES = (".pkl", ".pickle")
-_HELD_ROWS = 64  # rows read before their pages are given back
+_ROWS_IN_MEMORY = 64  # rows read before their pages are given back
 
 
 class PublishedSet:
@@ -49,8 +47,6 @@ class PublishedSet:
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
-        if spec.layout == "synthetic":
-            raise MsekitError(f"data set '{spec.name}' is generated: it has no published files")
         if spec.source is None:
             hub = f" (published as {spec.hub} on the hub)" if spec.hub else ""
             raise MsekitError(
@@ -83,7 +79,7 @@ class PublishedSet:
         return (read() for read in readers)
 
     def readers(self, split: str) -> Iterator[ReadRow]:
-        """One reader per row of a split: see `Source`.
+        """One reader per row of a split: see `RowSource`.
 
         Raises:
             MsekitError: The file cannot be read, or the split in it is not what it must be.
@@ -100,25 +96,26 @@ class PublishedSet:
             content, self._pages = map_pickle(path)
             self._columns = mapping_of(content, str(path), "the file")
         if split not in self._columns:
-            held = names_of(self._columns)
-            raise MsekitError(f"split '{split}' is missing", where=path, fix=f"The file holds: {held}")
+            contents = names_of(self._columns)
+            raise MsekitError(f"split '{split}' is missing", where=path, fix=f"The file holds: {contents}")
         columns = _msa_columns(self._columns[split], path, split)
         return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
 
     def _each(self, count: int, read: Callable[[int], Row]) -> Iterator[ReadRow]:
         for number in range(count):
             yield partial(self._budget.read, partial(read, number))
-            if number % _HELD_ROWS == 0 and self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            if number % _ROWS_IN_MEMORY == 0 and self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
                 self._pages.madvise(mmap.MADV_DONTNEED)  # what was read stays in the system's cache, not in ours
 
 
-def read_split(spec: DatasetSpec, split: str) -> Iterator[Row]:
-    """Read one split of a data set; for several splits of one file, `PublishedSet` reads it once.
+def msa_files(spec: DatasetSpec) -> dict[str, str]:
+    """Split → name of the file that holds it: all splits are in one."""
+    return dict.fromkeys(SPLITS, spec.files or f"{spec.name}.pkl")
 
-    Raises:
-        MsekitError: See `PublishedSet` and its `rows`.
-    """
-    return PublishedSet(spec).rows(split)
+
+def erc_files(spec: DatasetSpec) -> dict[str, str]:
+    """Split → name of its file."""
+    return {split: f"{spec.files or spec.name}_{split}.pkl" for split in SPLITS}
 
 
 def _find_msa(spec: DatasetSpec, source: Path) -> dict[str, Path]:
@@ -126,8 +123,8 @@ def _find_msa(spec: DatasetSpec, source: Path) -> dict[str, Path]:
         pickles = sorted(path for path in source.iterdir() if path.suffix in _PICKLES)
         named = source / spec.files if spec.files else None
         if named is None and len(pickles) > 1:
-            found = ", ".join(path.name for path in pickles)
-            raise MsekitError(f"the folder holds several pickles: {found}", where=source, fix="Name one with --source")
+            names = ", ".join(path.name for path in pickles)
+            raise MsekitError(f"the folder holds several pickles: {names}", where=source, fix="Name one with --source")
         if named is not None and not named.is_file() and len(pickles) == 1:
             named = None
         source = named if named is not None else pickles[0] if pickles else source / "*.pkl"
@@ -141,7 +138,7 @@ def _find_msa(spec: DatasetSpec, source: Path) -> dict[str, Path]:
 def _find_erc(spec: DatasetSpec, source: Path) -> dict[str, Path]:
     if source.is_file():
         raise MsekitError("a folder with three pickles is needed, not a file", where=source, fix="Give its folder")
-    files = {split: source / f"{spec.files or spec.name}_{split}.pkl" for split in SPLITS}
+    files = {split: source / name for split, name in erc_files(spec).items()}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise MsekitError("no such file", where=missing[0], fix=f"Looked for: {', '.join(map(str, files.values()))}")
@@ -151,16 +148,16 @@ def _find_erc(spec: DatasetSpec, source: Path) -> dict[str, Path]:
 def _msa_columns(table: object, path: Path, split: str) -> dict[str, Sequence[Any] | np.ndarray]:
     """The columns of one split that rows are made of, of one length."""
     columns = mapping_of(table, f"{path}, {split}", "the split")
-    found = {key: _column(columns, key, path, split) for key in ("raw_text", "regression_labels")}
+    needed = {key: _column(columns, key, path, split) for key in ("raw_text", "regression_labels")}
     optional = ("id", "audio", "audio_lengths", "vision", "vision_lengths")
-    found |= {key: _column(columns, key, path, split) for key in optional if columns.get(key) is not None}
-    count = len(found["raw_text"])
-    for key, column in found.items():
+    taken = needed | {key: _column(columns, key, path, split) for key in optional if columns.get(key) is not None}
+    count = len(taken["raw_text"])
+    for key, column in taken.items():
         if len(column) != count:
             raise MsekitError(
                 f"'{key}' has {len(column)} entries, 'raw_text' has {count}", where=f"{path}, {split}, key '{key}'"
             )
-    return found
+    return taken
 
 
 def _msa_row(
@@ -172,8 +169,8 @@ def _msa_row(
         id=identity_of(part.get("id"), split, number, where),
         text=text_of(part["raw_text"], where, "raw_text"),
         label=label_of(spec, part["regression_labels"], where, "regression_labels"),
-        audio=frames_of(spec, part.get("audio"), part.get("audio_lengths"), where, "audio"),
-        vision=frames_of(spec, part.get("vision"), part.get("vision_lengths"), where, "vision"),
+        audio=checked_frames(spec, part.get("audio"), part.get("audio_lengths"), where, "audio"),
+        vision=checked_frames(spec, part.get("vision"), part.get("vision_lengths"), where, "vision"),
     )
 
 
@@ -183,9 +180,9 @@ def _column(columns: Mapping[str, Any], key: str, path: Path, split: str) -> Seq
         raise MsekitError(f"key '{key}' is missing", where=where, fix=f"The split holds: {names_of(columns)}")
     column = columns[key]
     if isinstance(column, np.ndarray):
-        if key in ("audio", "vision") and column.dtype != object and column.ndim != 3:
+        if key in MODALITIES and column.dtype != object and column.ndim != 3:
             raise MsekitError(f"'{key}' has shape {column.shape}, not (samples, frames, features)", where=where)
-        if key not in ("audio", "vision") and column.ndim == 2 and column.shape[1] == 1:
+        if key not in MODALITIES and column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
         if column.ndim == 0:
             raise MsekitError(f"'{key}' is a single value, not one per sample", where=where)
@@ -208,8 +205,8 @@ def _erc_row(spec: DatasetSpec, path: Path, split: str, samples: Sequence[Any], 
         id=identity_of(sample.get("id"), split, number, where),
         text=text_of(features["text"], where, "text"),
         label=label_of(spec, sample["label"], where, "label"),
-        audio=frames_of(spec, features.get("audio"), features.get("audio_len"), where, "audio"),
-        vision=frames_of(spec, features.get("video"), features.get("video_len"), where, "video"),
+        audio=checked_frames(spec, features.get("audio"), features.get("audio_len"), where, "audio"),
+        vision=checked_frames(spec, features.get("video"), features.get("video_len"), where, "video"),
         speaker=None if speaker is None else name_of(speaker, where, "speaker"),
         dialogue_id=None if dialogue is None else name_of(dialogue, where, "dialogue_id"),
     )

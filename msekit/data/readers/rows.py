@@ -45,7 +45,7 @@ ReadRow = Callable[[], Row]
 """Reads one row; raises MsekitError where the row is unusable."""
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """The rows of a data set, wherever they come from."""
 
     spec: DatasetSpec
@@ -185,13 +185,13 @@ def label_of(spec: DatasetSpec, value: object, where: str, key: str) -> float:
             return float(labels.index(name))
     if number is not None and number in range(len(labels)):
         return float(int(number))
-    known = ", ".join(f"{index} {label}" for index, label in enumerate(labels))
+    numbered = ", ".join(f"{index} {label}" for index, label in enumerate(labels))
     raise MsekitError(
-        f"unknown label {reprlib.repr(value)}", where=where, fix=f"Known labels of '{spec.name}': {known}"
+        f"unknown label {reprlib.repr(value)}", where=where, fix=f"Known labels of '{spec.name}': {numbered}"
     )
 
 
-def frames_of(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
+def checked_frames(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
     """One sample's frames [L, D] cut to their true length; None where there are none.
 
     Raises:
@@ -220,11 +220,11 @@ def frames_of(spec: DatasetSpec, value: object, length: object, where: str, key:
         )
     expected = spec.audio_width if key == "audio" else spec.vision_width
     if expected is not None and width != expected and (frames or width):
-        twins = " Two files called MOSEI circulate, with audio width 5 and 74." if spec.name == "mosei" else ""
+        note = f" {spec.width_note}" if spec.width_note else ""
         raise MsekitError(
             f"'{key}' has {width} features per frame, '{spec.name}' has {expected}",
             where=where,
-            fix=f"This is another feature file.{twins} Get the right one, or describe this one in a YAML of its own",
+            fix=f"This is another feature file.{note} Get the right one, or describe this one in a YAML of its own",
         )
     if frames and not width:
         raise MsekitError(f"'{key}' has frames without features", where=where)

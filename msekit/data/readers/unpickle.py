@@ -1,9 +1,8 @@
 """Reads pickled feature files without executing anything in them, and without copying their arrays.
 
-A pickle is a program: it names callables and has them called. Here every name resolves through one literal table
-(`standins.NAMES`), and what the table holds are stand-ins that check their arguments: no numpy class, no built-in
-type and no function of a library is ever handed to the file, so it can neither call one with arguments of its
-choice nor change one.
+A pickle is a program: it names callables and has them called. Here every name resolves through one literal table,
+`PICKLE_NAMES` of `pickle_names.py`, whose stand-ins check their arguments. The file never gets hold of a numpy class, a
+built-in type or a function of a library, so it can neither call one with arguments of its choice nor change one.
 
 The file is mapped into memory, and an array whose bytes it holds as they are (pickle protocol 3 and later) becomes a
 view of the mapping: a file of 10 GB needs no more memory than the pages in use. What a file can make of its bytes is
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-from msekit.data.readers.pickle_names import NAMES, Allowed, DType, PendingArray, RefusedError, hashable, pairs
+from msekit.data.readers.pickle_names import PICKLE_NAMES, Allowed, DType, PendingArray, RefusedError, hashable, pairs
 from msekit.errors import MsekitError
 
 _MAPPED_BYTES = 4096  # a bytes object of this size or more stays in the file
@@ -31,8 +30,8 @@ _COSTS = {pickle.EMPTY_LIST: 16, pickle.EMPTY_DICT: 16, pickle.MARK: 16, pickle.
 
 
 def _extension_name(code: int) -> str:
-    known = copyreg._inverted_registry.get(code)  # type: ignore[attr-defined]
-    return f"'{known[0]}.{known[1]}'" if known else "an object"
+    name = copyreg._inverted_registry.get(code)  # type: ignore[attr-defined]
+    return f"'{name[0]}.{name[1]}'" if name else "an object"
 
 
 def _plain_dict(value: object) -> dict[Any, Any]:
@@ -111,7 +110,7 @@ class _Unpickler(_Base):
             raise RefusedError("its objects would need far more memory than its size")
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        allowed = NAMES.get((module_name, global_name))
+        allowed = PICKLE_NAMES.get((module_name, global_name))
         if allowed is None:
             raise RefusedError(f"it asks for '{module_name}.{global_name}'")
         return allowed
@@ -292,8 +291,3 @@ def map_pickle(path: Path | str) -> tuple[object, mmap.mmap | None]:
             where=path,
             fix="Download or copy it again and compare its size with the publisher's",
         ) from error
-
-
-def safe_load(path: Path | str) -> object:
-    """The object that a pickle describes: see `map_pickle`."""
-    return map_pickle(path)[0]
