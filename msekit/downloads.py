@@ -1,8 +1,8 @@
-"""Files from the hub: listed with their checksums, downloaded, compared, put in place when they are whole.
+"""Files from the hub: `listing` gives their checksums, `download` loads one and puts it in place once it is whole.
 
-A download that was interrupted, even by a kill, goes on where it stopped: the unfinished file is named by the checksum
-of what it will be, and the rest is asked for by a Range request. (huggingface_hub's own downloads begin a file anew in
-another process.)
+An interrupted download, even a killed one, goes on where it stopped: the name of the unfinished file is the checksum of
+the whole one, and a Range request asks for the rest. (huggingface_hub's own downloads begin a file anew in another
+process.)
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 from msekit.errors import MsekitError
 
-_SECONDS = 10.0  # to wait for the hub's list of files before it counts as unreachable
+_SECONDS = 10.0  # without an answer for so long, the hub counts as unreachable
 _NOUNS = {"dataset": "data set", "model": "model"}
 
 
 @dataclass(frozen=True)
 class HubRepo:
-    """A repository at a revision."""
+    """A repository of the hub at a revision."""
 
     name: str
     """`owner/name`."""
@@ -36,7 +36,7 @@ class HubRepo:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository."""
+    """A file of a repository, as the hub lists it."""
 
     path: str
     size: int
@@ -49,7 +49,8 @@ def listing(repo: HubRepo) -> tuple[str, dict[str, HubFile]]:
     """The commit of a revision, and its files by their paths.
 
     Raises:
-        MsekitError: The hub gives something else for a checksum. (Its own refusals: see `explained`.)
+        MsekitError: The hub gives something else for a checksum.
+        Exception: huggingface_hub's own errors, which `explained` turns into messages.
     """
     from huggingface_hub import HfApi
 
@@ -69,17 +70,17 @@ def listing(repo: HubRepo) -> tuple[str, dict[str, HubFile]]:
 
 
 def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: Path) -> None:
-    """Load one file, going on where an earlier try stopped; put in place only when its checksum is right.
+    """Load one file, from where an earlier try stopped; move it to its place once its checksum is right.
 
     Args:
-        repo: Where it is.
-        commit: Of the listing that it is from.
-        file: What to load.
-        partial: Where the unfinished file is kept; its name must follow from the checksum.
-        target: Where the whole one belongs, on the same disk.
+        repo: Its repository.
+        commit: Commit of the listing.
+        file: The file.
+        partial: Path of the unfinished file; its name must follow from the checksum.
+        target: Path of the whole file, on the same disk.
 
     Raises:
-        MsekitError: Too little space, or damaged content.
+        MsekitError: The disk has too little space, or the content arrived damaged.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -96,9 +97,9 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
             fix="Free some space, or keep the downloads on another disk: "
             + ("set MSEKIT_CACHE." if repo.kind == "dataset" else "set HF_HOME."),
         )
-    for kept in [started, 0] if started else [0]:  # what was kept may be damaged: then once more from the start
+    for offset in [started, 0] if started else [0]:  # the unfinished file may be damaged: then once more from the start
         with partial.open("ab") as stream:
-            stream.truncate(kept if kept <= file.size else 0)
+            stream.truncate(offset if offset <= file.size else 0)
             stream.seek(0, os.SEEK_END)
             http_get(
                 url,
@@ -119,7 +120,7 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
 
 
 def is_whole(path: Path, file: HubFile) -> bool:
-    """Whether a file here has the size and the checksum of the repository's."""
+    """Whether a local file has the size and the checksum of the repository's."""
     if not path.is_file() or path.stat().st_size != file.size:
         return False
     large = len(file.digest) == 64
@@ -132,12 +133,12 @@ def is_whole(path: Path, file: HubFile) -> bool:
 
 @contextmanager
 def explained(repo: HubRepo, what: str, otherwise: str) -> Iterator[None]:
-    """huggingface_hub's errors as one line each.
+    """Turn huggingface_hub's errors into MsekitErrors of one line.
 
     Args:
-        repo: What is being downloaded.
-        what: The same in the user's words: "the model", "the features of 'mosei'".
-        otherwise: What to do without the hub: "Or give …".
+        repo: The repository in use.
+        what: What it holds, in the user's words: "the model", "the features of 'mosei'".
+        otherwise: How to do without the hub: "Or give …".
     """
     from huggingface_hub.errors import (
         GatedRepoError,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BACKBONES = ("qwen-1.8b", "llama2-7b", "chatglm3-6b")
-DATASETS = ("mosei", "sims-v2", "meld", "cherma")
+PAPER_BACKBONES = ("qwen-1.8b", "llama2-7b", "chatglm3-6b")
+PAPER_DATASETS = ("mosei", "sims-v2", "meld", "cherma")
 _MODEL_NAMES = {"qwen-1.8b": "Qwen-1.8B", "llama2-7b": "LLaMA2-7B", "chatglm3-6b": "ChatGLM3-6B"}
 
 Columns = tuple[tuple[str, str], ...]
@@ -63,7 +63,7 @@ TABLE1: dict[tuple[str, str], float] = {
         "llama2-7b": (2.63, 2.68, 2.63, 2.84),
         "chatglm3-6b": (2.63, 2.68, 2.63, 2.84),
     }.items()
-    for dataset, millions in zip(DATASETS, line, strict=True)
+    for dataset, millions in zip(PAPER_DATASETS, line, strict=True)
 }
 """Table 1: (backbone, data set) → trainable parameters in millions."""
 
@@ -186,11 +186,11 @@ TABLE5 = PaperTable(
 )
 
 UNSCALED = ("mae", "corr")
-"""Metrics that are no percentages."""
+"""Metrics that the paper prints as they are, not in percent."""
 
 
 def model_name(backbone: str) -> str:
-    """A backbone's name as the paper prints it; any other as it is."""
+    """A backbone's name as the paper prints it; the same name for a backbone that the paper does not use."""
     return _MODEL_NAMES.get(backbone, backbone)
 
 
@@ -225,7 +225,7 @@ def paper_row(backbone: str, dataset: str, adapter: str = "mse") -> dict[str, fl
 
 
 def printed_parameters(backbone: str, dataset: str, adapter: str = "mse") -> float | None:
-    """Trainable parameters in millions as Table 1 prints them, or Table 5 for a rival; None where it prints none."""
+    """Trainable parameters in millions, as Table 1 prints them, or Table 5 for a rival; None where neither does."""
     if adapter == "mse":
         return TABLE1.get((backbone, dataset))
     if (backbone, dataset) != ("chatglm3-6b", "mosei") or adapter not in ("mag", "chfn"):
@@ -235,7 +235,7 @@ def printed_parameters(backbone: str, dataset: str, adapter: str = "mse") -> flo
 
 @dataclass(frozen=True)
 class PublishedSettings:
-    """What the authors trained a pair with. AdamW; warm-up over 10 % of the steps, then cosine."""
+    """The authors' settings for a pair. All pairs: AdamW, warm-up over 10 % of the steps, then cosine."""
 
     lr: float
     """Highest learning rate."""

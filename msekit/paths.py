@@ -1,4 +1,4 @@
-"""Where things lie: the user's cache and the files that ship with the package."""
+"""Two folders: the user's cache, and what ships with the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """`$MSEKIT_CACHE`, or `~/.cache/msekit`: converted backbones and Arrow caches."""
+    """The folder for converted backbones, downloads and Arrow caches: `$MSEKIT_CACHE`, or `~/.cache/msekit`."""
     return Path(os.environ.get("MSEKIT_CACHE") or Path.home() / ".cache" / "msekit").expanduser()
 
 

@@ -1,4 +1,4 @@
-"""YAML files that hold a mapping: run files and data set descriptions."""
+"""`read_mapping`: a YAML file that holds a mapping, such as a run file, a profile or a data set's description."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        what: What it is, for the message: "run file".
+        what: The kind of file, for the message: "run file".
 
     Raises:
         MsekitError: The file is unreadable or not a mapping.

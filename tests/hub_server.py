@@ -156,8 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path in self.hub.damaged:
             content = bytes([content[0] ^ 255]) + content[1:]
         start, status, total = 0, 200, len(content)
-        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
-            start, status = int(asked[1]), 206
+        if range_ := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
+            start, status = int(range_[1]), 206
             headers["Content-Range"] = f"bytes {start}-{total - 1}/{total}"
         self.send_response(status)
         for key, value in (headers | {"Content-Length": str(total - start)}).items():
@@ -189,10 +189,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, address: str) -> None:
         if address == "/api/whoami-v2":
             return self._json({"type": "user", "name": "tester", "fullname": "", "orgs": [], "auth": {}})
-        found = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(/.*)?)?", address)
-        if found is None:
+        route = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(/.*)?)?", address)
+        if route is None:
             return self._error(404, "NotFound", f"not served here: {address}")
-        kind, name, what, revision, _ = found.groups()
+        kind, name, what, revision, _ = route.groups()
         repo = self._repo(kind, name, revision or "main")
         if repo is None:
             return None
@@ -223,30 +223,30 @@ class _Handler(BaseHTTPRequestHandler):
         if address == "/api/validate-yaml":
             return self._json({"errors": [], "warnings": []})
         if address == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked.get('organization') or 'tester'}/{asked['name']}"
-            key = asked.get("type") or "model", name
+            request = json.loads(body)
+            name = f"{request.get('organization') or 'tester'}/{request['name']}"
+            key = request.get("type") or "model", name
             if key in self.hub.repos:
                 return self._json({"error": "You already created this repo", "url": f"{self.hub.url}/{name}"}, 409)
-            private = bool(asked.get("private")) or asked.get("visibility") == "private"
+            private = bool(request.get("private")) or request.get("visibility") == "private"
             self.hub.repos[key] = Repo(private=private)
             return self._json({"url": f"{self.hub.url}/{'datasets/' if key[0] == 'dataset' else ''}{name}", "id": name})
         if address.endswith(".git/info/lfs/objects/batch"):
             objects = json.loads(body)["objects"]
-            for each in objects:
-                each["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-store/{each['oid']}"}}
+            for item in objects:
+                item["actions"] = {"upload": {"href": f"{self.hub.url}/lfs-store/{item['oid']}"}}
             return self._json({"transfer": "basic", "objects": objects})
-        found = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/([^/]+)", address)
-        repo = self._repo(found[1], found[2], found[4]) if found else None
-        if found is None or repo is None:
-            return None if found else self._error(404, "NotFound", f"not served here: {address}")
-        if found[3] == "preupload":
+        route = re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)/(preupload|commit)/([^/]+)", address)
+        repo = self._repo(route[1], route[2], route[4]) if route else None
+        if route is None or repo is None:
+            return None if route else self._error(404, "NotFound", f"not served here: {address}")
+        if route[3] == "preupload":
             modes = [
                 {"path": file["path"], "uploadMode": "lfs" if file["size"] >= LARGE else "regular"}
                 for file in json.loads(body)["files"]
             ]
             return self._json({"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
-        return self._commit(repo, found[2], body)
+        return self._commit(repo, route[2], body)
 
     def _commit(self, repo: Repo, name: str, body: bytes) -> None:
         for line in map(json.loads, body.splitlines()):

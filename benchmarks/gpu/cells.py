@@ -24,7 +24,7 @@ from msekit.model.assemble import make_adapter
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
-from msekit.paper import DATASETS as PAPERS_DATASETS
+from msekit.paper import PAPER_DATASETS
 from msekit.planning.memory import memory_plan
 from msekit.planning.plan_run import Plan, held, plan_run
 from msekit.settings.config import RunConfig
@@ -45,7 +45,7 @@ def run(machine: Machine, backbone: str, quantization: str) -> list[dict[str, An
     rows: list[dict[str, Any]] = []
     for checkpointing in (False, True):
         loaded = load_backbone(folder, kind, "bf16", device=machine.device, checkpointing=checkpointing)
-        todo = [name for name in PAPERS_DATASETS if not any(row["dataset"] == name and row["fits"] for row in rows)]
+        todo = [name for name in PAPER_DATASETS if not any(row["dataset"] == name and row["fits"] for row in rows)]
         for dataset in todo:
             rows = [row for row in rows if row["dataset"] != dataset]
             config = cell_config(machine, folder, backbone, dataset, kind, checkpointing)
@@ -54,7 +54,7 @@ def run(machine: Machine, backbone: str, quantization: str) -> list[dict[str, An
         gc.collect()
         if all(row["fits"] for row in rows):
             break
-    return sorted(rows, key=lambda row: PAPERS_DATASETS.index(row["dataset"]))
+    return sorted(rows, key=lambda row: PAPER_DATASETS.index(row["dataset"]))
 
 
 def cell_config(

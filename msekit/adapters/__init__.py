@@ -1,1 +1,1 @@
-"""The plug-ins that train: the paper's MSE-Adapter, the rivals of its Table 5, plain ones. Modules of plain sizes."""
+"""The adapters, the only modules that train: the paper's MSE-Adapter, the rivals of its Table 5, three plain ones."""

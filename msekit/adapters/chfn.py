@@ -1,8 +1,8 @@
 """CHFN (Guo et al. 2022): words adjusted by attention to the unaligned audio and vision, over a frozen LLM.
 
-The paper compares with it in Table 5 and prints no module. 50.79M parameters on ChatGLM3-6B and MOSEI are three d x d
-maps without biases and two modality projections with biases (50,786,304): queries from the words, keys and values from
-both modalities joined in time. That is what is built here. Inferred, not printed: one attention head, the sum with the
+The paper compares with it in Table 5 and prints no module. Its 50.79M parameters on ChatGLM3-6B and MOSEI fit three
+d x d maps without biases and two modality projections with biases (50,786,304): queries from the words, keys and values
+from both modalities joined in time. This file builds that. Inferred, not printed: one attention head, the sum with the
 word embedding, and that a shift is at most as long as its word (as in MAG), without which a frozen LLM reads noise at
 first. Attention needs no alignment of frames to words.
 
@@ -21,7 +21,7 @@ from msekit.adapters.sizes import AdapterSpec
 
 
 class CHFNAdapter(Adapter):
-    """Rewrites every word's embedding by attending from it to all frames of both modalities.
+    """Shifts every word's embedding by what it attends to among all frames of both modalities.
 
     Args:
         text_dim: d.
@@ -52,7 +52,8 @@ class CHFNAdapter(Adapter):
     ) -> Tensor:
         """The rewritten text, (B, T, d); see `Adapter.forward`."""
         size, _, width = text_embeddings.shape
-        # a frame of zeros that every word may look at: a sample without audio and vision is then shifted by nothing
+        # a frame of zeros that every word attends to: without it, a sample without audio and vision would attend to an
+        # empty set, which gives NaN; with it, such a sample's shift is zero
         frames_BLd = [text_embeddings.new_zeros(size, 1, width)]
         real_BL = [torch.ones(size, 1, dtype=torch.bool, device=text_embeddings.device)]
         for projection, frames, lengths in (

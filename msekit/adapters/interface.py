@@ -1,7 +1,7 @@
-"""What every adapter is to the rest of the kit: sizes it states, and a `forward` over a batch's text and features.
+"""Adapter, the interface of all adapters: their sizes, and a `forward` over a batch's text and features.
 
-An adapter either makes pseudo tokens that stand before the text (`rewrites_text` False: MSE, linear, mlp, prompt), or
-gives the text's own embeddings anew, shifted by what it heard and saw (`rewrites_text` True: MAG, CHFN).
+An adapter either makes pseudo tokens that stand before the text (`rewrites_text` False: mse, linear, mlp, prompt), or
+shifts the text's own embeddings by what the audio and the vision say (`rewrites_text` True: mag, chfn).
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
-    """The interface; sizes are attributes, so that nothing else looks into a module."""
+    """The interface. Sizes are attributes, so that no other file looks into a module."""
 
     audio_dim: int
-    """Features per audio frame that it reads; 0 where it reads no audio."""
+    """Features per audio frame; 0 for an adapter that reads no audio."""
     vision_dim: int
-    """Features per vision frame that it reads; 0 where it reads no vision."""
+    """Features per vision frame; 0 for an adapter that reads no vision."""
     pseudo_tokens: int
-    """P, embeddings put before the text; 0 where the text itself is rewritten."""
+    """P, embeddings put before the text; 0 for an adapter that rewrites the text."""
     rewrites_text: bool = False
+    """Whether `forward` gives the text anew instead of pseudo tokens."""
 
     def forward(
         self,
@@ -29,7 +30,7 @@ class Adapter(nn.Module):
         vision: Tensor | None,
         vision_lengths: Tensor | None,
     ) -> Tensor:
-        """Adapt a batch.
+        """Compute a batch's pseudo tokens, or its rewritten text.
 
         Args:
             text_embeddings: Embedded text, (B, T, d).

@@ -2,9 +2,9 @@
 
 The paper compares with it in Table 5 and prints no module. 34.47M parameters on ChatGLM3-6B and MOSEI are exactly
 Rahman et al.'s own at d = 4096: two gates over text joined with a modality, two displacement maps, one layer norm.
-What they leave open is decided here: features that are not aligned to words are averaged over each token's share of
-the sequence (`aligned`), the rewritten text goes to the LLM in the text's place, and the largest shift is the word's
-own length (beta = 1). Their dropout of .5 is left out: no other adapter here has any.
+Decided here, because they leave it open: features that are not aligned to words are averaged over each token's share
+of the sequence (`aligned`), the LLM reads the rewritten text in the text's place, and a shift is at most as long as its
+word (beta = 1). Their dropout of .5 is left out: no other adapter here has any.
 
 Shapes: B batch, T text tokens, L frames of a modality, D features of a frame, d text width.
 """
@@ -23,25 +23,27 @@ BETA = 1.0
 
 
 def aligned(frames_BLD: Tensor, lengths_B: Tensor, mask_BT: Tensor) -> Tensor:
-    """Frames averaged over each token's share of the sequence: token i of n takes the frames in [i L/n, (i+1) L/n).
+    """Average the frames over each token's share of the sequence: token i of n takes the frames in [i L/n, (i+1) L/n).
 
-    Every token takes at least one frame, so one vector for the whole sample reaches every token.
+    Every token takes at least one frame, so that a single vector for the whole sample reaches every token. With L = 5
+    frames and n = 2 tokens the first token takes frames 0 and 1, the second frames 2 to 4.
 
     Args:
         frames_BLD: Features; what lies beyond a sample's length has no effect.
-        lengths_B: True lengths.
-        mask_BT: 1 at the tokens of the utterance, one after the other.
+        lengths_B: True lengths in frames, L of each sample.
+        mask_BT: 1 at the tokens of the utterance, which stand side by side; n is their number.
 
     Returns:
         One vector per text position, (B, T, D); zero beyond the utterance and where the modality is absent.
     """
     lengths_B1, tokens_B1 = lengths_B.to(frames_BLD.device)[:, None], mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
-    token_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-    real_BT = mask_BT * (lengths_B1 > 0)
-    start_BT = token_BT * lengths_B1 // tokens_B1 * real_BT
-    stop_BT = torch.maximum((token_BT + 1) * lengths_B1 // tokens_B1, start_BT + 1) * real_BT
-    # sums of all frames before each, in float64: raw features can be large, and their differences small
-    sums_BLD = F.pad(frames_BLD.double().cumsum(dim=1), (0, 0, 1, 0))
+    token_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)  # i, the token's number within the utterance
+    real_BT = mask_BT * (lengths_B1 > 0)  # 0 beyond the utterance, and everywhere without the modality
+    start_BT = token_BT * lengths_B1 // tokens_B1 * real_BT  # first frame of the share
+    stop_BT = torch.maximum((token_BT + 1) * lengths_B1 // tokens_B1, start_BT + 1) * real_BT  # first frame behind it
+    # A share's sum is the difference of two running sums: no loop over tokens, and memory for L + 1 sums instead of
+    # T x L weights. In float64, because raw features can be large and the differences small.
+    sums_BLD = F.pad(frames_BLD.double().cumsum(dim=1), (0, 0, 1, 0))  # (B, L + 1, D): entry l sums frames 0 to l - 1
     start_BTD, stop_BTD = (
         sums_BLD.gather(1, edge_BT[..., None].expand(-1, -1, frames_BLD.shape[2])) for edge_BT in (start_BT, stop_BT)
     )
@@ -49,14 +51,14 @@ def aligned(frames_BLD: Tensor, lengths_B: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def bounded(shift_BTd: Tensor, text_BTd: Tensor) -> Tensor:
-    """Shorten shifts that are longer than BETA times their word's embedding."""
+    """Shorten every shift to at most BETA times the length of its word's embedding."""
     lengths_BT1 = torch.linalg.vector_norm(text_BTd, dim=-1, keepdim=True)
     shift_BT1 = torch.linalg.vector_norm(shift_BTd, dim=-1, keepdim=True)
     return shift_BTd * (BETA * lengths_BT1 / shift_BT1.clamp(min=1e-6)).clamp(max=1)
 
 
 class GatedDisplacement(nn.Module):
-    """One modality's part: a gate over word and modality, times the modality's displacement in the text's space.
+    """One modality's shift of the words: a gate over word and modality, times the modality mapped to the text's space.
 
     Args:
         text_dim: d.
@@ -69,20 +71,20 @@ class GatedDisplacement(nn.Module):
         self.displacement = nn.Linear(width, text_dim)
 
     def forward(self, text_BTd: Tensor, modality_BTD: Tensor) -> Tensor:
-        """Displacement of every word, (B, T, d)."""
+        """The displacement of every word, (B, T, d)."""
         gate_BTd = F.relu(self.gate(torch.cat([text_BTd, modality_BTD], dim=-1)))
         return gate_BTd * self.displacement(modality_BTD)
 
 
 class MAGAdapter(Adapter):
-    """Rewrites every word's embedding by what was heard and seen while it was said.
+    """Shifts every word's embedding by the audio and vision of its share of the utterance.
 
     Args:
         text_dim: d.
         audio_dim: Features per audio frame; 0 where there is no audio.
         vision_dim: Features per vision frame; 0 where there is no vision.
-        text_scale: What the layer norm's gain starts at. Rahman et al. start at 1 and fine-tune BERT around it; a
-            frozen LLM cannot adapt to embeddings of another size, so recipe `kit` gives the RMS of its own.
+        text_scale: First value of the layer norm's gain. Rahman et al. start at 1 and fine-tune BERT around it; a
+            frozen LLM cannot adapt to embeddings of another size, so recipe `kit` starts at the RMS of its own.
     """
 
     rewrites_text = True

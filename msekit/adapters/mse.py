@@ -5,8 +5,8 @@ paper's d_t), H hidden size of a modality's LSTM, h = 256 width of the mixture, 
 
 The trainable parameters are exactly those of Table 1. `conditioning` adds none: `paper` is the published equations;
 `unit` scales the text mean to unit RMS and normalises the mixed vector, without which the pseudo tokens hardly
-depend on the audio and vision when training starts; `centred` first takes the train split's average from the text
-mean, so that what differs between texts guides, not what they share.
+depend on the audio and vision when training starts; `centred` first subtracts the train split's average from the text
+mean, so that only the differences between texts guide the modalities.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msekit.adapters.sizes import SCALES, AdapterSpec, Conditioning
 
 
 class ModalityEncoder(nn.Module):
-    """One modality's sequence → its projected vector: a one-direction LSTM, its state at the true length, W_a or W_v.
+    """One modality's sequence → its projected vector: a one-direction LSTM, and W_a or W_v on its last true state.
 
     Args:
         width: D, features per frame.
@@ -168,7 +168,7 @@ class MSEAdapter(Adapter):
         hidden: h, width of the mixture.
         conditioning: `paper`, `unit` or `centred`; see the module's docstring.
         learned_absent: Train a vector per modality that takes the projected vector's place where the modality is
-            absent from a sample or has no encoder; zero at first, as without it.
+            absent from a sample or has no encoder. It starts at zero, the value without it.
         parts: What is built of it; the rows of Table 4 leave some out.
     """
 

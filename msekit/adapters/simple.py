@@ -1,4 +1,4 @@
-"""The simplest ways to pseudo tokens, beside which TGM and MSF show what they are worth: linear, mlp, prompt.
+"""Three plain adapters, which show what TGM and MSF are worth: linear, mlp and prompt.
 
 `linear` and `mlp` read the average frame of each modality; `prompt` reads nothing: P learned embeddings.
 Shapes: B batch, L frames, D features of a frame, d text width, h = 256, P pseudo tokens.
@@ -71,7 +71,7 @@ class PromptAdapter(Adapter):
     Args:
         text_dim: d.
         pseudo_tokens: P.
-        text_scale: RMS that they start with; the backbone's own embeddings' is a natural one.
+        text_scale: RMS of the first embeddings; that of the backbone's own embeddings is a natural choice.
     """
 
     audio_dim = vision_dim = 0
@@ -90,7 +90,7 @@ class PromptAdapter(Adapter):
         vision: Tensor | None,
         vision_lengths: Tensor | None,
     ) -> Tensor:
-        """Pseudo tokens, (B, P, d)."""
+        """Pseudo tokens, (B, P, d): the inputs only tell B."""
         return self.tokens.expand(len(text_embeddings), -1, -1)
 
 

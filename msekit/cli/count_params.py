@@ -36,8 +36,8 @@ def count_params(
         raise MsekitError(f"unknown ablation '{ablate}'", fix=nearest(ablate, ABLATIONS))
     if ablate is not None and adapter != "mse":
         raise MsekitError(f"the ablations of Table 4 are of the adapter mse, not of {adapter}")
-    backbones = paper.BACKBONES if backbone is None else (backbone,)
-    datasets = paper.DATASETS if dataset is None else (dataset,)
+    backbones = paper.PAPER_BACKBONES if backbone is None else (backbone,)
+    datasets = paper.PAPER_DATASETS if dataset is None else (dataset,)
     text_dims = {name: text_width(name) for name in backbones}
     described_sets = [described(name) for name in datasets]
     cells = [cell(name, dim, data, adapter, ablate) for name, dim in text_dims.items() for data in described_sets]

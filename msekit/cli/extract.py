@@ -35,7 +35,7 @@ def extract_command(
     import yaml
 
     from msekit.media.audio import audio_extractor
-    from msekit.media.extract import Plan, extract, write_samples
+    from msekit.media.extract import ExtractionPlan, extract, write_samples
     from msekit.media.table import clips_of, read_table
     from msekit.media.vision import vision_extractor
     from msekit.reporter import Reporter
@@ -46,7 +46,7 @@ def extract_command(
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
     description = None if table is None else _description(output.resolve().name, labels, intensities, language)
     found = read_table(table, clips) if table else clips_of(clips)
-    plan = Plan(
+    plan = ExtractionPlan(
         None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
     )
     if plan.audio is None and plan.vision is None:

@@ -32,7 +32,7 @@ def serve_command(
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run, run_folder
     from msekit.reporter import Reporter
-    from msekit.serving.engine import Engine
+    from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
 
     reporter = Reporter()
@@ -50,11 +50,11 @@ def serve_command(
             shelves[name] = shelf
         else:
             reporter.note(f"{name}: no samples to pick from; name a data set with --dataset")
-    engine = Engine(plug_ins)
+    queue = RequestQueue(plug_ins)
     loopback = host in ("127.0.0.1", "localhost", "::1")
     if not loopback:
         reporter.warn(f"listening on {host}: whoever reaches this machine can use the page; there is no log-in")
-    app = create_app(engine, shelves, None if loopback else ["*"])
+    app = create_app(queue, shelves, None if loopback else ["*"])
     server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
     socket = server.config.bind_socket()
     reporter.note(f"http://{host}:{socket.getsockname()[1]}  (Ctrl-C ends it)")
@@ -63,7 +63,7 @@ def serve_command(
     except KeyboardInterrupt:
         pass
     finally:
-        engine.close()
+        queue.close()
 
 
 def _names(runs: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Extractor: the record of what made a modality's features, kept beside them and in the plug-in, compared before use."""
+"""Extractor: the record of what made a modality's features, kept beside them and in the plug-in to be compared."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def check_extractor(modality: str, trained: Extractor | None, offered: Extractor
 
     Args:
         modality: `audio` or `vision`, for the message.
-        trained: What made the features of the training; None where no record says so.
-        offered: What made these features; None likewise. Without both records there is nothing to compare.
+        trained: The record of the training's features; None where there is none.
+        offered: The record of these features; None where there is none. Only two records can be compared.
         where: The file of these features, for the message.
 
     Raises:

@@ -24,7 +24,7 @@ _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
 class Finding(BaseModel):
-    """One kind of oddity, with the rows that have it."""
+    """An error or a warning, with the rows that have it."""
 
     severity: Literal["error", "warning"]
     split: str | None

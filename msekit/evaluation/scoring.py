@@ -1,4 +1,4 @@
-"""A model + a split → a score for every label of every sample, and metrics from them.
+"""Scores: a model and a split → a score for every label of every sample, and the loss, predictions and metrics of them.
 
 Shapes: N samples of a split, B of a batch, R models that are scored at once, E edges of the label trie, K labels.
 """
@@ -24,15 +24,15 @@ from msekit.reporter import Reporter
 from msekit.settings.config import EvaluationConfig
 
 SHUFFLE_SEED = 0
-"""Of the permutation that gives every sample another one's audio and vision."""
+"""Seed of the permutation that gives every sample another one's audio and vision."""
 
 
 @dataclass
 class Scores:
-    """Label scores of a split, in its order. N samples, E edges of the label trie, K labels."""
+    """Label scores of a split, in its order."""
 
     edges: np.ndarray
-    """(N, E) float32 log-probabilities."""
+    """(N, E) float32 log-probabilities of the trie's edges."""
     truths: np.ndarray
     """(N,) class numbers or intensities."""
     labels: LabelSpace
@@ -58,7 +58,7 @@ class Scores:
         return bootstrap(self.truths, predictions, metrics_of(spec), repeats=config.bootstrap)
 
     def collapsed(self, estimate: str) -> str | None:
-        """The name of the one label that every prediction equals (or is nearest to), if so."""
+        """The name of the label that every prediction equals (or is nearest to); None if they differ."""
         position = collapsed_to(self.labels.indices(self.predictions(estimate)).tolist())
         return None if position is None else self.labels.names[position]
 
@@ -76,11 +76,11 @@ def score_split(
 
     Args:
         model: Adapter and backbone.
-        collator: Of the split.
-        batch_size: Samples that a process scores at a time; the main process's holds for all.
+        collator: The split's collator.
+        batch_size: Samples that a process scores at a time; every process takes the main process's number.
         accelerator: This process's part in the run.
         reporter: Where progress goes.
-        title: What the progress bar says.
+        title: Title of the progress bar.
         between: Called before every batch, equally often in every process.
     """
     return score_together([model], collator, batch_size, accelerator, reporter, title, between)[0]
@@ -95,15 +95,26 @@ def score_together(
     title: str,
     between: Callable[[], None] | None = None,
 ) -> list[Scores]:
-    """Score every sample of a split once by each of several models, which share a backbone; see `score_split`."""
+    """Score every sample of a split once by each of several models, which share a backbone.
+
+    Args:
+        models: Adapters on the same backbone.
+        collator: The split's collator.
+        batch_size: See `score_split`.
+        accelerator: See `score_split`.
+        reporter: See `score_split`.
+        title: See `score_split`.
+        between: See `score_split`.
+    """
     for model in models:
         model.adapter.eval()
     device = models[0].backbone.device
     rank, world = accelerator.process_index, accelerator.num_processes
-    size = on_main(accelerator, lambda: batch_size)  # another machine's plan may have chosen otherwise
+    size = on_main(accelerator, lambda: batch_size)  # on a machine of other memory the plan may give another number
     batches = evaluation_batches(*collator.lengths(), size, rank, world)
     rounds = len(evaluation_batches(*collator.lengths(), size, 0, world))  # the first share is the largest
-    # a process with fewer batches takes part once more in the collective operations, for nothing
+    # a process with fewer batches scores sample 0 once more, because it must take part in the collective operations;
+    # its rows are not stored
     made = ahead(lambda indices: collator(indices).pinned_for(device), batches + [[0]] * (rounds - len(batches)))
     rows: dict[int, np.ndarray] = {}
     with closing(made), reporter.bar(title, total=sum(map(len, batches))) as advance:

@@ -88,7 +88,7 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
             raise MsekitError(f"{table} is about {TASKS[table]}, '{dataset}' is {task}", fix=f"Use {other}.")
     found = []
     for dataset in datasets or own:
-        for backbone in backbones or (paper.BACKBONES if table in TASKS else ["chatglm3-6b"]):
+        for backbone in backbones or (paper.PAPER_BACKBONES if table in TASKS else ["chatglm3-6b"]):
             printed = paper.model_name(backbone)
             rows: list[tuple[str, str, dict[str, Any]]]
             if table == "table4":

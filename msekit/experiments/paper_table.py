@@ -107,11 +107,11 @@ def differences(found: list[Experiment]) -> list[str]:
     lines: dict[str, None] = {}
     for each in found:
         spec = resolve_dataset(each.dataset)
-        if each.backbone not in paper.BACKBONES:
+        if each.backbone not in paper.PAPER_BACKBONES:
             lines[f"backbone {each.backbone}: not one of the paper's"] = None
-        if spec.name not in paper.DATASETS:
+        if spec.name not in paper.PAPER_DATASETS:
             lines[f"data set {spec.name}: not one of the paper's"] = None
-        if each.key in RIVALS and spec.name in paper.DATASETS:
+        if each.key in RIVALS and spec.name in paper.PAPER_DATASETS:
             lines[RIVALS[each.key]] = None
         for run in _settings(each):
             for line in _settings_apart(run, spec.task):

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
-from msekit.inference.samples import Prepared, prepare
+from msekit.inference.samples import Prepared, prepare_sample
 
 LONGEST_LINE = 32 << 20
 """Bytes; the longest published sample (CHERMA, 543 × 1024 numbers) takes a third of it as text."""
@@ -115,4 +115,4 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     if not isinstance(identity, (str, int)):
         raise MsekitError(f"'id' is a {type(identity).__name__}, not a text or a number")
     given = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
-    return prepare(plug_in.description, str(identity), raw["text"], given)
+    return prepare_sample(plug_in.description, str(identity), raw["text"], given)

@@ -23,7 +23,7 @@ from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.cache.split_table import SplitTable
 from msekit.errors import MsekitError
-from msekit.inference.samples import Prepared, SampleTable, prepare
+from msekit.inference.samples import Prepared, SampleTable, prepare_sample
 from msekit.model.assemble import check_context, make_adapter
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.mse_model import MSEModel
@@ -133,7 +133,7 @@ class PlugIn:
         if len(names) != len(texts):
             raise MsekitError(f"{len(names)} ids for {len(texts)} texts")
         samples = [
-            prepare(
+            prepare_sample(
                 self.description,
                 names[number],
                 one,
@@ -148,7 +148,7 @@ class PlugIn:
     def predict_prepared(
         self, samples: Sequence[Prepared], estimate: str | None = None, batch_size: int = BATCH_SIZE
     ) -> list[Prediction]:
-        """Predict samples that `prepare` made, in their order.
+        """Predict samples that `prepare_sample` made, in their order.
 
         Raises:
             MsekitError: An estimate that does not fit the task, or a batch size below 1.

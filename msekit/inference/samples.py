@@ -38,7 +38,9 @@ class Prepared:
         return self.audio.nbytes + self.vision.nbytes
 
 
-def prepare(description: Description, id: str, text: Any, given: dict[str, Any], where: object = None) -> Prepared:
+def prepare_sample(
+    description: Description, id: str, text: Any, given: dict[str, Any], where: object = None
+) -> Prepared:
     """Check one sample.
 
     Args:

@@ -1,1 +1,1 @@
-"""Clips → feature sequences: audio and vision read from files, the extractors, the table they end in."""
+"""Clips → a data set: sound and pictures decoded, features extracted, tables of clips read and samples written."""

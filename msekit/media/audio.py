@@ -1,4 +1,4 @@
-"""Sound → audio features, one vector per 10 ms.
+"""Sound → audio features, one vector per 10 ms, by one of two extractors.
 
 `egemaps`: the 25 low-level descriptors of eGeMAPS v02 (Eyben et al. 2016) by openSMILE, the kind that SIMS-V2 uses:
 loudness, spectral slope, MFCC 1-4, pitch, jitter, shimmer, formants. openSMILE's licence is for research use.
@@ -16,13 +16,12 @@ from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 from msekit.media.decode import SAMPLE_RATE
 
-NAMES = ("egemaps", "logmel")
 _MELS = 64
 _SHORTEST = SAMPLE_RATE // 10  # a tenth of a second: below it no descriptor has a whole window
 
 
 def audio_extractor(name: str) -> Extractor:
-    """What an audio extractor is, for the record.
+    """The record of an audio extractor: its name, release and settings.
 
     Raises:
         MsekitError: A package that it needs is missing.
@@ -36,7 +35,7 @@ def audio_features(samples_S: np.ndarray, name: str) -> np.ndarray:
     """(S,) sound at 16 kHz → (L, 25) or (L, 64) float32.
 
     Raises:
-        MsekitError: Less than a tenth of a second.
+        MsekitError: The sound is shorter than a tenth of a second.
     """
     if len(samples_S) < _SHORTEST:
         raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")

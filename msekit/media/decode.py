@@ -17,9 +17,9 @@ import numpy as np
 from msekit.errors import MsekitError
 
 SAMPLE_RATE = 16_000
-"""Of all sound, in samples a second; one channel."""
+"""Samples a second of all sound, which has one channel."""
 LONGEST_SECONDS = 600
-"""Of one clip; an utterance is expected."""
+"""Longest clip; a clip is an utterance."""
 CLIP_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
 _FORMATS = "wav,mp3,flac,ogg,aac,mov,mp4,m4a,avi,matroska,webm"
 _PATIENCE_SECONDS = 300
@@ -30,7 +30,7 @@ def sound(path: Path) -> np.ndarray:
     """The sound of a clip, (samples,) float32 in [-1, 1] at `SAMPLE_RATE`.
 
     Raises:
-        MsekitError: No such file, nothing that can be decoded, no sound, or too long.
+        MsekitError: The file is missing, cannot be decoded, has no sound, or is too long.
     """
     output = ["-vn", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "pipe:1"]
     try:
@@ -54,7 +54,7 @@ def pictures(path: Path, per_second: float) -> Iterator[np.ndarray]:
         per_second: Pictures a second.
 
     Raises:
-        MsekitError: No such file, nothing that can be decoded, no picture, or too long.
+        MsekitError: The file is missing, cannot be decoded, has no picture, or is too long.
     """
     smaller = f"w='min({_LARGEST_SIDE},iw)':h='min({_LARGEST_SIDE},ih)'"
     shape = f"scale={smaller}:force_original_aspect_ratio=decrease:flags=area"
@@ -103,7 +103,7 @@ def _check(returncode: int, complaints: bytes, path: Path, wanted: str) -> None:
 
 
 def _ppm(stream: IO[bytes]) -> np.ndarray | None:
-    """The next picture of a stream of binary PPM files, None at its end (or where it breaks off)."""
+    """The next picture of a stream of binary PPM files; None where the stream ends or breaks off."""
     if stream.readline() != b"P6\n":
         return None
     width, height = map(int, stream.readline().split())

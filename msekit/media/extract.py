@@ -1,9 +1,9 @@
-"""Clips → a data set of one's own: feature files, `samples.jsonl` and a YAML that `msekit train` reads.
+"""`extract`: clips → a data set of one's own: feature files, `samples.jsonl` and a YAML that `msekit train` reads.
 
     <output>/audio/<id>.safetensors  vision/<id>.safetensors  samples.jsonl  <name>.yaml  extract.jsonl
 
-`extract.jsonl` has a line per finished clip; a clip that stands there, unchanged since, is not done again, so an
-extraction that was stopped goes on where it was. One clip that cannot be read never stops the others.
+`extract.jsonl` has a line per finished clip. A clip that stands there and has not changed since is not extracted again,
+so a stopped extraction goes on where it was. A clip that cannot be read never stops the others.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msekit.data.catalogue import MODALITIES
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 from msekit.media.table import Clip
@@ -28,20 +29,20 @@ SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to extract from every clip."""
+class ExtractionPlan:
+    """The extractors for every clip; None for a modality that is not extracted."""
 
     audio: Extractor | None
     vision: Extractor | None
 
     def record(self) -> dict[str, Any]:
-        """For files."""
+        """The plan as JSON, the first line of `extract.jsonl`."""
         return {"audio": self.audio and self.audio.model_dump(), "vision": self.vision and self.vision.model_dump()}
 
 
 @dataclass
-class Outcome:
-    """What became of one clip."""
+class ClipResult:
+    """The result of one clip."""
 
     id: str
     stamp: list[int]
@@ -49,21 +50,23 @@ class Outcome:
     frames: dict[str, int] = field(default_factory=dict)
     """Modality → feature vectors written."""
     problems: dict[str, str] = field(default_factory=dict)
-    """Modality → why there are none."""
+    """Modality → why it has no feature vectors."""
 
 
-def extract(clips: Sequence[Clip], plan: Plan, output: Path, workers: int, reporter: Reporter) -> list[Outcome]:
+def extract(
+    clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int, reporter: Reporter
+) -> list[ClipResult]:
     """Extract all clips that are not extracted yet.
 
     Args:
-        clips: What to extract.
-        plan: By which extractors.
-        output: Folder for the data set; may hold an unfinished extraction with the same plan.
+        clips: The clips.
+        plan: The extractors.
+        output: Folder for the data set; it may hold an unfinished extraction with the same plan.
         workers: Processes.
         reporter: Where progress goes.
 
     Returns:
-        An outcome per clip, in their order.
+        A result per clip, in their order.
 
     Raises:
         MsekitError: The folder holds an extraction by other extractors, or cannot be written.
@@ -71,28 +74,28 @@ def extract(clips: Sequence[Clip], plan: Plan, output: Path, workers: int, repor
     try:
         output.mkdir(parents=True, exist_ok=True)
         done = _finished(output, plan)
-        outcomes = {clip.id: done[clip.id] for clip in clips if _holds(done.get(clip.id), clip)}
-        todo = [clip for clip in clips if clip.id not in outcomes]
-        if outcomes:
-            reporter.note(f"{len(outcomes)} clips are extracted already")
+        results = {clip.id: done[clip.id] for clip in clips if _holds(done.get(clip.id), clip)}
+        todo = [clip for clip in clips if clip.id not in results]
+        if results:
+            reporter.note(f"{len(results)} clips are extracted already")
         with (
             (output / LOG).open("a", encoding="utf-8") as log,
-            reporter.bar("extracting", len(clips), len(outcomes)) as advance,
+            reporter.bar("extracting", len(clips), len(results)) as advance,
         ):
-            for outcome in _all(todo, plan, output, workers):
-                outcomes[outcome.id] = outcome
-                log.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+            for result in _all(todo, plan, output, workers):
+                results[result.id] = result
+                log.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
                 log.flush()
                 advance(1)
-                for modality, problem in outcome.problems.items():
-                    reporter.warn(f"{outcome.id}: no {modality}: {problem}")
+                for modality, problem in result.problems.items():
+                    reporter.warn(f"{result.id}: no {modality}: {problem}")
     except OSError as error:
         raise MsekitError(f"the output folder cannot be written: {error}", where=output) from error
-    return [outcomes[clip.id] for clip in clips]
+    return [results[clip.id] for clip in clips]
 
 
-def _finished(output: Path, plan: Plan) -> dict[str, Outcome]:
-    """The outcomes on record; a folder without a record gets its first line, which names the extractors."""
+def _finished(output: Path, plan: ExtractionPlan) -> dict[str, ClipResult]:
+    """The results on record, by the clips' ids; a folder without a record gets the first line, the plan."""
     log = output / LOG
     if not log.is_file():
         log.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
@@ -106,7 +109,7 @@ def _finished(output: Path, plan: Plan) -> dict[str, Outcome]:
     if lines and not log.read_bytes().endswith(b"\n"):
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *records))
         log.write_text(text, encoding="utf-8")
-    return {record["id"]: Outcome(**record) for record in records}
+    return {record["id"]: ClipResult(**record) for record in records}
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -117,9 +120,9 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _holds(outcome: Outcome | None, clip: Clip) -> bool:
-    """Whether an outcome on record is of this very clip, and worth keeping: a clip that gave nothing is tried again."""
-    return outcome is not None and bool(outcome.frames) and outcome.stamp == _stamp(clip.path)
+def _holds(result: ClipResult | None, clip: Clip) -> bool:
+    """Whether a result on record is of this very clip and can stay: a clip that gave no features is tried again."""
+    return result is not None and bool(result.frames) and result.stamp == _stamp(clip.path)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -130,12 +133,16 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _all(clips: Sequence[Clip], plan: Plan, output: Path, workers: int) -> Iterator[Outcome]:
-    """Outcomes as they come. A clip that ends its process is found by doing the lost ones one at a time."""
+def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
+    """Yield results as they come.
+
+    A clip that kills its process breaks the pool, and every clip that ran there is lost with it. Each lost clip then
+    gets a pool of its own, which shows the culprit; the clips after them go on in a new pool.
+    """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(clips))
     lost: list[Clip] = []
-    running: dict[Future[Outcome], Clip] = {}
+    running: dict[Future[ClipResult], Clip] = {}
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         while running or (waiting and not lost):
             while waiting and len(running) < 2 * workers and not lost:
@@ -156,38 +163,38 @@ def _all(clips: Sequence[Clip], plan: Plan, output: Path, workers: int) -> Itera
                 yield pool.submit(extract_one, clip, plan, output).result()
             except BrokenProcessPool:
                 problem = "the process that read it died"
-                yield Outcome(clip.id, _stamp(clip.path), problems=dict.fromkeys(("audio", "vision"), problem))
+                yield ClipResult(clip.id, _stamp(clip.path), problems=dict.fromkeys(MODALITIES, problem))
     if waiting:
         yield from _all(list(reversed(waiting)), plan, output, workers)
 
 
-def extract_one(clip: Clip, plan: Plan, output: Path) -> Outcome:
-    """One clip → its feature files, each written whole or not at all."""
-    outcome = Outcome(clip.id, _stamp(clip.path))
-    for modality, extractor in (("audio", plan.audio), ("vision", plan.vision)):
+def extract_one(clip: Clip, plan: ExtractionPlan, output: Path) -> ClipResult:
+    """Extract one clip into its feature files, each written whole or not at all."""
+    result = ClipResult(clip.id, _stamp(clip.path))
+    for modality, extractor in zip(MODALITIES, (plan.audio, plan.vision), strict=True):
         if extractor is None:
             continue
         try:
             features_LD = features_of(clip.path, modality, extractor)
         except MsekitError as error:
-            outcome.problems[modality] = error.what
+            result.problems[modality] = error.what
             continue
         write_features(output / modality / f"{clip.id}.safetensors", modality, features_LD, extractor)
-        outcome.frames[modality] = len(features_LD)
-    return outcome
+        result.frames[modality] = len(features_LD)
+    return result
 
 
 def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
-    """One modality of one clip by an extractor: (L, D) float32.
+    """Extract one modality of one clip: (L, D) float32.
 
     Raises:
-        MsekitError: The clip cannot be decoded, has no such modality, or the extractor here is another release.
+        MsekitError: The clip cannot be decoded or lacks the modality, or the extractor here is another release.
     """
     from msekit.media import audio, decode, vision
 
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
-    elif extractor.name in vision.NAMES:
+    elif extractor.name == vision.EXTRACTOR:
         here = vision.vision_extractor(extractor.settings["face"])
     else:
         raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
@@ -203,7 +210,7 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
 
 
 def write_features(path: Path, modality: str, features_LD: Any, extractor: Extractor) -> None:
-    """A feature file that carries the record of its extractor."""
+    """Write a feature file that carries the record of its extractor."""
     from safetensors.numpy import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,16 +233,16 @@ def extractor_of(path: Path) -> Extractor | None:
         return None
 
 
-def write_samples(clips: Sequence[Clip], outcomes: Sequence[Outcome], output: Path) -> int:
-    """Write `samples.jsonl` of the clips that gave something.
+def write_samples(clips: Sequence[Clip], results: Sequence[ClipResult], output: Path) -> int:
+    """Write `samples.jsonl` of the clips that gave features.
 
     Returns:
-        Their number.
+        The number of these clips.
     """
     lines = []
-    for clip, outcome in zip(clips, outcomes, strict=True):
-        if outcome.frames:
-            paths = {modality: f"{modality}/{clip.id}.safetensors" for modality in outcome.frames}
+    for clip, result in zip(clips, results, strict=True):
+        if result.frames:
+            paths = {modality: f"{modality}/{clip.id}.safetensors" for modality in result.frames}
             lines.append(json.dumps(clip.fields() | paths, ensure_ascii=False) + "\n")
     partial = output / f"{SAMPLES}.partial"
     partial.write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which clips there are: a table with a line per clip, or every clip of a folder."""
+"""Clip, and the two ways to a list of clips: a table with a line per clip, or every clip of a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIONAL = ("id", "speaker", "dialogue_id")
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and what is known of it."""
+    """A clip, with its text and label where the table has them."""
 
     id: str
     path: Path
@@ -28,7 +28,7 @@ class Clip:
     dialogue_id: str | None = None
 
     def fields(self) -> dict[str, Any]:
-        """What `samples.jsonl` says of it, beside its features."""
+        """Its line of `samples.jsonl`, but for the features."""
         return {key: value for key, value in asdict(self).items() if key != "path" and value is not None}
 
 
@@ -37,7 +37,7 @@ def read_table(table: Path, folder: Path) -> list[Clip]:
     speaker, dialogue_id.
 
     Raises:
-        MsekitError: It cannot be read, lacks a column or a value, or names a clip outside the folder or twice.
+        MsekitError: The table cannot be read, lacks a column or a value, or names a clip outside the folder or twice.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -47,7 +47,9 @@ def read_table(table: Path, folder: Path) -> list[Clip]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MsekitError(f"the table cannot be read: {error}", where=table) from error
     if missing := [name for name in _NEEDED if name not in columns]:
-        raise MsekitError(f"no column '{missing[0]}'", where=table, fix=f"It has: {', '.join(map(str, columns))}")
+        raise MsekitError(
+            f"no column '{missing[0]}'", where=table, fix=f"The table has: {', '.join(map(str, columns))}"
+        )
     return _checked([_clip(row, folder, where) for where, row in lines], table)
 
 
@@ -55,7 +57,7 @@ def clips_of(folder: Path) -> list[Clip]:
     """Every clip of a folder, by name, without text or label.
 
     Raises:
-        MsekitError: There is none.
+        MsekitError: The folder has no clip.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES and path.is_file())
     return _checked([Clip(_identity(str(path.relative_to(folder))), path) for path in paths], folder)
@@ -75,7 +77,7 @@ def _clip(row: dict[str, Any], folder: Path, where: str) -> Clip:
 
 
 def _identity(name: str) -> str:
-    """A name that is safe as a file's: parts/clip 1.mp4 → parts-clip_1."""
+    """A clip's id, which is safe as a file's name: parts/clip 1.mp4 → parts-clip_1."""
     stem = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in CLIP_SUFFIXES else name
     return re.sub(r"[^\w.-]", "_", stem.replace("/", "-")).lstrip(".") or "_"
 

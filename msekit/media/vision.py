@@ -19,8 +19,10 @@ import numpy as np
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 
-NAMES = ("face",)
-Choice = Literal["largest", "left", "right"]
+EXTRACTOR = "face"
+"""Name of the extractor."""
+FaceChoice = Literal["largest", "left", "right"]
+"""Which face is taken where a picture shows several."""
 PICTURES_PER_SECOND = 10.0
 _MOST_FACES = 4
 _LEFT_EYE, _RIGHT_EYE = (33, 133), (263, 362)  # outer and inner corner, in the mesh's numbering
@@ -53,17 +55,17 @@ DISTANCES = {
 WIDTH = 2 * len(LANDMARKS) + 3 + len(DISTANCES)
 
 
-def vision_extractor(face: Choice) -> Extractor:
-    """What the face extractor is, for the record.
+def vision_extractor(face: FaceChoice) -> Extractor:
+    """The record of the face extractor: its name, release and settings.
 
     Raises:
         MsekitError: mediapipe is missing, or is a release without model files.
     """
     settings = {"face": face, "pictures_per_second": PICTURES_PER_SECOND}
-    return Extractor(name="face", version=f"mediapipe {_mediapipe().__version__}", settings=settings)
+    return Extractor(name=EXTRACTOR, version=f"mediapipe {_mediapipe().__version__}", settings=settings)
 
 
-def vision_features(pictures: Iterable[np.ndarray], face: Choice) -> np.ndarray:
+def vision_features(pictures: Iterable[np.ndarray], face: FaceChoice) -> np.ndarray:
     """Pictures (height, width, 3) in order → (L, 156) float32, NaN in rows without a face.
 
     Raises:
@@ -72,19 +74,19 @@ def vision_features(pictures: Iterable[np.ndarray], face: Choice) -> np.ndarray:
     rows = []
     with _silent(), _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
         for picture in pictures:
-            found = mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks or []
+            meshes = mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks or []
             height, width = picture.shape[:2]
             scale_3 = np.array([width, height, width])  # the mesh gives depth in units of the width
-            faces = [np.array([(mark.x, mark.y, mark.z) for mark in one.landmark]) * scale_3 for one in found]
-            rows.append(face_vector(chosen(faces, face)) if faces else np.full(WIDTH, np.nan, np.float32))
+            faces = [np.array([(mark.x, mark.y, mark.z) for mark in points.landmark]) * scale_3 for points in meshes]
+            rows.append(face_vector(choose_face(faces, face)) if faces else np.full(WIDTH, np.nan, np.float32))
     features_LD = np.stack(rows)
     if np.isnan(features_LD).all():
         raise MsekitError("no picture shows a face")
     return features_LD
 
 
-def chosen(faces: list[np.ndarray], face: Choice) -> np.ndarray:
-    """One of the faces (478, 3): the largest, the leftmost or the rightmost in the picture."""
+def choose_face(faces: list[np.ndarray], face: FaceChoice) -> np.ndarray:
+    """Choose a face (478, 3) of a picture: the largest, the leftmost or the rightmost."""
     if face == "largest":
         return max(faces, key=lambda marks: float(np.ptp(marks[:, 0]) * np.ptp(marks[:, 1])))
     pick = min if face == "left" else max
@@ -103,22 +105,22 @@ def face_vector(marks_M3: np.ndarray) -> np.ndarray:
     turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
     centre_2 = marks_M3[[*_LEFT_EYE, *_RIGHT_EYE], :2].mean(axis=0)
     upright_M2 = (marks_M3[:, :2] - centre_2) @ turn.T / unit
-    distances = [np.linalg.norm(upright_M2[one] - upright_M2[other]) for one, other in DISTANCES.values()]
+    distances = [np.linalg.norm(upright_M2[start] - upright_M2[end]) for start, end in DISTANCES.values()]
     return np.array([*upright_M2[list(LANDMARKS)].ravel(), roll, yaw, pitch, *distances], dtype=np.float32)
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing to the process's stderr meanwhile: mediapipe's C++ part logs every start there, past every switch."""
+    """Discard what the process writes to stderr: mediapipe's C++ part logs every start there and has no switch."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
         os.close(nowhere)
 
 

@@ -1,7 +1,16 @@
-"""Log-probabilities of the label trie's edges, with a backward pass that holds the vocabulary's width only once.
+"""EdgeScores: log-probabilities of the label trie's edges, with a hand-written backward pass that needs less memory.
 
-Written plainly, the backward pass holds several arrays of the logits' size at once; for 61 labels, 49,152 tokens and a
-batch of 16 each takes 60 MB (`benchmarks/memory/step_memory.py`).
+The score of edge e, which leaves inner node m = row[e] with token v = token[e], is
+
+    s[e] = z[m, v] - log sum_w exp z[m, w]            z: next-token logits
+
+and with g[e] = dL/ds[e] its gradient is
+
+    dL/dz[m, w] = sum of g[e] over m's edges with token w  -  softmax(z[m])[w] * sum of g[e] over all of m's edges
+
+Autograd's own backward pass makes several arrays of the logits' size (B, M, V); for 61 labels, 49,152 tokens and a
+batch of 16 each takes 60 MB (`benchmarks/memory/step_memory.py`). This one makes a single array, in place, by the same
+arithmetic: nothing is traded for the memory.
 
 Shapes: B batch, M inner nodes of the trie, E edges, V vocabulary.
 """
@@ -15,7 +24,7 @@ from torch import Tensor
 
 
 class EdgeScores(torch.autograd.Function):
-    """`logits[:, row, token] - logsumexp(logits)[:, row]` for every edge."""
+    """Logits at the inner nodes → log-probability of every edge."""
 
     @staticmethod
     def forward(ctx: Any, logits_BMV: Tensor, row_E: Tensor, token_E: Tensor) -> Tensor:
@@ -24,8 +33,8 @@ class EdgeScores(torch.autograd.Function):
         Args:
             ctx: Autograd's.
             logits_BMV: Next-token logits at the inner nodes, float32.
-            row_E: The node that an edge starts from.
-            token_E: The token that it stands for.
+            row_E: The inner node that each edge leaves.
+            token_E: The token on each edge.
 
         Returns:
             (B, E) float32.
@@ -36,10 +45,12 @@ class EdgeScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """Softmax times what a node's edges ask for, and what each edge asks for at its token."""
+        """The gradient of the logits, by the formula in the module's docstring."""
         logits_BMV, normaliser_BM, row_E, token_E = ctx.saved_tensors
         (grad_BE,) = grads
-        grad_BM = torch.zeros_like(normaliser_BM).index_add_(1, row_E, grad_BE)
+        grad_BM = torch.zeros_like(normaliser_BM).index_add_(1, row_E, grad_BE)  # sum of g over each node's edges
+        # second term, the only array of the logits' size: softmax = exp(z - logsumexp), times -sum of g
         grad_BMV = (logits_BMV - normaliser_BM[..., None]).exp_().mul_(-grad_BM[..., None])
         batch_B1 = torch.arange(len(grad_BE), device=grad_BE.device)[:, None]
+        # first term: each edge's own g at its node and token
         return grad_BMV.index_put_((batch_B1, row_E, token_E), grad_BE, accumulate=True), None, None

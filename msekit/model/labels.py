@@ -1,7 +1,7 @@
-"""LabelSpace: label ⇄ text ⇄ tokens, the trie that answers are confined to, scores and point estimates.
+"""LabelSpace: label ⇄ text ⇄ tokens, the trie of all labels' tokens, scores and point estimates.
 
-Nothing outside the space can be answered, so no answer is ever unparsable. Shapes: B batch, K labels, E edges of the
-trie (one per node but the root), M inner nodes (those with children; the first is the root).
+An answer is a path of the trie, so no answer is ever unparsable. Shapes: B batch, K labels, E edges of the trie (one
+per node but the root), M inner nodes (those with children; the first is the root).
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Trie:
 
     @cached_property
     def edge_row(self) -> np.ndarray:
-        """(E,) row of the edge's parent among the inner nodes."""
+        """(E,) each edge's parent, as a row of the inner nodes: where the logits of its token are."""
         return np.searchsorted(self.inner, self.parent)
 
     @cached_property
     def family(self) -> np.ndarray:
-        """(M - 1, M - 1) bool over the inner nodes but the root: whether the column is the row or an ancestor of it."""
+        """(M - 1, M - 1) bool over the inner nodes but the root: whether the column's node is the row's or above it."""
         nodes = self.inner[1:].tolist()
         return np.array([[other in self.ancestors(node) for other in nodes] for node in nodes])
 
@@ -70,9 +70,9 @@ class Trie:
 class LabelSpace:
     """All labels of a data set, as a tokenizer writes them.
 
-    Intensities are the one-decimal grid of the range. They carry a `+` from 0 upwards when, unsigned, positive and
-    negative labels would have different token counts. Where one label's tokens begin another's, every label ends
-    with the end token.
+    Intensities are the one-decimal grid of the range. Labels from 0 upwards carry a `+` if the tokenizer writes 1.0 and
+    -1.0 (or any such pair) in different numbers of tokens. Where the tokens of a label are the beginning of another's,
+    every label gets an end token.
 
     Args:
         spec: The data set.
@@ -107,7 +107,7 @@ class LabelSpace:
         return len(self.texts)
 
     def indices(self, truths: np.ndarray) -> np.ndarray:
-        """Positions of true labels: class numbers as they are, intensities by the nearest grid value. (N,) → (N,)."""
+        """Class numbers or intensities → positions in the space; intensities by the nearest grid value. (N,) → (N,)."""
         if self.task == "erc":
             return truths.astype(np.int64)
         return np.clip(np.rint(truths * 10).astype(np.int64) - self.low, 0, len(self) - 1)
@@ -127,15 +127,15 @@ class LabelSpace:
         """Point estimates.
 
         Args:
-            edges_BE: Log-probability of each edge's token, given the prompt and the path to the edge.
-            estimate: `greedy` walks the trie from the root (what generation does, confined to labels); `argmax` is
-                the most probable label; `mean` and `median` are of the distribution (intensities only).
+            edges_BE: Log-probability of each edge's token after the prompt and the path to the edge.
+            estimate: `greedy` walks the trie from the root (generation that may write labels only); `argmax` is the
+                most probable label; `mean` and `median` are of the distribution (intensities only).
 
         Returns:
             (B,) values: intensities, or class numbers.
 
         Raises:
-            MsekitError: `mean` or `median` asked for classes.
+            MsekitError: `mean` or `median` of classes.
         """
         check_estimate(self.task, estimate)
         if estimate == "greedy":
@@ -148,26 +148,31 @@ class LabelSpace:
             return self.values[distribution_BK.argmax(axis=1)]
         if estimate == "mean":
             return distribution_BK @ self.values
+        # the first label whose cumulated probability reaches one half; rounding may leave the last sum just below it
         return self.values[(distribution_BK.cumsum(axis=1) < 0.5).sum(axis=1).clip(max=len(self) - 1)]
 
     def _greedy(self, edges_BE: np.ndarray) -> np.ndarray:
-        node_B = np.zeros(len(edges_BE), dtype=np.int64)
+        """Walk the trie from the root, at each node along the most probable edge. (B, E) → (B,) positions of labels.
+
+        All samples take a step at a time; a sample that has reached a leaf stays there until the last one has.
+        """
+        node_B = np.zeros(len(edges_BE), dtype=np.int64)  # where each sample stands: the root
         while True:
-            open_BE = self.trie.parent[None] == node_B[:, None]
-            moving_B = open_BE.any(axis=1)
+            leaving_BE = self.trie.parent[None] == node_B[:, None]  # the edges that leave each sample's node
+            moving_B = leaving_BE.any(axis=1)  # no edge leaves a leaf
             if not moving_B.any():
                 return (self._leaves[None] == node_B[:, None]).argmax(axis=1)
-            best_B = np.where(open_BE, edges_BE, -np.inf).argmax(axis=1)
-            node_B = np.where(moving_B, best_B + 1, node_B)
+            best_B = np.where(leaving_BE, edges_BE, -np.inf).argmax(axis=1)
+            node_B = np.where(moving_B, best_B + 1, node_B)  # edge e leads to node e + 1
 
     @cached_property
     def _leaves(self) -> np.ndarray:
-        """(K,) node that each label ends at: edges are numbered parents first, so its path's last edge leads there."""
+        """(K,) node at the end of each label's path: edges are numbered parents first, so its last edge leads there."""
         return np.array([np.flatnonzero(path)[-1] + 1 for path in self.trie.paths])
 
 
 def check_estimate(task: str, estimate: str) -> None:
-    """Refuse an estimate that the task has no meaning for.
+    """Refuse an estimate that means nothing for the task.
 
     Raises:
         MsekitError: `mean` or `median` of emotions.
@@ -177,5 +182,6 @@ def check_estimate(task: str, estimate: str) -> None:
 
 
 def _some_prefix(sequences: Sequence[Sequence[int]]) -> bool:
+    """Whether a sequence is the beginning of another; sorted, such a pair has a neighbour pair like it."""
     ordered = sorted(tuple(sequence) for sequence in sequences)
     return any(longer[: len(shorter)] == shorter for shorter, longer in pairwise(ordered))

@@ -1,12 +1,13 @@
-"""Losses beside the paper's, each off by default: they look at the scores of all labels, not at the true one alone.
+"""Objective: losses beside the paper's, each off by default. They read the scores of all labels, not of the true one.
 
-L_task, the paper's, is the cross-entropy of the true label's tokens. Beside it:
+L_task, the paper's, is the cross-entropy of the true label's tokens. The others:
 
-- `class-balanced` (erc): weighed by the inverse of the class's share of the train split, 1 on average over it.
-- `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each raised by tau times its log share.
-- `expected` (msa): plus so many times the L1 distance between the mean of the label distribution and the truth.
-- `number_token` (msa; Zausinger et al. 2025): plus so many times the distance of the answer's digits from the true ones
-  (`number_token.py`).
+- `class-balanced` (erc): L_task times the inverse of the class's share of the train split, scaled to a mean of 1 there.
+- `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each score raised by tau times the log of
+  the label's share of the train split.
+- `expected` (msa): L_task plus a weight times the L1 distance of the label distribution's mean from the truth.
+- `number_token` (msa; Zausinger et al. 2025): L_task plus a weight times the distance of the answer's digits from the
+  true ones (`number_token.py`).
 
 Shapes: B batch, E edges of the label trie, K labels.
 """
@@ -29,21 +30,21 @@ class Objective(nn.Module):
     """The loss of a batch from its edges' log-probabilities.
 
     Args:
-        config: Which loss.
+        config: The choice of losses and their weights.
         labels: The label space.
         train_labels: (N,) position of every training sample's label.
         decode: Token → its text.
 
     Raises:
-        MsekitError: A loss that the task or the tokenizer has no meaning for.
+        MsekitError: A loss means nothing for the task or the tokenizer.
     """
 
     paths: Tensor
-    """(K, E) see Trie."""
+    """(K, E) float32, 1 where the edge lies on the label's path."""
     values: Tensor
     """(K,) intensities of the labels."""
     shares: Tensor
-    """(K,) of the training samples; a label without any counts as one sample."""
+    """(K,) each label's share of the training samples; a label without a sample counts as one sample."""
 
     def __init__(
         self, config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
@@ -59,30 +60,31 @@ class Objective(nn.Module):
         self.config = config
         self.digits = NumberTokenLoss(labels.trie, decode) if config.number_token else None
         counts = np.bincount(train_labels, minlength=len(labels))
-        self.classes = int((counts > 0).sum())  # that the train split has
-        counts = counts.clip(min=1)
+        self.classes = int((counts > 0).sum())  # number of labels that the train split has
+        counts = counts.clip(min=1)  # no division by zero, no log of zero
         self.register_buffer("paths", torch.from_numpy(labels.trie.paths), persistent=False)
         self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
         self.register_buffer("shares", torch.from_numpy(counts / counts.sum()).float(), persistent=False)
 
     def forward(self, edges_BE: Tensor, label_B: Tensor, weight_B: Tensor) -> Tensor:
-        """Summed over the samples that count (scalar).
+        """The loss, summed over the samples that count (scalar, in nats).
 
         Args:
             edges_BE: Log-probability of each edge's token.
             label_B: Position of the true label.
             weight_B: 0 for a sample that must not count.
         """
-        scores_BK = edges_BE @ self.paths.T
+        scores_BK = edges_BE @ self.paths.T  # log-probability of each label's whole token sequence
         if self.config.balance == "logit-adjusted":
+            # the frequent labels are ahead by their shares already; prediction, without the shares, is then balanced
             raised_BK = scores_BK + self.config.tau * self.shares.log()
             losses_B = nn.functional.cross_entropy(raised_BK, label_B, reduction="none")
         else:
             losses_B = -scores_BK.gather(1, label_B[:, None]).squeeze(1)
-        if self.config.balance == "class-balanced":
+        if self.config.balance == "class-balanced":  # 1 / (share x classes) is 1 on average over the train split
             losses_B = losses_B / (self.shares * self.classes)[label_B]
         if self.config.expected:
-            mean_B = scores_BK.softmax(dim=1) @ self.values
+            mean_B = scores_BK.softmax(dim=1) @ self.values  # in the labels' unit
             losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()
         if self.digits is not None:
             losses_B = losses_B + self.config.number_token * self.digits(edges_BE, label_B)
@@ -92,5 +94,5 @@ class Objective(nn.Module):
 def objective_for(
     config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
 ) -> Objective | None:
-    """The loss that settings ask for; None for the paper's, which needs one label's scores alone."""
+    """The loss that settings ask for; None for the paper's, which needs the true label's scores alone."""
     return Objective(config, labels, train_labels, decode) if config.scores_every_label else None

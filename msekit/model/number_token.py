@@ -1,4 +1,4 @@
-"""Number-token loss: what a wrong digit costs grows with its distance from the true one.
+"""NumberTokenLoss: a wrong digit costs the more, the farther it is from the true digit.
 
 Zausinger et al., "Regress, Don't Guess: A Regression-like Loss on Number Tokens for Language Models", ICML 2025
 (arXiv 2411.02083), in their Wasserstein-1 form, NTL-WAS: where the true token is a number y, the probabilities of the
@@ -8,9 +8,9 @@ tenth too far costs 1, as a whole unit does). The sign and the point are no numb
 which leaves the sign to the cross-entropy beside it. A tokenizer that writes a number as one token gives that token's
 value: with `1.3` as one token the distance is that of the labels, among those that share what was written before it.
 
-Otherwise than theirs: the number tokens of a place are those that some label has there, not all of the vocabulary's,
-because answers are confined to labels; and a sample's places are summed, as its cross-entropy is, where they
-take means of both. Their weight .3 is so .6 here for labels of four tokens, two of them digits.
+Two differences from theirs: the number tokens of a place are those that some label has there, not all of the
+vocabulary's, because an answer is always a label; and the places of a sample are summed, as its cross-entropy is, where
+they take means of both. For labels of four tokens, two of them digits, their weight of .3 corresponds to .6 here.
 
 Shapes: B batch, E edges of the label trie, K labels, G places (inner nodes of the trie that number tokens leave), W the
 largest number of number tokens at a place.
@@ -38,13 +38,13 @@ class NumberTokenLoss(nn.Module):
         decode: Token → its text.
 
     Raises:
-        MsekitError: No place has two numbers to choose from, so that there is nothing to measure.
+        MsekitError: No place offers two number tokens, so that there is no distance to measure.
     """
 
     choices: Tensor
-    """(G, W) edges of each place's number tokens; unused ones repeat the first."""
+    """(G, W) edges of each place's number tokens; a place with fewer than W of them repeats its first."""
     unused: Tensor
-    """(G, W) bool."""
+    """(G, W) bool, true at these repetitions."""
     distances: Tensor
     """(K, G, W) |V_j - y| where the label's path takes a number token at the place, else 0."""
 
@@ -74,7 +74,7 @@ class NumberTokenLoss(nn.Module):
         self.register_buffer("distances", distances_KGW, persistent=False)
 
     def forward(self, edges_BE: Tensor, label_B: Tensor) -> Tensor:
-        """(B,) loss of each sample, in digits (units of the number tokens' values).
+        """The loss of each sample, (B,), in units of the number tokens' values.
 
         Args:
             edges_BE: Log-probability of each edge's token.

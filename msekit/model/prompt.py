@@ -1,16 +1,17 @@
-"""The one place that lays out what the backbone reads, in the order of the paper or with the prompt first:
+"""PromptLayout: the sequence that the backbone reads, in the order of the paper or with the prompt first:
 
     paper:         bos | opening tag | pseudo tokens | text | closing tag | task prompt | answer
     prompt-first:  bos | task prompt | opening tag | pseudo tokens | text | closing tag | cue | answer
 
-What stands before the pseudo tokens is the same for every sample, so the backbone reads it once
-(backbones/passes/prefix.py); with the prompt first that is most of the sequence. The cue is the prompt's last
-punctuation (`=`, `: `), after which a label is natural.
+No other file lays out a sequence. What stands before the pseudo tokens is the same for every sample, so the backbone
+reads it once (`backbones/passes/prefix.py`); with the prompt first that is most of the sequence. The cue is the last
+punctuation of the prompt (`=`, `: `), after which a label comes naturally.
 
-The content is padded on the left, so that every sample's answer starts in the same column; padding is masked and
-positions are counted from the mask, so it never changes a result.
+The content is padded on the left, so that every sample's answer starts in the same column. Padding is masked and
+positions are counted from the mask, so padding never changes a result.
+
 Shapes: B batch, O opening tokens (0 where the backbone has read them), P pseudo tokens, T text tokens, C closing
-tokens, S = O + P + T + C, A answer tokens, d text width.
+tokens, S = O + P + T + C, A answer tokens or inner nodes of the label trie, d text width.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ class PromptLayout:
     def content(
         self, embed: Embed, pseudo_BPd: Tensor, text_BTd: Tensor, text_lengths_B: Tensor, opening: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Join all parts but the answer, padded on the left.
+        """Join all parts but the answer, and pad them on the left.
 
         Args:
             embed: Constant tokens → embeddings of the backbone.
             pseudo_BPd: Pseudo tokens, in the backbone's dtype.
             text_BTd: Embedded text, padded on the right.
             text_lengths_B: True lengths.
-            opening: Begin with the opening part; not where the backbone has read it.
+            opening: Whether the sequence begins with the opening part; False where the backbone has read it.
 
         Returns:
             Embeddings (B, S, d) and mask (B, S).
@@ -67,14 +68,18 @@ class PromptLayout:
         joined_BSd = torch.cat([opening_BOd, pseudo_BPd, text_BTd, closing_BCd], dim=1)
         column_S = torch.arange(joined_BSd.shape[1], device=device)
         padding_B1 = (text_BTd.shape[1] - text_lengths_B)[:, None]
-        # the closing part stays where it is; all before it moves right over the text's padding
+        # The text is padded on its right, in the middle of the sequence. The closing part stays where it is, and all
+        # before it moves right by the padding: column s then takes what stood in column s - padding.
         source_BS = torch.where(column_S >= len(column_S) - len(self.closing), column_S, column_S - padding_B1)
         rows_B1 = torch.arange(size, device=device)[:, None]
         return joined_BSd[rows_B1, source_BS.clamp(min=0)], (column_S >= padding_B1).long()
 
     @staticmethod
     def with_answers(content_BSd: Tensor, mask_BS: Tensor, answer_BAd: Tensor, answer_lengths_B: Tensor) -> Sequence:
-        """Append each sample's answer (its label without the last token), as training reads it."""
+        """Append each sample's answer, as training reads it: its label without the last token, which nothing follows.
+
+        The answer's columns are padded on the right; the mask hides that padding, and no loss is taken there.
+        """
         column_A = torch.arange(answer_BAd.shape[1], device=mask_BS.device)
         mask = torch.cat([mask_BS, (column_A < answer_lengths_B[:, None]).long()], dim=1)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -82,24 +87,38 @@ class PromptLayout:
 
     @staticmethod
     def with_trie(content_BSd: Tensor, mask_BS: Tensor, embed: Embed, trie: Trie) -> Sequence:
-        """Append the trie's inner nodes, each seeing the content and its own ancestors alone.
+        """Append the trie's inner nodes, each of which attends to the content and to its own ancestors alone.
 
-        One pass then gives the next-token logits at every place an answer can reach.
+        Scored label by label, K labels would read the content K times. Here one pass gives the next-token logits at
+        every place that an answer can reach: the root's in the content's last column, and each other inner node's in a
+        column of its own. For labels of the tokens `- 1`, `- 2`, `+ 1` the inner nodes are the root, `-` and `+`, and
+        row by row the mask lets them attend to:
+
+                    content  -  +
+            content causal   .  .
+            -       all      x  .
+            +       all      .  x
+
+        Positions follow the depth in the tree, not the column: `-` and `+` both stand right behind the content, as they
+        would if each were read alone. A sequence per label gives the same logits up to rounding.
         """
         nodes = len(trie.inner) - 1
         if not nodes:  # every label is one token: nothing to append
             return PromptLayout.with_answers(content_BSd, mask_BS, content_BSd[:, :0], mask_BS[:, 0] * 0)
         device = mask_BS.device
+        # edge e leads to node e + 1: an inner node's own token is on edge node - 1
         node_Ad = embed(tuple(trie.token[trie.inner[1:] - 1].tolist()))
         embeddings = torch.cat([content_BSd, node_Ad.expand(len(content_BSd), -1, -1)], dim=1)
         content, total = mask_BS.shape[1], embeddings.shape[1]
-        visible = torch.ones(total, total, dtype=torch.bool, device=device).tril()
-        visible[content:, content:] = torch.from_numpy(trie.family).to(device)
-        real = torch.cat([mask_BS.bool(), mask_BS.new_ones(len(mask_BS), nodes).bool()], dim=1)
+        visible = torch.ones(total, total, dtype=torch.bool, device=device).tril()  # rows attend to columns
+        visible[content:, content:] = torch.from_numpy(trie.family).to(device)  # (A, A): itself and its ancestors
+        real = torch.cat([mask_BS.bool(), mask_BS.new_ones(len(mask_BS), nodes).bool()], dim=1)  # (B, S + A)
         allowed = visible[None, None] & real[:, None, None, :]  # (B, 1, S + A, S + A)
+        # added to the attention scores: the least finite number, not -inf, because a padding row attends to nothing,
+        # and the softmax of a row of -inf is NaN
         mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=device)
         mask.masked_fill_(~allowed, torch.finfo(embeddings.dtype).min)
-        depth_A = torch.from_numpy(trie.family.sum(axis=1)).to(device)  # a node is among its own ancestors
+        depth_A = torch.from_numpy(trie.family.sum(axis=1)).to(device)  # 1 below the root: it counts itself
         content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A
         return Sequence(embeddings, mask, torch.cat([content_positions, node_positions], dim=1), nodes + 1)

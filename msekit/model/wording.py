@@ -1,18 +1,21 @@
-"""The tags around what the plug-in says. Apart from the layout, so that a plan can count them without torch."""
+"""The constant text of a sequence: the tags around the pseudo tokens and the text, and where the task prompt stands.
+
+Apart from `prompt.py`, so that a plan can count the constant tokens without torch.
+"""
 
 import hashlib
 import re
 from typing import Literal
 
-OPENING_TAG = "<av>"  # tags are read at every step of every sample: short ones save a tenth of the tokens
+OPENING_TAG = "<av>"  # the backbone reads the tags of every sample: short ones save a tenth of the tokens
 CLOSING_TAG = "</av>"
 
-
 Order = Literal["paper", "prompt-first"]
+"""Where the task prompt stands: behind the text, or in front of everything but its cue."""
 
 
 def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
-    """What stands before the pseudo tokens (after bos) and after the text."""
+    """The text between bos and the pseudo tokens, and the text between the sample's text and its answer."""
     if order == "paper":
         return OPENING_TAG, f"{CLOSING_TAG} {prompt}"
     cue = re.search(r"[\s=:：]*$", prompt).group()  # type: ignore[union-attr]  # matches at least nothing
@@ -20,5 +23,5 @@ def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
 
 
 def layout_sha256(prompt: str, order: Order = "paper") -> str:
-    """What two runs share whose sequences are laid out alike: sha256 of the tags and the prompt."""
+    """sha256 of the constant text; two runs that lay out their sequences alike share it."""
     return hashlib.sha256("|".join(constant_parts(prompt, order)).encode()).hexdigest()

@@ -1,11 +1,8 @@
-"""How much memory a training run takes, by part, from sizes alone. No torch.
+"""MemoryPlan: the memory of a training run in bytes, part by part, from sizes alone. No torch.
 
-The backbone is frozen: its linear layers keep nothing for the backward pass, so what a layer keeps is what its norms,
-its attention and its activation function need. Counted from transformers' decoders as they run; on a CPU the kept
-tensors were compared with it (`tests/planning/test_plan.py`), on a GPU nothing has been measured yet.
-
-Letters: B samples of a micro-batch, S tokens of a sequence, d width, a attention width (heads x head size), f MLP
-width, e bytes of a value.
+The backbone is frozen: its linear layers keep nothing for the backward pass, so a layer keeps only what its norms, its
+attention and its activation function need. The counts are of transformers' decoders; a test compares them with the
+tensors that a CPU keeps (`tests/planning/test_plan.py`), and on a GPU nothing has been measured yet.
 """
 
 from __future__ import annotations
@@ -16,17 +13,17 @@ from msekit.backbones.holding import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
-"""Larger batches are not quicker: measured on a CPU (RESULTS.md, Speed); on a GPU an assumption, to be measured."""
+"""Samples of a validation batch. Larger ones are not quicker: measured on a CPU; on a GPU an assumption."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 CUDA_RESERVE = 800 << 20
-"""CUDA's own context, kernels and what the allocator cannot use: an assumption, to be measured on a GPU."""
+"""Bytes of CUDA's context, its kernels and what the allocator cannot use: an assumption, to be measured on a GPU."""
 CPU_RESERVE = 400 << 20
-"""Interpreter, torch and the other libraries: what a run on `tiny-llama` takes."""
+"""Bytes of the interpreter, torch and the other libraries: measured as the memory of a run on `tiny-llama`."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What one micro-batch puts through the model; with several seeds at once, all of theirs."""
+    """Sizes of one micro-batch; where several seeds train at once, of all their batches together."""
 
     samples: int
     tokens: int
@@ -45,37 +42,37 @@ class Workload:
 
 @dataclass(frozen=True)
 class Holding:
-    """How the backbone is held and computed."""
+    """In what form the backbone lies in memory, and how its attention is computed."""
 
     dtype: str
     quantization: str
     double: bool = False
     eager: bool = False
-    """Attention by plain products, as on a CPU: its scores are kept too."""
+    """Whether attention is computed by plain products, as on a CPU, which keep its scores too."""
     cuda: bool = True
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes by part."""
+    """The memory of a run in bytes, part by part."""
 
     weights: int
-    """Parameters as they are held."""
+    """Parameters in their form in memory."""
     quantization_state: int
     """Scales and code tables of quantised weights."""
     copies: int
     """Weights of a small LLM laid out for their products on a CPU, once and transposed (`cpu/packed_products.py`)."""
     activations: int
-    """Kept for the backward pass, with what one layer needs while it is computed."""
+    """What all layers keep for the backward pass, and what one layer needs while it is computed."""
     activations_recomputed: int
     """The same with gradient checkpointing."""
     logits: int
     optimizer: int
     """The adapters' parameters and gradients, AdamW's two moments."""
     lstm: int
-    """Features and what the LSTMs keep."""
+    """Features, and what the LSTMs keep for the backward pass."""
     scoring: int
-    """What a validation batch needs instead of activations and logits."""
+    """Bytes of a validation batch, which has neither activations nor the training's logits."""
     reserve: int
 
     def total(self, checkpointing: bool) -> int:
@@ -85,30 +82,30 @@ class MemoryPlan:
 
     @property
     def standing(self) -> int:
-        """What is held all the time."""
+        """What lies in memory all the time."""
         return self.weights + self.quantization_state + self.copies + self.optimizer + self.lstm + self.reserve
 
 
-def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
+def memory_plan(shape: Shape, work: Workload, holding: Holding) -> MemoryPlan:
     """Plan a run's memory.
 
     Args:
         shape: Sizes of the backbone.
-        work: Sizes of a micro-batch.
-        held: Precision and kernels.
+        work: Sizes of the micro-batch.
+        holding: Precision, quantisation and kernels.
     """
-    weights, state = weight_bytes(shape, held)
-    layer, boundary = layer_bytes(shape, work, held)
-    depth, value = shape.architecture.layers, BYTES[held.dtype]
+    weights, state = weight_bytes(shape, holding)
+    layer, boundary = layer_bytes(shape, work, holding)
+    depth, value = shape.architecture.layers, BYTES[holding.dtype]
     sequence = work.samples * work.tokens * shape.architecture.hidden_size * value
     # the sequence as it is put together (parts, joined, gathered, with answers), its gradient, the last norm in fp32
     inputs = 6 * sequence + 4 * work.samples * work.tokens * shape.architecture.hidden_size
-    moving = layer + _expanded(shape, held)  # one layer's gradients and its expanded weights
+    moving = layer + _expanded(shape, holding)  # one layer's gradients and its expanded weights
     scored = work.scored_samples * work.tokens * shape.architecture.hidden_size * value
     return MemoryPlan(
         weights=weights,
         quantization_state=state,
-        copies=copied_bytes(shape, held),
+        copies=copied_bytes(shape, holding),
         activations=depth * layer + inputs + moving,
         activations_recomputed=depth * boundary + layer + inputs + moving,
         logits=_logit_bytes(work.samples * work.answers, shape, value),
@@ -117,79 +114,83 @@ def memory_plan(shape: Shape, work: Workload, held: Holding) -> MemoryPlan:
         scoring=_logit_bytes(work.scored_samples * work.scored_answers, shape, value)
         + 12 * scored
         + sum(work.scored_samples * frames * 4 * (width + 6 * size) for frames, width, size in work.encoders),
-        reserve=CUDA_RESERVE if held.cuda else CPU_RESERVE,
+        reserve=CUDA_RESERVE if holding.cuda else CPU_RESERVE,
     )
 
 
-def with_evaluation_batch(shape: Shape, work: Workload, held: Holding, memory_bytes: int) -> Workload:
-    """The workload with the largest useful evaluation batch that takes at most half of the memory that is left.
+def with_evaluation_batch(shape: Shape, work: Workload, holding: Holding, memory_bytes: int) -> Workload:
+    """The workload with the largest useful evaluation batch that takes at most half of the remaining memory.
 
-    It follows from what a machine has, not from what is free on it: two runs with one seed get the same numbers.
+    The batch follows from the memory that a machine has, not from what is free at the moment, so that two runs with the
+    same seed give the same numbers.
     """
-    size = EVALUATION_BATCH["cuda" if held.cuda else "cpu"]
+    size = EVALUATION_BATCH["cuda" if holding.cuda else "cpu"]
     while size > 1:
         tried = replace(work, scored_samples=size)
-        memory = memory_plan(shape, tried, held)
+        memory = memory_plan(shape, tried, holding)
         if memory.scoring <= (memory_bytes - memory.standing) / 2:
             return tried
         size //= 2
     return replace(work, scored_samples=1)
 
 
-def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
+def weight_bytes(shape: Shape, holding: Holding) -> tuple[int, int]:
     """Bytes of the parameters, and of what quantised ones need beside them."""
-    value = BYTES[held.dtype]
+    value = BYTES[holding.dtype]
     inside = sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
     rows = sum(layer.outputs * layer.count for layer in shape.linears)
     layers = sum(layer.count for layer in shape.linears)
     others = shape.others * value
-    if held.quantization == "none":
+    if holding.quantization == "none":
         return inside * value + others, 0
-    if held.quantization == "int8":
+    if holding.quantization == "int8":
         return inside + others, 4 * rows  # one fp32 scale per row
     blocks = inside // FOUR_BIT_BLOCK
     tables = 64 * layers  # the 16 code words of every layer
-    if held.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own
+    if holding.double:  # 8-bit scales, which have fp32 scales, an offset and a code table of 256 of their own
         return inside // 2 + others, tables + blocks + 4 * -(-blocks // NESTED_BLOCK) + (4 + 1024) * layers
     return inside // 2 + others, tables + 4 * blocks
 
 
-def copied_bytes(shape: Shape, held: Holding) -> int:
-    """Bytes of the copies that a CPU multiplies with; a layer of another kind than `frozen_layer.py`'s makes none."""
-    if held.cuda or held.quantization != "none":
+def copied_bytes(shape: Shape, holding: Holding) -> int:
+    """Bytes of the weight copies that a CPU multiplies with: an upper bound, as only the layers that
+    `backbones/cpu/decoder_layer.py` knows get copies."""
+    if holding.cuda or holding.quantization != "none":
         return 0
-    copies = 2 * BYTES[held.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
+    copies = 2 * BYTES[holding.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
     return copies if copies <= PACKED_MOST else 0
 
 
-def layer_bytes(shape: Shape, work: Workload, held: Holding) -> tuple[int, int]:
-    """What a decoder layer keeps for its backward pass, and what it keeps if it is recomputed: its input.
+def layer_bytes(shape: Shape, work: Workload, holding: Holding) -> tuple[int, int]:
+    """Bytes that a decoder layer keeps for its backward pass, and those that it keeps if it is recomputed: its input.
 
-    Layers that are written out on a CPU (`backbones/cpu/decoder_layer.py`) never repeat keys and values and keep less.
+    An upper bound for the layers that are written out on a CPU (`backbones/cpu/decoder_layer.py`): they never repeat
+    keys and values, and keep less.
     """
-    figures, value = shape.architecture, BYTES[held.dtype]
+    figures, value = shape.architecture, BYTES[holding.dtype]
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
+    # bytes per token, counted tensor by tensor
     token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/passes/lean_mlp_norm.py`)
     token += 3 * attention * value  # queries, and keys and values repeated for every head
     token += 2 * mlp * value  # gate and up (`backbones/passes/lean_mlp_norm.py`)
-    if held.eager:
+    if holding.eager:
         scores = figures.heads * work.tokens
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product
     else:
         token += attention * value + 4 * figures.heads  # the output and its log-normaliser
-    if held.quantization == "int8":  # bitsandbytes keeps what its layers are given
+    if holding.quantization == "int8":  # bitsandbytes keeps what its layers are given
         token += (2 * width + attention + mlp) * value
     count = work.samples * work.tokens
     return count * token, count * width * value
 
 
-def _expanded(shape: Shape, held: Holding) -> int:
-    """Quantised weights are expanded one layer at a time: the largest of them."""
-    if held.quantization == "none":
+def _expanded(shape: Shape, holding: Holding) -> int:
+    """Bytes of the largest layer's weights in full: quantised ones are expanded one layer at a time."""
+    if holding.quantization == "none":
         return 0
-    return max(layer.inputs * layer.outputs for layer in shape.linears) * BYTES[held.dtype]
+    return max(layer.inputs * layer.outputs for layer in shape.linears) * BYTES[holding.dtype]
 
 
 def _logit_bytes(columns: int, shape: Shape, value: int) -> int:
-    """Logits, their fp32 copy, log-probabilities, and the gradients of the first two."""
+    """Bytes of the logits, their fp32 copy, the log-probabilities, and the gradients of the first two."""
     return columns * shape.architecture.vocab_size * (2 * value + 12)

@@ -1,1 +1,1 @@
-"""A plug-in behind HTTP: requests, a queue, a page."""
+"""Plug-ins behind HTTP: a page and a JSON endpoint (app), the queue before the backbone, uploads, samples to pick."""

@@ -1,11 +1,11 @@
-"""The local page and the JSON endpoint.
+"""The web application: a local page and a JSON endpoint.
 
     GET  /              the page: a plug-in, a text, files or a sample of a data set
     POST /              the same page with the answer, and the answer with each modality withheld
-    GET  /api/plug-ins  what can be asked
+    GET  /api/plug-ins  the plug-ins, with what each reads and answers
     POST /api/predict   {"text", "plug_in"?, "audio"?, "vision"?} as JSON (features as nested lists), or the page's form
 
-Uploads are read into a folder that is removed with the request, under names of our own; nothing in them is executed.
+Uploads go into a folder that is removed with the request, under names of our own; nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from starlette.templating import Jinja2Templates
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
 from msekit.inference.plugin import Prediction
-from msekit.inference.samples import Prepared, prepare
-from msekit.serving.engine import BusyError, Engine
+from msekit.inference.samples import Prepared, prepare_sample
 from msekit.serving.limits import LARGEST_BODY, Limits
+from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import Shelf
 from msekit.serving.uploads import features_of_upload
 
@@ -44,17 +44,17 @@ _AT_ONCE = 4  # uploads that are turned into features at the same time
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction and the same sample's predictions with modalities withheld."""
+    """A sample's prediction, and its predictions with modalities withheld."""
 
     plug_in: str
     full: Prediction
     text: str
-    """What was read: typed, or the picked sample's."""
+    """The text that was read: the user's, or that of the picked sample."""
     without: dict[str, Prediction]
     """`audio`, `vision` or `audio and vision` → prediction; only for modalities that the sample has."""
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The answer as JSON."""
         withheld = {name: _record(prediction) for name, prediction in self.without.items()}
         seconds = {"preparation": self.full.timing.preparation, "model": self.full.timing.model}
         return {"plug_in": self.plug_in, **_record(self.full), "without": withheld, "seconds": seconds}
@@ -65,26 +65,26 @@ def _record(prediction: Prediction) -> dict[str, Any]:
 
 
 class Site:
-    """What the page and the endpoint answer with.
+    """The handlers of all requests.
 
     Args:
-        engine: The queue in front of the plug-ins.
+        queue: The queue in front of the plug-ins.
         shelves: Plug-in → samples to pick from.
     """
 
-    def __init__(self, engine: Engine, shelves: Mapping[str, Shelf]) -> None:
-        self.engine, self.shelves = engine, shelves
+    def __init__(self, queue: RequestQueue, shelves: Mapping[str, Shelf]) -> None:
+        self.queue, self.shelves = queue, shelves
         self.page = Jinja2Templates(Path(__file__).parent)
         self.gate = asyncio.Semaphore(_AT_ONCE)
 
     async def show(self, request: Request) -> Response:
         """The empty page."""
         chosen = request.query_params.get("plug_in", "")
-        return self._page(request, chosen if chosen in self.engine.host.names else self.engine.host.names[0])
+        return self._page(request, chosen if chosen in self.queue.host.names else self.queue.host.names[0])
 
     async def ask(self, request: Request) -> Response:
-        """The page with an answer, or with what is wrong with the question."""
-        names = self.engine.host.names
+        """The page with an answer, or with a message about what is wrong with the request."""
+        names = self.queue.host.names
         form: dict[str, Any] = {}
         try:
             form = await self._form(request)
@@ -114,11 +114,11 @@ class Site:
             return JSONResponse({"error": str(error)}, status_code=_status(error))
 
     async def plug_ins(self, _: Request) -> Response:
-        """What can be asked."""
-        return JSONResponse([self._described(name) for name in self.engine.host.names])
+        """All plug-ins, with what each reads and answers."""
+        return JSONResponse([self._described(name) for name in self.queue.host.names])
 
     def _described(self, name: str) -> dict[str, Any]:
-        described = self.engine.host.plug_in(name).description
+        described = self.queue.host.plug_in(name).description
         shelf = self.shelves.get(name)
         return {
             "name": name,
@@ -139,48 +139,48 @@ class Site:
         return {key: value for key, value in form.items() if not isinstance(value, UploadFile) or value.filename}
 
     async def answer(self, fields: Mapping[str, Any]) -> Answer:
-        """Predict what a form or a JSON object asks.
+        """Predict the sample of a form or a JSON object.
 
         Raises:
-            MsekitError: It cannot be used.
-            BusyError: Too many wait.
+            MsekitError: The fields cannot be used.
+            BusyError: The queue is full.
         """
-        if any(isinstance(fields.get(key), str) for key in MODALITIES):  # never a path on this machine
+        if any(isinstance(fields.get(key), str) for key in MODALITIES):  # a text would be a path on this machine
             raise MsekitError("features are nested lists or uploaded files here")
-        names = self.engine.host.names
+        names = self.queue.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:
             raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, names))
         async with self.gate:
             variants = await run_in_threadpool(self._variants, name, fields)
-        predictions = await asyncio.wrap_future(self.engine.submit(name, list(variants.values())))
+        predictions = await asyncio.wrap_future(self.queue.submit(name, list(variants.values())))
         full, *withheld = predictions
         return Answer(name, full, variants[""].text, dict(zip(list(variants)[1:], withheld, strict=True)))
 
     def _variants(self, name: str, fields: Mapping[str, Any]) -> dict[str, Prepared]:
-        """The sample as given, under "", then with each modality withheld."""
-        description = self.engine.host.plug_in(name).description
-        text, given = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
+        """The whole sample, under "", then the sample with each modality withheld."""
+        description = self.queue.host.plug_in(name).description
+        text, features = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
         if fields.get("sample"):
-            text, given = self._from_shelf(name, str(fields["sample"]))
+            text, features = self._from_shelf(name, str(fields["sample"]))
         with tempfile.TemporaryDirectory(prefix="msekit-") as folder:
             uploads = {key: value for key, value in fields.items() if isinstance(value, UploadFile)}
             for key, upload in uploads.items():
-                given.pop(key, None)
-                given |= {
+                features.pop(key, None)
+                features |= {
                     modality: value
                     for modality, value in features_of_upload(key, upload, description, Path(folder)).items()
                     if modality not in uploads or modality == key
                 }
-            if not str(text).strip() and all(given.get(key) is None for key in MODALITIES):
+            if not str(text).strip() and all(features.get(key) is None for key in MODALITIES):
                 raise MsekitError("there is nothing to read: type a text, or add a file")
-            full = prepare(description, "full", text, given)
+            full = prepare_sample(description, "full", text, features)
         present = [key for key in MODALITIES if len(getattr(full, key))]
         hidden = [(key,) for key in present] + ([tuple(present)] if len(present) > 1 else [])
         variants = {"": full}
         for keys in hidden:
             kept = {key: getattr(full, key) for key in present if key not in keys}
-            variants[" and ".join(keys)] = prepare(description, "without", text, kept)
+            variants[" and ".join(keys)] = prepare_sample(description, "without", text, kept)
         return variants
 
     def _from_shelf(self, name: str, number: str) -> tuple[str, dict[str, Any]]:
@@ -201,7 +201,7 @@ class Site:
         shelf = self.shelves.get(chosen)
         sample = str((form or {}).get("sample") or "")
         context = {
-            "plug_ins": [self._described(name) for name in self.engine.host.names],
+            "plug_ins": [self._described(name) for name in self.queue.host.names],
             "chosen": chosen,
             "described": self._described(chosen),
             "shelf": [shelf.title(index) for index in range(len(shelf))] if shelf else [],
@@ -226,39 +226,41 @@ def _columns(answer: Answer | None) -> list[tuple[str, str]]:
     """Heading and prediction of each column."""
     if answer is None:
         return []
-    shown = {"all that was given": answer.full} | {f"without {name}": one for name, one in answer.without.items()}
-    return [
-        (title, f"{one.prediction:+.2f}" if isinstance(one.prediction, float) else one.prediction)
-        for title, one in shown.items()
-    ]
+    columns = {"all that was given": answer.full}
+    columns |= {f"without {name}": prediction for name, prediction in answer.without.items()}
+    return [(title, _text(prediction.prediction)) for title, prediction in columns.items()]
+
+
+def _text(value: str | float) -> str:
+    return f"{value:+.2f}" if isinstance(value, float) else value
 
 
 def _rows(answer: Answer | None) -> list[tuple[str, list[float]]]:
     """Label → its probability in every column; a fine grid of intensities is summed into a dozen ranges."""
     if answer is None:
         return []
-    scores = [one.scores for one in (answer.full, *answer.without.values())]
+    scores = [prediction.scores for prediction in (answer.full, *answer.without.values())]
     labels = list(scores[0])
     size = math.ceil(len(labels) / _MOST_ROWS)
     groups = [labels[start : start + size] for start in range(0, len(labels), size)]
     return [
         (
             group[0] if len(group) == 1 else f"{group[0]} … {group[-1]}",
-            [sum(one[key] for key in group) for one in scores],
+            [sum(column[key] for key in group) for column in scores],
         )
         for group in groups
     ]
 
 
-def create_app(engine: Engine, shelves: Mapping[str, Shelf], hosts: list[str] | None = None) -> Starlette:
+def create_app(queue: RequestQueue, shelves: Mapping[str, Shelf], hosts: list[str] | None = None) -> Starlette:
     """The site as an ASGI application.
 
     Args:
-        engine: The queue in front of the plug-ins.
+        queue: The queue in front of the plug-ins.
         shelves: Plug-in → samples to pick from.
-        hosts: Names under which browsers may reach it; None for loopback's.
+        hosts: Host names that a browser may use for it; None for loopback's.
     """
-    site = Site(engine, shelves)
+    site = Site(queue, shelves)
     loopback = ["localhost", "127.0.0.1", "[::1]"]
     return Starlette(
         routes=[

@@ -1,4 +1,4 @@
-"""What a request may hold: its size, counted as it arrives, and what a browser may do with our pages."""
+"""Limits: a middleware that bounds a request's size as it arrives, and tells browsers what our pages may do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LARGEST_BODY = 64 << 20
-"""Bytes of one request; a minute of video takes about ten million."""
+"""Most bytes of a request; a minute of video takes about ten million."""
 
 _HEADERS = (
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'"),
@@ -27,7 +27,7 @@ class Limits:
         self.app, self.largest = app, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle a request; other kinds of ASGI messages pass through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

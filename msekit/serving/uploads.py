@@ -1,4 +1,4 @@
-"""An uploaded file → features. Its name decides nothing but, through its ending, how it is read."""
+"""An uploaded file → features. Of its name only the ending counts: it decides how the file is read."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from typing import Any
 import numpy as np
 from starlette.datastructures import UploadFile
 
+from msekit.data.catalogue import MODALITIES
+from msekit.data.readers.feature_files import FEATURE_SUFFIXES
 from msekit.errors import MsekitError
 from msekit.inference.given_features import frames_of
 from msekit.media.decode import CLIP_SUFFIXES
 from msekit.runs.description import Description
 
-FEATURES = (".npy", ".npz", ".safetensors")
-FIELDS = ("audio", "vision", "video")
+FIELDS = (*MODALITIES, "video")
 
 
 def features_of_upload(field: str, upload: UploadFile, description: Description, folder: Path) -> dict[str, Any]:
     """Read one uploaded file.
 
     Args:
-        field: `audio` or `vision` (features), or a clip.
+        field: `audio` or `vision` (features or a clip), or `video` (a clip for both).
         upload: The file.
-        description: Of the plug-in that will read it.
-        folder: Where it may lie while it is read.
+        description: The description of the plug-in that will read it.
+        folder: A folder for the file while it is read.
 
     Returns:
         Modality → (L, D) array.
 
     Raises:
-        MsekitError: Another field or ending, a name with a path in it, or a file that cannot be used.
+        MsekitError: The field or the ending is unknown, the name holds a path, or the file cannot be used.
     """
     if field not in FIELDS:
         raise MsekitError(f"no field '{field}' for files", fix=f"Known: {', '.join(FIELDS)}")
-    known = (*FEATURES, *CLIP_SUFFIXES)
+    endings = (*FEATURE_SUFFIXES, *CLIP_SUFFIXES)
     name = upload.filename or ""
-    if set(name) & set("/\\\0"):  # nothing is opened under it; whoever sends such a name means no good
+    if set(name) & set("/\\\0"):  # nothing is opened under this name, but a client that sends it means no good
         raise MsekitError(f"{field}: a file's name holds no path: {name[:60]!r}")
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in known or (field == "video" and suffix in FEATURES):
-        raise MsekitError(f"a file ending in '{suffix[:20]}' cannot be read", fix=f"Known: {', '.join(known)}.")
+    if suffix not in endings or (field == "video" and suffix in FEATURE_SUFFIXES):
+        raise MsekitError(f"a file ending in '{suffix[:20]}' cannot be read", fix=f"Known: {', '.join(endings)}.")
     path = folder / f"{field}{suffix}"
     with path.open("wb") as file:
         shutil.copyfileobj(upload.file, file)

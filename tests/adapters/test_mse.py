@@ -67,23 +67,23 @@ def published_adapter(tensors) -> MSEAdapter:
 
 
 def fixture_inputs(tensors):
-    given = {name[3:]: tensor for name, tensor in tensors.items() if name.startswith("in.")}
-    return given | {"text_mask": torch.ones(given["text_embeddings"].shape[:2], dtype=torch.long)}
+    batch = {name[3:]: tensor for name, tensor in tensors.items() if name.startswith("in.")}
+    return batch | {"text_mask": torch.ones(batch["text_embeddings"].shape[:2], dtype=torch.long)}
 
 
 def test_equals_the_authors_modules(fixture_tensors):
     adapter = published_adapter(fixture_tensors)
-    given = fixture_inputs(fixture_tensors)
-    audio = adapter.audio_encoder(given["audio"], given["audio_lengths"])
-    vision = adapter.vision_encoder(given["vision"], given["vision_lengths"])
-    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
+    batch = fixture_inputs(fixture_tensors)
+    audio = adapter.audio_encoder(batch["audio"], batch["audio_lengths"])
+    vision = adapter.vision_encoder(batch["vision"], batch["vision_lengths"])
+    guide = adapter.text_guide_mixer.guide(batch["text_embeddings"], batch["text_mask"])
     mixed = adapter.text_guide_mixer(audio, guide) + adapter.text_guide_mixer(vision, guide)
-    for found, name in ((audio, "audio_projected"), (vision, "vision_projected"), (mixed, "tgm_sum")):
-        assert (found - fixture_tensors[f"out.{name}"]).abs().max() <= TOLERANCE, name
-    assert (adapter(**given) - fixture_tensors["out.pseudo_tokens"]).abs().max() <= TOLERANCE
+    for computed, name in ((audio, "audio_projected"), (vision, "vision_projected"), (mixed, "tgm_sum")):
+        assert (computed - fixture_tensors[f"out.{name}"]).abs().max() <= TOLERANCE, name
+    assert (adapter(**batch) - fixture_tensors["out.pseudo_tokens"]).abs().max() <= TOLERANCE
 
 
-def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], conditioning: str) -> np.ndarray:
+def numpy_adapter(weights: dict[str, np.ndarray], batch: dict[str, np.ndarray], conditioning: str) -> np.ndarray:
     """The paper's equations, sample by sample and step by step, in float64."""
 
     def sigmoid(x):
@@ -105,8 +105,8 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
 
     gelu = np.vectorize(lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))))
     outputs = []
-    for row in range(len(given["audio"])):
-        text = given["text_embeddings"][row][given["text_mask"][row] == 1].mean(axis=0)
+    for row in range(len(batch["audio"])):
+        text = batch["text_embeddings"][row][batch["text_mask"][row] == 1].mean(axis=0)
         if conditioning == "centred":
             text = text - weights["text_guide_mixer.text_center"]
         if conditioning != "paper":
@@ -114,7 +114,7 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
         guide = linear("text_guide_mixer.text_projection", text)
         mixed = np.zeros_like(guide)
         for modality in ("audio", "vision"):
-            frames = given[modality][row][: given[f"{modality}_lengths"][row]]
+            frames = batch[modality][row][: batch[f"{modality}_lengths"][row]]
             vector = linear(f"{modality}_encoder.projection", lstm_state(f"{modality}_encoder.lstm", frames))
             mixed = mixed + vector * guide
         if conditioning != "paper":
@@ -133,51 +133,51 @@ def numpy_adapter(weights: dict[str, np.ndarray], given: dict[str, np.ndarray], 
 
 @pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_equals_the_equations_in_numpy(conditioning):
-    adapter, given = small(conditioning), inputs()
+    adapter, batch = small(conditioning), inputs()
     weights = {name: tensor.double().numpy() for name, tensor in adapter.state_dict().items()}
-    expected = numpy_adapter(weights, {name: tensor.numpy() for name, tensor in given.items()}, conditioning)
-    assert np.abs(adapter(**given).detach().numpy() - expected).max() <= TOLERANCE
+    expected = numpy_adapter(weights, {name: tensor.numpy() for name, tensor in batch.items()}, conditioning)
+    assert np.abs(adapter(**batch).detach().numpy() - expected).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_padding_changes_nothing(conditioning):
-    adapter, given = small(conditioning), inputs()
-    padded = dict(given)
+    adapter, batch = small(conditioning), inputs()
+    padded = dict(batch)
     for name, amount in (("audio", 4), ("vision", 3), ("text_embeddings", 2)):
-        noise = torch.full((3, amount, given[name].shape[2]), 7.0)
-        padded[name] = torch.cat([given[name], noise], dim=1)
-    padded["text_mask"] = torch.cat([given["text_mask"], torch.zeros(3, 2, dtype=torch.long)], dim=1)
-    assert torch.allclose(adapter(**given), adapter(**padded), atol=1e-6)
+        noise = torch.full((3, amount, batch[name].shape[2]), 7.0)
+        padded[name] = torch.cat([batch[name], noise], dim=1)
+    padded["text_mask"] = torch.cat([batch["text_mask"], torch.zeros(3, 2, dtype=torch.long)], dim=1)
+    assert torch.allclose(adapter(**batch), adapter(**padded), atol=1e-6)
 
 
 def test_each_sample_alone_gives_the_same():
-    adapter, given = small("unit"), inputs()
-    together = adapter(**given)
+    adapter, batch = small("unit"), inputs()
+    together = adapter(**batch)
     for row in range(3):
-        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in given.items()})
+        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in batch.items()})
         assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
 
 
 def test_sequences_of_length_one():
-    adapter, given = small(), inputs(audio=1, vision=1, text=1)
-    given["audio_lengths"] = given["vision_lengths"] = torch.ones(3, dtype=torch.long)
-    assert adapter(**given).shape == (3, 4, 96)
+    adapter, batch = small(), inputs(audio=1, vision=1, text=1)
+    batch["audio_lengths"] = batch["vision_lengths"] = torch.ones(3, dtype=torch.long)
+    assert adapter(**batch).shape == (3, 4, 96)
 
 
 @pytest.mark.parametrize("conditioning", ["paper", "unit", "centred"])
 def test_an_absent_modality_drops_out_of_the_mix(conditioning):
-    adapter, given = small(conditioning), inputs()
-    given["audio_lengths"] = torch.zeros(3, dtype=torch.long)
-    without = adapter(**(given | {"audio": None, "audio_lengths": None}))
-    assert torch.equal(adapter(**given), without)
-    no_frames = adapter(**(given | {"audio": torch.zeros(3, 0, 10)}))
+    adapter, batch = small(conditioning), inputs()
+    batch["audio_lengths"] = torch.zeros(3, dtype=torch.long)
+    without = adapter(**(batch | {"audio": None, "audio_lengths": None}))
+    assert torch.equal(adapter(**batch), without)
+    no_frames = adapter(**(batch | {"audio": torch.zeros(3, 0, 10)}))
     assert torch.equal(no_frames, without)
 
 
 def test_no_modality_at_all_is_finite_and_trains():
-    adapter, given = small("unit"), inputs()
-    given["audio_lengths"] = given["vision_lengths"] = torch.zeros(3, dtype=torch.long)
-    tokens = adapter(**given)
+    adapter, batch = small("unit"), inputs()
+    batch["audio_lengths"] = batch["vision_lengths"] = torch.zeros(3, dtype=torch.long)
+    tokens = adapter(**batch)
     assert tokens.isfinite().all()
     tokens.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in adapter.parameters())
@@ -185,17 +185,17 @@ def test_no_modality_at_all_is_finite_and_trains():
 
 def test_an_empty_text_is_finite():
     for conditioning in ("paper", "unit", "centred"):
-        adapter, given = small(conditioning), inputs()
-        given["text_mask"] = torch.zeros(3, 6, dtype=torch.long)
-        assert adapter(**given).isfinite().all()
+        adapter, batch = small(conditioning), inputs()
+        batch["text_mask"] = torch.zeros(3, 6, dtype=torch.long)
+        assert adapter(**batch).isfinite().all()
 
 
 def test_a_set_without_a_modality_builds_no_encoder():
     adapter = MSEAdapter(96, 10, 0, 12, 5, 4)
     assert adapter.vision_encoder is None
     assert not any(name.startswith("vision") for name, _ in adapter.named_parameters())
-    given = inputs() | {"vision": None, "vision_lengths": None}
-    assert adapter(**given).shape == (3, 4, 96)
+    batch = inputs() | {"vision": None, "vision_lengths": None}
+    assert adapter(**batch).shape == (3, 4, 96)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +209,12 @@ def test_the_count_without_torch_equals_the_module(sizes):
 
 def test_unit_conditioning_makes_the_pseudo_tokens_hear_the_audio():
     """At initialisation, text means as small as an LLM's drown the audio under `paper` and do not under `unit`."""
-    given = inputs()
-    given["text_embeddings"] = given["text_embeddings"] * 0.05
+    batch = inputs()
+    batch["text_embeddings"] = batch["text_embeddings"] * 0.05
     spread = {}
     for conditioning in ("paper", "unit"):
         adapter = small(conditioning)
-        tokens = adapter(**given)
+        tokens = adapter(**batch)
         spread[conditioning] = (tokens - tokens.mean(dim=0)).square().mean().sqrt().item()
     assert spread["unit"] > 20 * spread["paper"]
 
@@ -236,9 +236,9 @@ def learned(seed=0):
 
 def mixed_presence():
     """Three samples: all there, no audio, no vision."""
-    given = inputs()
-    given["audio_lengths"], given["vision_lengths"] = torch.tensor([9, 0, 4]), torch.tensor([5, 3, 0])
-    return given
+    batch = inputs()
+    batch["audio_lengths"], batch["vision_lengths"] = torch.tensor([9, 0, 4]), torch.tensor([5, 3, 0])
+    return batch
 
 
 def test_learned_vectors_start_as_if_they_were_not_there():
@@ -250,26 +250,26 @@ def test_learned_vectors_start_as_if_they_were_not_there():
 
 
 def test_a_learned_vector_takes_the_projected_vectors_place():
-    adapter, given = learned(), mixed_presence()
-    audio = adapter.audio_encoder(given["audio"], given["audio_lengths"])
-    vision = adapter.vision_encoder(given["vision"], given["vision_lengths"])
+    adapter, batch = learned(), mixed_presence()
+    audio = adapter.audio_encoder(batch["audio"], batch["audio_lengths"])
+    vision = adapter.vision_encoder(batch["vision"], batch["vision_lengths"])
     audio[1], vision[2] = adapter.absent["audio"], adapter.absent["vision"]
-    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
+    guide = adapter.text_guide_mixer.guide(batch["text_embeddings"], batch["text_mask"])
     mixed = torch.nn.functional.layer_norm((audio + vision) * guide, (256,))
     expected = adapter.projector(adapter.multi_scale_fusion(mixed))
-    assert torch.allclose(adapter(**given), expected, atol=1e-6)
-    withheld = given | {"vision": None, "vision_lengths": None}
-    absent = given | {"vision_lengths": torch.zeros(3, dtype=torch.long)}
+    assert torch.allclose(adapter(**batch), expected, atol=1e-6)
+    withheld = batch | {"vision": None, "vision_lengths": None}
+    absent = batch | {"vision_lengths": torch.zeros(3, dtype=torch.long)}
     assert torch.allclose(adapter(**withheld), adapter(**absent), atol=1e-6)
 
 
 def test_learned_vectors_leave_padding_and_batches_alone():
-    adapter, given = learned(), mixed_presence()
-    together = adapter(**given)
+    adapter, batch = learned(), mixed_presence()
+    together = adapter(**batch)
     for row in range(3):
-        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in given.items()})
+        alone = adapter(**{name: tensor[row : row + 1] for name, tensor in batch.items()})
         assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
-    padded = given | {"audio": torch.cat([given["audio"], torch.full((3, 4, 10), 7.0)], dim=1)}
+    padded = batch | {"audio": torch.cat([batch["audio"], torch.full((3, 4, 10), 7.0)], dim=1)}
     assert torch.allclose(adapter(**padded), together, atol=1e-6)
 
 
@@ -277,9 +277,9 @@ def test_learned_vectors_leave_padding_and_batches_alone():
 @pytest.mark.parametrize("policy", ["zero", "learned"])
 def test_every_parameter_gets_a_gradient_whoever_is_absent(policy, audio):
     """DDP waits for all of them: what is not used must get zeros, not nothing."""
-    adapter, given = learned() if policy == "learned" else small("unit"), inputs()
-    given["audio_lengths"] = torch.tensor(audio)
-    adapter(**given).square().sum().backward()
+    adapter, batch = learned() if policy == "learned" else small("unit"), inputs()
+    batch["audio_lengths"] = torch.tensor(audio)
+    adapter(**batch).square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in adapter.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
     encoder_used = bool(gradients["audio_encoder.lstm.weight_ih_l0"].abs().sum() > 0)

@@ -39,11 +39,11 @@ def inputs(batch=3, text=6, audio=9, vision=5, seed=1):
     }
 
 
-def real_text(outputs, given):
+def real_text(outputs, batch):
     """What a rewriting adapter gives at real tokens; pseudo tokens as they are."""
-    if outputs.shape[1] != given["text_mask"].shape[1]:
+    if outputs.shape[1] != batch["text_mask"].shape[1]:
         return outputs
-    return outputs * given["text_mask"][..., None]
+    return outputs * batch["text_mask"][..., None]
 
 
 def test_the_tables_hold_the_names_that_settings_accept():
@@ -67,52 +67,52 @@ def test_the_count_of_an_ablation_equals_the_module(ablate, audio, vision):
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_padding_changes_nothing(name):
-    adapter, given = made(name), inputs()
-    padded = dict(given)
+    adapter, batch = made(name), inputs()
+    padded = dict(batch)
     for key, amount in (("audio", 4), ("vision", 3), ("text_embeddings", 2)):
-        noise = torch.full((3, amount, given[key].shape[2]), 7.0)
-        padded[key] = torch.cat([given[key], noise], dim=1)
-    padded["text_mask"] = torch.cat([given["text_mask"], torch.zeros(3, 2, dtype=torch.long)], dim=1)
-    plain, more = (real_text(adapter(**each), each) for each in (given, padded))
+        noise = torch.full((3, amount, batch[key].shape[2]), 7.0)
+        padded[key] = torch.cat([batch[key], noise], dim=1)
+    padded["text_mask"] = torch.cat([batch["text_mask"], torch.zeros(3, 2, dtype=torch.long)], dim=1)
+    plain, more = (real_text(adapter(**inputs_), inputs_) for inputs_ in (batch, padded))
     assert torch.allclose(plain, more[:, : plain.shape[1]], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_each_sample_alone_gives_the_same(name):
-    adapter, given = made(name), inputs()
-    together = adapter(**given)
+    adapter, batch = made(name), inputs()
+    together = adapter(**batch)
     for row in range(3):
-        alone = adapter(**{key: tensor[row : row + 1] for key, tensor in given.items()})
+        alone = adapter(**{key: tensor[row : row + 1] for key, tensor in batch.items()})
         assert torch.allclose(together[row : row + 1], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_absent_modality_drops_out(name):
-    adapter, given = made(name), inputs()
-    given["audio_lengths"] = torch.zeros(3, dtype=torch.long)
-    without = adapter(**(given | {"audio": None, "audio_lengths": None}))
-    assert torch.allclose(adapter(**given), without, atol=1e-7)
-    assert torch.allclose(adapter(**(given | {"audio": torch.zeros(3, 0, 10)})), without, atol=1e-7)
+    adapter, batch = made(name), inputs()
+    batch["audio_lengths"] = torch.zeros(3, dtype=torch.long)
+    without = adapter(**(batch | {"audio": None, "audio_lengths": None}))
+    assert torch.allclose(adapter(**batch), without, atol=1e-7)
+    assert torch.allclose(adapter(**(batch | {"audio": torch.zeros(3, 0, 10)})), without, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["mag", "chfn", "linear", "mlp"])
 @pytest.mark.parametrize("modality", ["audio", "vision"])
 def test_both_modalities_are_heard_and_give_gradients(name, modality):
-    adapter, given = made(name), inputs()
-    changed = adapter(**(given | {modality: given[modality] + 1}))
-    assert (changed - adapter(**given)).abs().max() > 1e-3
+    adapter, batch = made(name), inputs()
+    changed = adapter(**(batch | {modality: batch[modality] + 1}))
+    assert (changed - adapter(**batch)).abs().max() > 1e-3
     changed.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.parameters())
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_an_empty_text_and_no_features_are_finite(name):
-    adapter, given = made(name), inputs()
-    given |= {"audio_lengths": torch.zeros(3, dtype=torch.long), "vision_lengths": torch.zeros(3, dtype=torch.long)}
-    outputs = adapter(**given)
+    adapter, batch = made(name), inputs()
+    batch |= {"audio_lengths": torch.zeros(3, dtype=torch.long), "vision_lengths": torch.zeros(3, dtype=torch.long)}
+    outputs = adapter(**batch)
     outputs.square().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in adapter.parameters())
-    empty = given | {"text_embeddings": torch.zeros(3, 0, WIDTH), "text_mask": torch.zeros(3, 0, dtype=torch.long)}
+    empty = batch | {"text_embeddings": torch.zeros(3, 0, WIDTH), "text_mask": torch.zeros(3, 0, dtype=torch.long)}
     assert adapter(**empty).isfinite().all()
 
 
@@ -126,24 +126,24 @@ def numpy_windows(frames: np.ndarray, tokens: int) -> np.ndarray:
 
 
 def test_frames_are_shared_out_over_the_tokens():
-    given = inputs(audio=17)
-    given["audio_lengths"] = torch.tensor([17, 1, 3])
-    found = aligned(given["audio"], given["audio_lengths"], given["text_mask"]).numpy()
+    batch = inputs(audio=17)
+    batch["audio_lengths"] = torch.tensor([17, 1, 3])
+    frames = aligned(batch["audio"], batch["audio_lengths"], batch["text_mask"]).numpy()
     for row, (length, tokens) in enumerate(((17, 6), (1, 2), (3, 4))):
-        expected = numpy_windows(given["audio"][row, :length].numpy(), tokens)
-        assert np.abs(found[row, :tokens] - expected).max() <= 1e-6
-        assert not found[row, tokens:].any()
+        expected = numpy_windows(batch["audio"][row, :length].numpy(), tokens)
+        assert np.abs(frames[row, :tokens] - expected).max() <= 1e-6
+        assert not frames[row, tokens:].any()
 
 
 def test_frames_are_shared_out_over_the_utterance_that_stands_behind_its_context():
-    given = inputs(audio=4)
+    batch = inputs(audio=4)
     mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
-    found = aligned(given["audio"], torch.tensor([4, 3, 4]), mask).numpy()
+    frames = aligned(batch["audio"], torch.tensor([4, 3, 4]), mask).numpy()
     for row, (length, own) in enumerate(((4, slice(2, 6)), (3, slice(1, 3)), (4, slice(0, 5)))):
-        expected = numpy_windows(given["audio"][row, :length].numpy(), own.stop - own.start)
-        assert np.abs(found[row, own] - expected).max() <= 1e-6
-        assert not found[row, : own.start].any()
-        assert not found[row, own.stop :].any()
+        expected = numpy_windows(batch["audio"][row, :length].numpy(), own.stop - own.start)
+        assert np.abs(frames[row, own] - expected).max() <= 1e-6
+        assert not frames[row, : own.start].any()
+        assert not frames[row, own.stop :].any()
 
 
 def bounded(shift: np.ndarray, word: np.ndarray) -> np.ndarray:
@@ -151,17 +151,17 @@ def bounded(shift: np.ndarray, word: np.ndarray) -> np.ndarray:
 
 
 def test_mag_equals_its_equations_in_numpy():
-    adapter, given = made("mag"), inputs()
+    adapter, batch = made("mag"), inputs()
     weights = {name: tensor.double().numpy() for name, tensor in adapter.state_dict().items()}
-    outputs = adapter(**given).detach().numpy()
+    outputs = adapter(**batch).detach().numpy()
     for row in range(3):
-        tokens = int(given["text_mask"][row].sum())
+        tokens = int(batch["text_mask"][row].sum())
         windows = {
-            name: numpy_windows(given[name][row, : given[f"{name}_lengths"][row]].double().numpy(), tokens)
+            name: numpy_windows(batch[name][row, : batch[f"{name}_lengths"][row]].double().numpy(), tokens)
             for name in ("audio", "vision")
         }
         for position in range(tokens):
-            word = given["text_embeddings"][row, position].double().numpy()
+            word = batch["text_embeddings"][row, position].double().numpy()
             shift = np.zeros(WIDTH)
             for name, frames in windows.items():
                 joined = np.concatenate([word, frames[position]])
@@ -175,17 +175,17 @@ def test_mag_equals_its_equations_in_numpy():
 
 
 def test_chfn_equals_its_equations_in_numpy():
-    adapter, given = made("chfn"), inputs()
+    adapter, batch = made("chfn"), inputs()
     weights = {name: tensor.double().numpy() for name, tensor in adapter.state_dict().items()}
-    outputs = adapter(**given).detach().numpy()
+    outputs = adapter(**batch).detach().numpy()
     for row in range(3):
         frames = [np.zeros((1, WIDTH))]
         for name in ("audio", "vision"):
-            real = given[name][row, : given[f"{name}_lengths"][row]].double().numpy()
+            real = batch[name][row, : batch[f"{name}_lengths"][row]].double().numpy()
             frames.append(real @ weights[f"{name}_projection.weight"].T + weights[f"{name}_projection.bias"])
         joined = np.concatenate(frames)
-        for position in range(int(given["text_mask"][row].sum())):
-            word = given["text_embeddings"][row, position].double().numpy()
+        for position in range(int(batch["text_mask"][row].sum())):
+            word = batch["text_embeddings"][row, position].double().numpy()
             match = (joined @ weights["key.weight"].T) @ (weights["query.weight"] @ word) / np.sqrt(WIDTH)
             share = np.exp(match - match.max())
             shift = (share / share.sum()) @ (joined @ weights["value.weight"].T)
@@ -194,11 +194,11 @@ def test_chfn_equals_its_equations_in_numpy():
 
 @pytest.mark.parametrize("name", ["mag", "chfn"])
 def test_a_shift_is_at_most_as_long_as_its_word(name):
-    adapter, given = made(name), inputs()
+    adapter, batch = made(name), inputs()
     adapter.norm = torch.nn.Identity()
-    given["audio"] = given["audio"] * 1000
-    shift = adapter(**given) - given["text_embeddings"]
-    assert (shift.norm(dim=-1) <= given["text_embeddings"].norm(dim=-1) * 1.0001).all()
+    batch["audio"] = batch["audio"] * 1000
+    shift = adapter(**batch) - batch["text_embeddings"]
+    assert (shift.norm(dim=-1) <= batch["text_embeddings"].norm(dim=-1) * 1.0001).all()
 
 
 def test_mag_starts_at_the_size_of_the_backbones_words():
@@ -207,41 +207,41 @@ def test_mag_starts_at_the_size_of_the_backbones_words():
 
 
 def test_the_pooled_adapters_read_the_average_frame():
-    given = inputs()
+    batch = inputs()
     for name in ("linear", "mlp"):
         adapter = made(name)
-        means = [given[m][0, : given[f"{m}_lengths"][0]].mean(dim=0) for m in ("audio", "vision")]
+        means = [batch[m][0, : batch[f"{m}_lengths"][0]].mean(dim=0) for m in ("audio", "vision")]
         summed = adapter.audio(means[0]) + adapter.vision(means[1])
         if name == "mlp":
             token = adapter.projector.to_text_dim(torch.nn.functional.gelu(summed))
             expected = adapter.projector.expand(token[:, None]).T
         else:
             expected = summed.view(4, WIDTH)
-        assert torch.allclose(adapter(**given)[0], expected, atol=1e-6)
+        assert torch.allclose(adapter(**batch)[0], expected, atol=1e-6)
 
 
 # ---- ablations of Table 4 ----
 
 
 def test_without_tgm_the_projected_modalities_are_added():
-    adapter, given = made("mse", ablate="no-tgm"), inputs()
+    adapter, batch = made("mse", ablate="no-tgm"), inputs()
     assert adapter.text_guide_mixer is None
-    vectors = [getattr(adapter, f"{m}_encoder")(given[m], given[f"{m}_lengths"]) for m in ("audio", "vision")]
+    vectors = [getattr(adapter, f"{m}_encoder")(batch[m], batch[f"{m}_lengths"]) for m in ("audio", "vision")]
     expected = adapter.projector(adapter.multi_scale_fusion(vectors[0] + vectors[1]))
-    assert torch.allclose(adapter(**given), expected, atol=1e-6)
+    assert torch.allclose(adapter(**batch), expected, atol=1e-6)
 
 
 def test_without_text_nothing_depends_on_it():
-    adapter, given = made("mse", ablate="no-text"), inputs()
-    empty = given | {"text_embeddings": torch.zeros(3, 0, WIDTH), "text_mask": torch.zeros(3, 0, dtype=torch.long)}
-    assert torch.equal(adapter(**given), adapter(**empty))
+    adapter, batch = made("mse", ablate="no-text"), inputs()
+    empty = batch | {"text_embeddings": torch.zeros(3, 0, WIDTH), "text_mask": torch.zeros(3, 0, dtype=torch.long)}
+    assert torch.equal(adapter(**batch), adapter(**empty))
 
 
 def test_without_msf_the_mix_goes_to_the_projector():
-    adapter, given = made("mse", ablate="no-msf"), inputs()
-    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
-    vectors = [getattr(adapter, f"{m}_encoder")(given[m], given[f"{m}_lengths"]) for m in ("audio", "vision")]
-    assert torch.allclose(adapter(**given), adapter.projector((vectors[0] + vectors[1]) * guide), atol=1e-6)
+    adapter, batch = made("mse", ablate="no-msf"), inputs()
+    guide = adapter.text_guide_mixer.guide(batch["text_embeddings"], batch["text_mask"])
+    vectors = [getattr(adapter, f"{m}_encoder")(batch[m], batch[f"{m}_lengths"]) for m in ("audio", "vision")]
+    assert torch.allclose(adapter(**batch), adapter.projector((vectors[0] + vectors[1]) * guide), atol=1e-6)
 
 
 @pytest.mark.parametrize(("ablate", "kept"), [("no-audio", "vision"), ("no-vision", "audio")])
@@ -253,19 +253,19 @@ def test_without_a_modality_there_is_no_encoder(ablate, kept):
 
 
 def test_without_audio_and_vision_random_states_are_projected():
-    adapter, given = made("mse", ablate="no-audio-vision"), inputs()
+    adapter, batch = made("mse", ablate="no-audio-vision"), inputs()
     assert (adapter.audio_dim, adapter.vision_dim) == (12, 5)
     states = {"audio": torch.randn(3, 1, 12), "vision": torch.randn(3, 1, 5)}
     ones = torch.ones(3, dtype=torch.long)
-    given |= states | {"audio_lengths": ones, "vision_lengths": ones}
-    guide = adapter.text_guide_mixer.guide(given["text_embeddings"], given["text_mask"])
+    batch |= states | {"audio_lengths": ones, "vision_lengths": ones}
+    guide = adapter.text_guide_mixer.guide(batch["text_embeddings"], batch["text_mask"])
     mixed = sum(getattr(adapter, f"{m}_encoder").projection(states[m][:, 0]) * guide for m in states)
-    assert torch.allclose(adapter(**given), adapter.projector(adapter.multi_scale_fusion(mixed)), atol=1e-6)
+    assert torch.allclose(adapter(**batch), adapter.projector(adapter.multi_scale_fusion(mixed)), atol=1e-6)
 
 
 def test_rivals_have_no_ablations():
     from msekit.settings.resolve import resolve
 
-    given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "x", "adapter": {"name": "mag"}}
+    settings = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "x", "adapter": {"name": "mag"}}
     with pytest.raises(MsekitError, match="Table 4"):
-        resolve(given, task="erc", overrides=["adapter.ablate=no-tgm"])
+        resolve(settings, task="erc", overrides=["adapter.ablate=no-tgm"])

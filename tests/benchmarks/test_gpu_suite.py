@@ -12,8 +12,11 @@ import pytest
 import torch
 
 from benchmarks.gpu import cells, speed, suite
+from benchmarks.gpu.launches import IN_PARTS
 from benchmarks.gpu.machine import Machine
 
+ONE_ROUNDING = 2.0**-24
+"""Of a number near one in fp32: where the two orders of a sum happen to agree to the last digit."""
 CELL_PARTS = [
     f"cells-{backbone}-{precision}"
     for backbone in ("qwen-1.8b", "chatglm3-6b", "llama2-7b")
@@ -99,9 +102,14 @@ def test_a_compiled_side_starts_from_the_same_loss(machine, monkeypatch: pytest.
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_the_launch_parts_train_a_4_bit_backbone_in_two_processes_as_in_one(machine):
-    one, two = suite.run_part("launches-nf4", machine)["rows"]
-    assert [row["launch"] for row in (one, two)] == ["one process", "ddp"]
-    assert two["difference"] <= 1e-5
+    """Two processes sum a batch in two parts, and one that does so too shows how far that order alone takes it."""
+    rows = suite.run_part("launches-nf4", machine)["rows"]
+    assert [row["launch"] for row in rows] == ["one process", IN_PARTS, "ddp"]
+    assert all(row["code"] == 0 for row in rows)
+    _, parts, two = rows
+    rate = 5e-4
+    assert parts["difference"] <= rate / 100, "twelve steps moved numbers by up to twelve times the rate"
+    assert two["difference"] <= 4 * parts["difference"] + ONE_ROUNDING
 
 
 @pytest.mark.slow

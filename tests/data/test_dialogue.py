@@ -34,8 +34,8 @@ TALK = table(("1", "Ann", "hi"), ("1", "Bob", "yo"), ("2", "Eve", "so"), ("1", "
 
 def contexts(split: SimpleNamespace, limit: int, count: int) -> list[tuple[str, str]]:
     own = [encode(text)[:limit] for text in split.texts]
-    found = in_context(split, own, encode, limit, count)
-    cut = zip(found.ids, found.lengths, strict=True)
+    contextual = in_context(split, own, encode, limit, count)
+    cut = zip(contextual.ids, contextual.lengths, strict=True)
     return [(decode(ids[:length]), decode(ids[length:])) for ids, length in cut]
 
 
@@ -45,8 +45,8 @@ def test_previous_utterances_of_the_same_dialogue_newest_first():
 
 
 def test_context_stands_before_the_text_with_its_speakers():
-    found = contexts(TALK, limit=100, count=2)
-    assert found == [
+    contextual = contexts(TALK, limit=100, count=2)
+    assert contextual == [
         ("Ann:", "hi"),
         ("Ann: hi\nBob:", "yo"),
         ("Eve:", "so"),
@@ -78,10 +78,10 @@ def test_a_text_that_fills_the_limit_is_cut_as_without_context():
 
 def test_what_was_used_and_left_out_is_counted():
     own = [encode(text) for text in TALK.texts]
-    found = in_context(TALK, own, encode, 14, 2)
-    assert (found.utterances, found.left_out) == (2, 1)
-    assert "0.40 utterances" in found.summary(14)
-    assert "1 did not fit into 14 tokens" in found.summary(14)
+    contextual = in_context(TALK, own, encode, 14, 2)
+    assert (contextual.utterances, contextual.left_out) == (2, 1)
+    assert "0.40 utterances" in contextual.summary(14)
+    assert "1 did not fit into 14 tokens" in contextual.summary(14)
 
 
 def test_a_set_without_dialogues_is_refused():
@@ -94,10 +94,10 @@ def test_meld6_utterances_are_in_order(test_data: Path, tmp_path: Path):
     """What the context relies on: in every dialogue the file's order is that of the utterance numbers."""
     cache = prepare(resolve_dataset(str(test_data / "meld6" / "meld6.yaml")), root=tmp_path)
     for split in ("train", "valid", "test"):
-        found = cache.split(split)
-        assert all(speaker for speaker in found.speakers)
-        numbers = [int(identity.rpartition("utt")[2]) for identity in found.ids]
-        for position, earlier in enumerate(previous(found.dialogues, 3)):
+        table = cache.split(split)
+        assert all(speaker for speaker in table.speakers)
+        numbers = [int(identity.rpartition("utt")[2]) for identity in table.ids]
+        for position, earlier in enumerate(previous(table.dialogues, 3)):
             assert [numbers[other] for other in earlier] == sorted((numbers[o] for o in earlier), reverse=True)
             assert all(numbers[other] < numbers[position] for other in earlier)
-            assert all(found.dialogues[other] == found.dialogues[position] for other in earlier)
+            assert all(table.dialogues[other] == table.dialogues[position] for other in earlier)

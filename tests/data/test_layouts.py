@@ -110,19 +110,19 @@ class TestVerify:
         (tmp_path / "unaligned_50.pkl").write_bytes(layouts.dumps(content, 2))
         outcome = verify(spec)
         assert outcome.verdict == "unusable"
-        found = {(finding.split, finding.what): finding for finding in outcome.findings}
+        seen = {(finding.split, finding.what): finding for finding in outcome.findings}
         errors = {(f.split, f.rows[0].split()[0]): f.what for f in outcome.findings if f.severity == "error"}
         assert "is 51, but it has 50 frames" in errors["valid", "3"]
         assert "not a finite number" in errors["valid", "4"]
         assert outcome.splits["valid"].unusable == 2
-        assert found["train", "audio holds NaN or infinite values"].rows == ["1 (video$_$1)", "2 (video$_$2)"]
-        assert found["train", "audio holds values beyond float32"].rows == ["3 (video$_$3)"]
-        assert found["train", "vision is zero throughout"].rows == ["4 (video$_$4)"]
-        assert found["train", "the text is empty"].rows == ["5 (video$_$0)"]
-        assert found["train", "an id is there twice"].rows == ["5 (video$_$0)"]
-        assert found["test", "the same sample, by content, is in train, too"].rows == ["2 (video$_$2) = 0 (video$_$0)"]
-        assert ("train", "audio: 1 of 5 features are constant (4)") in found
-        assert ("train", "6 samples; 'mosi' as published has 1284") in found
+        assert seen["train", "audio holds NaN or infinite values"].rows == ["1 (video$_$1)", "2 (video$_$2)"]
+        assert seen["train", "audio holds values beyond float32"].rows == ["3 (video$_$3)"]
+        assert seen["train", "vision is zero throughout"].rows == ["4 (video$_$4)"]
+        assert seen["train", "the text is empty"].rows == ["5 (video$_$0)"]
+        assert seen["train", "an id is there twice"].rows == ["5 (video$_$0)"]
+        assert seen["test", "the same sample, by content, is in train, too"].rows == ["2 (video$_$2) = 0 (video$_$0)"]
+        assert ("train", "audio: 1 of 5 features are constant (4)") in seen
+        assert ("train", "6 samples; 'mosi' as published has 1284") in seen
         audio = outcome.splits["train"].audio
         assert (audio.nan, audio.positive_infinite, audio.negative_infinite) == (1, 1, 1)
         assert (audio.beyond_float32, audio.beyond_float16, audio.with_nonfinite) == (1, 1, 2)
@@ -135,11 +135,11 @@ class TestVerify:
         assert json.loads(run.stdout)["verdict"] == "usable with warnings"
         (tmp_path / "iemocap_valid.pkl").write_bytes(b"\x80\x04]q")
         run = CliRunner().invoke(app, ["data", "verify", "iemocap", "--source", str(tmp_path), "--format", "json"])
-        told = json.loads(run.stdout)
+        report = json.loads(run.stdout)
         assert isinstance(run.exception, MsekitError)
-        assert told["verdict"] == "unusable"
-        assert "truncated" in told["findings"][0]["what"]
-        assert told["splits"]["test"]["samples"] == 3, "the other splits are still looked at"
+        assert report["verdict"] == "unusable"
+        assert "truncated" in report["findings"][0]["what"]
+        assert report["splits"]["test"]["samples"] == 3, "the other splits are still looked at"
 
     def test_a_missing_modality(self, tmp_path: Path) -> None:
         spec = resolve_dataset("mosi", tmp_path)
@@ -163,19 +163,19 @@ class TestVerify:
     @pytest.mark.parametrize("name", ["meld6", "mosi_utt", "ravdess"])
     def test_real_sets(self, test_data: Path, name: str) -> None:
         outcome = verify(resolve_dataset(str(test_data / name / f"{name}.yaml")))
-        found = {(finding.split, finding.what): finding.samples for finding in outcome.findings}
+        findings = {(finding.split, finding.what): finding.samples for finding in outcome.findings}
         assert outcome.verdict == "usable with warnings"
         if name == "meld6":
             for split, broken, faceless in (("train", 111, 303), ("valid", 13, 28), ("test", 22, 40)):
-                assert found[split, "audio holds NaN or infinite values"] == broken
-                assert found[split, "vision is absent"] == faceless
-            assert found["train", "the same sample, by content, is earlier in the split"] == 7
+                assert findings[split, "audio holds NaN or infinite values"] == broken
+                assert findings[split, "vision is absent"] == faceless
+            assert findings["train", "the same sample, by content, is earlier in the split"] == 7
         elif name == "mosi_utt":
-            assert found == {(None, "no sample has vision"): 0} | {
+            assert findings == {(None, "no sample has vision"): 0} | {
                 ("train", "audio: 4 of 73 features are constant (36, 37, 38, 39)"): 0
             }
         else:
-            assert found == {("train", "the same sample, by content, is earlier in the split"): 1}
+            assert findings == {("train", "the same sample, by content, is earlier in the split"): 1}
 
 
 def test_a_split_that_cannot_be_read_names_no_row(tmp_path: Path):

@@ -58,12 +58,12 @@ def test_the_readme_builds_a_set_and_trains_on_it(tmp_path: Path, monkeypatch: p
         assert result.exit_code == 0, (line, result.output, result.exception)
     assert (tmp_path / "moods.png").read_bytes().startswith(b"\x89PNG")
     (report,) = tmp_path.glob("runs/*/seed-1111/report.json")
-    told = json.loads(report.read_text())
-    assert told["dataset"] == "moods"
-    assert told["samples"] == 24
+    content = json.loads(report.read_text())
+    assert content["dataset"] == "moods"
+    assert content["samples"] == 24
     result = CliRunner().invoke(app, ["evaluate", str(report.parent), "--format", "json"])
     assert result.exit_code == 0, "the run remembers what the options said"
-    assert json.loads(result.stdout)["metrics"] == told["metrics"]
+    assert json.loads(result.stdout)["metrics"] == content["metrics"]
 
 
 class TestFolder:
@@ -195,12 +195,12 @@ class TestCsv:
     def test_one_file_or_three(self, tmp_path: Path) -> None:
         text = '\ufefftext,label,split\n"well, yes",joy,train\nno,anger,validation\n好,1,test\n'
         (tmp_path / "own.csv").write_text(text, encoding="utf-8")
-        one = resolve_dataset("own", tmp_path / "own.csv", {"labels": ("joy", "anger")})
+        single = resolve_dataset("own", tmp_path / "own.csv", {"labels": ("joy", "anger")})
         (tmp_path / "three").mkdir()
         for split, line in (("train", '"well, yes",joy'), ("valid", "no,anger"), ("test", "好,1")):
             (tmp_path / "three" / f"{split}.csv").write_text(f"text,label\n{line}\n", encoding="utf-8")
         three = resolve_dataset("own", tmp_path / "three", {"labels": ("joy", "anger")})
-        for spec in (one, three):
+        for spec in (single, three):
             assert spec.layout == "csv"
             rows = [next(iter(open_source(spec).rows(split))) for split in SPLITS]
             assert [(row.text, row.label) for row in rows] == [("well, yes", 0.0), ("no", 1.0), ("好", 1.0)]
@@ -266,10 +266,10 @@ class TestOptions:
         command = ["data", "info", "own", "--source", str(tmp_path), "--labels", "joy,anger", "--format", "json"]
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.exception
-        told = json.loads(result.stdout)
-        assert told["splits"]["train"]["labels"] == {"joy": 1, "anger": 0}
-        assert told["splits"]["test"]["audio_frames"]["most"] == 4
-        assert (told["audio"]["width"], len(told["fingerprint"])) == (3, 64)
+        facts = json.loads(result.stdout)
+        assert facts["splits"]["train"]["labels"] == {"joy": 1, "anger": 0}
+        assert facts["splits"]["test"]["audio_frames"]["most"] == 4
+        assert (facts["audio"]["width"], len(facts["fingerprint"])) == (3, 64)
 
     def test_without_matplotlib(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)

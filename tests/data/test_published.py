@@ -382,8 +382,8 @@ class TestMsa:
             PublishedSet(msa_spec(tmp_path))
         with pytest.raises(MsekitError, match="--source"):
             PublishedSet(DATASETS["mosei"])
-        one = write(tmp_path / "one.pkl", {"train": msa_split()})
-        assert PublishedSet(msa_spec(tmp_path)).source_files == [one]
+        single = write(tmp_path / "one.pkl", {"train": msa_split()})
+        assert PublishedSet(msa_spec(tmp_path)).source_files == [single]
         two = write(tmp_path / "two.pkl", {"train": msa_split()})
         with pytest.raises(MsekitError, match=r"one\.pkl, two\.pkl"):
             PublishedSet(msa_spec(tmp_path))
@@ -391,7 +391,7 @@ class TestMsa:
         with pytest.raises(MsekitError, match=r"no such file.*three\.pkl"):
             PublishedSet(msa_spec(tmp_path, files="three.pkl"))
         with pytest.raises(MsekitError, match=r"'test' is missing.*train"):
-            PublishedSet(msa_spec(one)).rows("test")
+            PublishedSet(msa_spec(single)).rows("test")
         with pytest.raises(MsekitError, match="holds a list"):
             PublishedSet(msa_spec(write(tmp_path / "l.pkl", [1]))).rows("train")
 

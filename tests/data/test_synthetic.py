@@ -15,7 +15,7 @@ from msekit.data.readers.published import Row
 from msekit.data.readers.synthetic import SIZES, ceiling, decode_audio, decode_vision, synthetic_rows
 from msekit.errors import MsekitError
 
-KNOWN: dict[str, Callable[[Row], Hashable]] = {
+SEEN: dict[str, Callable[[Row], Hashable]] = {
     "full": lambda row: (row.text, decode_audio(row.audio), decode_vision(row.vision)),
     "no-audio": lambda row: (row.text, decode_vision(row.vision)),
     "no-vision": lambda row: (row.text, decode_audio(row.audio)),
@@ -23,30 +23,30 @@ KNOWN: dict[str, Callable[[Row], Hashable]] = {
 }
 
 
-def grouped(name: str, split: str, known: str) -> list[np.ndarray]:
-    """Labels of the rows that look the same to a predictor which knows only `known`."""
+def grouped(name: str, split: str, seen: str) -> list[np.ndarray]:
+    """Labels of the rows that look the same to a predictor which knows only `seen`."""
     groups = defaultdict(list)
     for row in synthetic_rows(name, split):
-        groups[KNOWN[known](row)].append(row.label)
+        groups[SEEN[seen](row)].append(row.label)
     return [np.array(labels) for labels in groups.values()]
 
 
 @pytest.mark.parametrize("split", SIZES)
-@pytest.mark.parametrize("known", KNOWN)
-def test_erc_ceiling_is_the_best_guess_per_visible_cell(split: str, known: str) -> None:
-    groups = grouped("synthetic-erc", split, known)
+@pytest.mark.parametrize("seen", SEEN)
+def test_erc_ceiling_is_the_best_guess_per_visible_cell(split: str, seen: str) -> None:
+    groups = grouped("synthetic-erc", split, seen)
     best = sum(np.bincount(labels.astype(int)).max() for labels in groups)
-    assert best / SIZES[split] == ceiling("synthetic-erc")[known]["acc"]
+    assert best / SIZES[split] == ceiling("synthetic-erc")[seen]["acc"]
 
 
 @pytest.mark.parametrize("split", SIZES)
-@pytest.mark.parametrize("known", KNOWN)
-def test_msa_ceiling_is_the_best_guess_per_visible_cell(split: str, known: str) -> None:
-    groups = grouped("synthetic-msa", split, known)
+@pytest.mark.parametrize("seen", SEEN)
+def test_msa_ceiling_is_the_best_guess_per_visible_cell(split: str, seen: str) -> None:
+    groups = grouped("synthetic-msa", split, seen)
     truth = np.concatenate(groups)
     medians = np.concatenate([np.full(len(labels), np.median(labels)) for labels in groups])
     means = np.concatenate([np.full(len(labels), labels.mean()) for labels in groups])
-    expected = ceiling("synthetic-msa")[known]
+    expected = ceiling("synthetic-msa")[seen]
     assert np.abs(truth - medians).mean() == pytest.approx(expected["mae"], abs=1e-12)
     if expected["corr"] is None:
         assert np.ptp(means) == 0

@@ -20,13 +20,15 @@ from msekit.data.extractor import Extractor, check_extractor
 from msekit.media import extract as extraction
 from msekit.media.audio import audio_extractor, audio_features
 from msekit.media.decode import SAMPLE_RATE, pictures, sound
-from msekit.media.extract import Plan, extract, extract_one, extractor_of, write_samples
+from msekit.media.extract import ExtractionPlan, extract, extract_one, extractor_of, write_samples
 from msekit.media.table import Clip, clips_of, read_table
 from msekit.media.vision import DISTANCES, LANDMARKS, WIDTH, vision_extractor, vision_features
 from msekit.testing.drawn_clips import face, voice, write_mp4, write_wav
 
 QUIET = Reporter(quiet=True)
-SOUND_ONLY = Plan(Extractor(name="logmel", version="1", settings={"bands": 64, "window_ms": 25, "step_ms": 10}), None)
+SOUND_ONLY = ExtractionPlan(
+    Extractor(name="logmel", version="1", settings={"bands": 64, "window_ms": 25, "step_ms": 10}), None
+)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".mp3", ".flac", ".mp4"])
@@ -128,7 +130,7 @@ def test_hostile_clips_are_one_clear_error_each(tmp_path: Path) -> None:
 
 
 def test_a_clip_without_sound_or_face_keeps_what_it_has(tmp_path: Path) -> None:
-    plan = Plan(audio_extractor("egemaps"), vision_extractor("largest"))
+    plan = ExtractionPlan(audio_extractor("egemaps"), vision_extractor("largest"))
     silent = Clip("silent", write_mp4(tmp_path / "silent.mp4", [face(0.5)] * 6, None))
     faceless = Clip("faceless", write_wav(tmp_path / "faceless.wav", voice(0.6, rising=True)))
     outcome = extract_one(silent, plan, tmp_path / "out")
@@ -158,20 +160,20 @@ def test_extraction_goes_on_past_bad_clips_and_where_it_stopped(tmp_path: Path) 
     (output / "audio" / "clip_0.safetensors").touch()
     before = {path: path.stat().st_mtime_ns for path in (output / "audio").iterdir()}
     again = extract(clips, SOUND_ONLY, output, 1, QUIET)
-    assert [(one.id, one.frames) for one in again] == [(one.id, one.frames) for one in outcomes]
+    assert [(clip.id, clip.frames) for clip in again] == [(clip.id, clip.frames) for clip in outcomes]
     changed = [path for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert len(changed) <= 1
-    other = Plan(audio_extractor("egemaps"), None)
+    other = ExtractionPlan(audio_extractor("egemaps"), None)
     with pytest.raises(MsekitError, match="other extractors"):
         extract(clips, other, output, 1, QUIET)
 
 
-def _dies(clip: Clip, plan: Plan, output: Path) -> extraction.Outcome:
+def _dies(clip: Clip, plan: ExtractionPlan, output: Path) -> extraction.ClipResult:
     import os
 
     if clip.id == "deadly":
         os._exit(3)
-    return extraction.Outcome(clip.id, [], {"audio": 1})
+    return extraction.ClipResult(clip.id, [], {"audio": 1})
 
 
 @pytest.mark.slow
@@ -204,9 +206,9 @@ def test_tables(tmp_path: Path) -> None:
             read_table(table, tmp_path)
 
 
-def test_kinds_are_compared() -> None:
-    one, other = Extractor(name="egemaps", version="2.6.0"), Extractor(name="egemaps", version="2.5.0")
-    check_extractor("audio", one, one)
-    check_extractor("audio", one, None)
+def test_extractors_are_compared() -> None:
+    newer, older = Extractor(name="egemaps", version="2.6.0"), Extractor(name="egemaps", version="2.5.0")
+    check_extractor("audio", newer, newer)
+    check_extractor("audio", newer, None)
     with pytest.raises(MsekitError, match=r"these are of egemaps 2\.5\.0"):
-        check_extractor("audio", one, other)
+        check_extractor("audio", newer, older)

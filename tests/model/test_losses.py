@@ -26,9 +26,9 @@ def space(dataset: str) -> LabelSpace:
     return LabelSpace(DATASETS[dataset], lambda text: [ord(character) for character in text], 0)
 
 
-def config_of(output: Path, dataset: str, **given):
+def config_of(output: Path, dataset: str, **sections):
     common = {"backbone": "tiny-llama", "dataset": dataset, "output": output, "data": {"limit_train": 32}}
-    return resolve(common | {"evaluation": {"bootstrap": 0, "integrity": False}} | given, task=dataset[-3:])
+    return resolve(common | {"evaluation": {"bootstrap": 0, "integrity": False}} | sections, task=dataset[-3:])
 
 
 def test_the_default_is_the_papers_loss():
@@ -59,13 +59,13 @@ def test_balanced_and_adjusted_by_their_formulas():
     truth, weight = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1.0, 1, 1, 1, 0])
     train_labels = np.array([0] * 6 + [1] * 2 + [2] * 1 + [3] * 1)
     shares = torch.tensor([0.6, 0.2, 0.1, 0.1])
-    found = Objective(LossConfig(balance="class-balanced"), labels, train_labels, chr)(scores, truth, weight)
-    assert found.item() == pytest.approx(sum(-scores[i, i].item() / (4 * shares[i].item()) for i in range(4)), rel=1e-5)
+    loss = Objective(LossConfig(balance="class-balanced"), labels, train_labels, chr)(scores, truth, weight)
+    assert loss.item() == pytest.approx(sum(-scores[i, i].item() / (4 * shares[i].item()) for i in range(4)), rel=1e-5)
     mean_weight = sum(shares[label].item() / (4 * shares[label].item()) for label in range(4))
     assert mean_weight == pytest.approx(1)
-    found = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels, chr)(scores, truth, weight)
+    loss = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels, chr)(scores, truth, weight)
     expected = sum(-(scores[i] + 2 * shares.log()).log_softmax(0)[i] for i in range(4))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_expected_value_term_by_its_formula():
@@ -131,9 +131,9 @@ def test_an_averaged_run_resumes_to_the_same_adapter(tmp_path: Path, monkeypatch
         train(broken, reporter=QUIET)
     monkeypatch.undo()
     train(broken, resume=True, reporter=QUIET)
-    one, two = (load_file(each.output / "adapter.safetensors") for each in (whole, broken))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    first, second = (load_file(config.output / "adapter.safetensors") for config in (whole, broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
     plain = config_of(tmp_path / "plain", "synthetic-erc", optim={"epochs": 2})
     train(plain, reporter=QUIET)
     other = load_file(plain.output / "adapter.safetensors")
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert any(not torch.equal(first[name], other[name]) for name in first)

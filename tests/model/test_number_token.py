@@ -80,14 +80,14 @@ def test_a_number_in_one_token_costs_its_distance_in_labels():
     generator = torch.Generator().manual_seed(0)
     edges = torch.randn(1, len(labels.trie.token), generator=generator).double()
     truth = -0.7
-    found = loss(edges, torch.from_numpy(labels.indices(np.array([truth])))).item()
+    computed = loss(edges, torch.from_numpy(labels.indices(np.array([truth])))).item()
     # after `-` stand 0.1 ... 3.0
     texts = [read[int(token)] for token in labels.trie.token]
     after_minus = [e for e in range(len(texts)) if labels.trie.parent[e] == texts.index("-") + 1]
     shares = edges[0, after_minus].softmax(0)
     values = torch.tensor([float(texts[e]) for e in after_minus])
     assert len(after_minus) == 30
-    assert found == pytest.approx((shares * (values - 0.7).abs()).sum().item(), rel=1e-5)
+    assert computed == pytest.approx((shares * (values - 0.7).abs()).sum().item(), rel=1e-5)
 
 
 def test_labels_without_number_tokens_are_refused():

@@ -17,8 +17,7 @@ from msekit.backbones.passes.lean_mlp_norm import make_leaner
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
 from msekit.errors import MsekitError
-from msekit.paper import BACKBONES as PAPERS_BACKBONES
-from msekit.paper import DATASETS as PAPERS_DATASETS
+from msekit.paper import PAPER_BACKBONES, PAPER_DATASETS
 from msekit.planning.memory import EVALUATION_BATCH, Holding, Workload, layer_bytes, weight_bytes
 from msekit.planning.plan_run import Plan, plan_run
 from msekit.runs.identity import settings_of
@@ -124,8 +123,8 @@ def test_the_catalogues_figures_give_the_published_sizes():
     assert 2 * billions["chatglm3-6b"] == pytest.approx(12_487_168_064, rel=1e-4)
 
 
-@pytest.mark.parametrize("dataset", PAPERS_DATASETS)
-@pytest.mark.parametrize("backbone", PAPERS_BACKBONES)
+@pytest.mark.parametrize("dataset", PAPER_DATASETS)
+@pytest.mark.parametrize("backbone", PAPER_BACKBONES)
 def test_the_papers_runs_fit_the_papers_card(backbone: str, dataset: str):
     plan = plan_run(run(backbone, dataset))
     assert plan.fits

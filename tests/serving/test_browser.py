@@ -48,8 +48,8 @@ def started(*runs: Path) -> tuple[subprocess.Popen[str], str]:
     while time.monotonic() < end and process.poll() is None:
         if select.select([process.stderr], [], [], 1)[0]:
             printed += process.stderr.readline()
-        if found := re.search(r"http://127\.0\.0\.1:\d+", printed):
-            return process, found.group()
+        if address := re.search(r"http://127\.0\.0\.1:\d+", printed):
+            return process, address.group()
     process.kill()
     raise AssertionError(f"msekit serve did not start: {printed}")
 
@@ -130,7 +130,9 @@ def submit(browser: webdriver.Chrome) -> None:
 def columns(browser: webdriver.Chrome) -> dict[str, str]:
     """Heading → answer of each column."""
     sections = browser.find_elements(By.CSS_SELECTOR, ".answers section")
-    return {one.find_element(By.TAG_NAME, "h3").text: one.find_element(By.TAG_NAME, "strong").text for one in sections}
+    return {
+        part.find_element(By.TAG_NAME, "h3").text: part.find_element(By.TAG_NAME, "strong").text for part in sections
+    }
 
 
 def chooser_text(browser: webdriver.Chrome) -> str:
@@ -150,7 +152,7 @@ def test_the_whole_path(
     picture(browser, "wide-1-typed")
     submit(browser)
     assert list(columns(browser)) == ["all that was given"]
-    shares = [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".share")]
+    shares = [part.text for part in browser.find_elements(By.CSS_SELECTOR, ".share")]
     assert sum(float(share.split()[0]) for share in shares) == pytest.approx(100, abs=0.5)
     assert browser.find_element(By.NAME, "text").get_attribute("value").startswith("I never thought")
 

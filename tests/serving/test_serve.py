@@ -24,10 +24,10 @@ import uvicorn
 from msekit.data.readers.published import Row
 from msekit.errors import MsekitError
 from msekit.inference.host import PlugInHost
-from msekit.inference.samples import prepare
+from msekit.inference.samples import prepare_sample
 from msekit.serving.app import create_app
-from msekit.serving.engine import BusyError, Engine
 from msekit.serving.limits import LARGEST_BODY
+from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import shelf_of
 
 
@@ -71,10 +71,10 @@ def client(erc_run: Path, msa_run: Path) -> Iterator[Client]:
     host = PlugInHost("tiny-llama")
     host.add("emotion", erc_run)
     host.add("sentiment", msa_run)
-    engine = Engine(host)
+    queue = RequestQueue(host)
     shelves = {"emotion": shelf_of(erc_run), "sentiment": shelf_of(msa_run)}
     assert all(shelves.values())
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, shelves), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(queue, shelves), port=0, log_level="warning"))
     socket = server.config.bind_socket()
     thread = threading.Thread(target=server.run, args=([socket],))
     thread.start()
@@ -83,7 +83,7 @@ def client(erc_run: Path, msa_run: Path) -> Iterator[Client]:
     yield Client(socket.getsockname()[1], host)
     server.should_exit = True
     thread.join()
-    engine.close()
+    queue.close()
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -206,35 +206,35 @@ def test_fifty_clients_lose_nothing(client: Client, erc_rows: list[Row]) -> None
         "emotion", [row.text for row in rows], [r.audio for r in rows], [r.vision for r in rows]
     )
 
-    def one(row: Row) -> tuple[int, dict]:
+    def ask(row: Row) -> tuple[int, dict]:
         return client.json({"text": row.text, "audio": row.audio.tolist(), "vision": row.vision.tolist()})
 
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(one, rows))
+        answers = list(pool.map(ask, rows))
     assert [status for status, _ in answers] == [200] * 50
     for (_, answer), expected in zip(answers, alone, strict=True):
         assert answer["scores"] == pytest.approx(expected.scores, abs=1e-5)
 
 
 def test_a_full_queue_says_so_and_a_failure_reaches_its_client(client: Client) -> None:
-    engine = Engine(client.host, longest=2)
-    sample = prepare(client.host.plug_in("emotion").description, "a", "well", {})
+    queue = RequestQueue(client.host, longest=2)
+    sample = prepare_sample(client.host.plug_in("emotion").description, "a", "well", {})
     with client.host.backbone.lock:  # nothing is computed meanwhile
-        answers = [engine.submit("emotion", [sample])]
-        while engine.waiting:  # the thread has taken it
+        answers = [queue.submit("emotion", [sample])]
+        while queue.waiting:  # the thread has taken it
             time.sleep(0.01)
-        answers += [engine.submit("emotion", [sample]) for _ in range(2)]
+        answers += [queue.submit("emotion", [sample]) for _ in range(2)]
         with pytest.raises(BusyError):
-            engine.submit("emotion", [sample])
+            queue.submit("emotion", [sample])
     assert all(answer.result(60)[0].id == "a" for answer in answers)
     with client.host.backbone.lock:
-        held, given_up = (engine.submit("emotion", [sample]) for _ in range(2))
-        while engine.waiting > 1:
+        awaited, given_up = (queue.submit("emotion", [sample]) for _ in range(2))
+        while queue.waiting > 1:
             time.sleep(0.01)
         given_up.cancel()
-    assert held.result(60)
+    assert awaited.result(60)
     with pytest.raises(MsekitError, match="no plug-in named"):
-        engine.submit("nobody", [sample]).result(60)
-    engine.close()
+        queue.submit("nobody", [sample]).result(60)
+    queue.close()
     with pytest.raises(BusyError):
-        engine.submit("emotion", [sample])
+        queue.submit("emotion", [sample])

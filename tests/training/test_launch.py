@@ -21,6 +21,7 @@ from msekit.reporter import Reporter
 from msekit.settings.plan_runs import plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training.loop import train
+from msekit.yaml_file import read_mapping
 
 pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 REPOSITORY = Path(__file__).parents[2]
@@ -99,6 +100,8 @@ def test_two_processes_give_the_same_adapter_as_one(one: Path, two: Path, tmp_pa
     """The global batch decides, not how it is spread: 1 x 16, 2 x 8, 1 x 8 accumulated twice."""
     run(*RUN, "--output", tmp_path, "--set", "optim.accumulation=2")
     reports = [json.loads((folder / "seed-1111" / "report.json").read_text()) for folder in (one, two, tmp_path)]
+    decided = [read_mapping(folder / "seed-1111" / "config.yaml", "run file") for folder in (one, two)]
+    assert decided[0] == decided[1] | {"output": decided[0]["output"]}
     for folder, report in zip((two, tmp_path), reports[1:], strict=True):
         assert adapter_difference(one, folder) <= 1e-5
         assert report["samples"] == 320

@@ -1,4 +1,4 @@
-"""Batches made by a thread while the step before them runs: reading, noise, padding and pinning cost a step no time."""
+"""`ahead`: a thread makes the next batches while a step runs, so reading, noise, padding and pinning take no time."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 def ahead(make: Callable[[J], T], jobs: Iterable[J], depth: int = 2) -> Generator[T]:
-    """`make` of every job, in order, up to `depth` of them before they are asked for.
+    """Yield `make(job)` of every job, in order, and compute up to `depth` of them in advance.
 
-    One thread makes them all, so what it makes is what a plain loop would. A process per worker, the usual way, would
-    copy every batch once more between processes: the samples lie in a memory-mapped table already.
+    One thread computes them all in order, so the results equal a plain loop's. Worker processes, the usual way, would
+    copy every batch once more between processes, while the samples lie in a memory-mapped table already.
 
     Args:
         make: Called in the thread, with one job at a time.
-        jobs: What to make.
-        depth: How many are ready at most.
+        jobs: What `make` is called with.
+        depth: How many results wait at most.
 
     Raises:
-        Exception: Whatever `make` raised, where its result is due.
+        Exception: Whatever `make` raised, at the turn of its result.
     """
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="collate") as thread:

@@ -1,4 +1,4 @@
-"""Cached samples → batches: the typed Batch, its collator, and a length-bucketing order that the seed decides.
+"""Cached samples → batches: the typed Batch, its Collator, and the order of an epoch (by length; the seed decides it).
 
 Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame.
 """
@@ -16,13 +16,13 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES
 
+# batches whose samples are sorted by length together: large enough to save padding, small enough to shuffle
 _BUCKET_BATCHES = 50
-"""Batches that are sorted by length together: large enough to save padding, small enough to shuffle."""
 
 
 @dataclass
 class Batch:
-    """What one step sees. Padding is on the right and zero; a length of 0 marks an absent modality."""
+    """What one step reads. Padding is on the right and zero; a length of 0 marks an absent modality."""
 
     index: Tensor
     """(B,) int64, position of the sample in its split."""
@@ -55,11 +55,11 @@ class Batch:
         return own_BT.long()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; a GPU fetches it from pinned memory while the program goes on."""
+        """The same batch on a device. A GPU copies pinned memory while the program goes on."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned_for(self, device: torch.device) -> Batch:
-        """The same batch in memory that the device can fetch it from by itself; it stays on the CPU."""
+        """The same batch on the CPU, in memory that a GPU copies from by itself (pinned)."""
         return self._each(Tensor.pin_memory) if device.type == "cuda" else self
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -76,7 +76,7 @@ class Noise:
     epoch: int
 
     def add(self, frames_BLD: Tensor, indices: Sequence[int], modality: int) -> None:
-        """Add it in place; what lands beyond a sample's length has no effect."""
+        """Add noise in place. Frames beyond a sample's length get noise too, and no adapter reads them."""
         for row, index in enumerate(indices):
             generator = np.random.default_rng((self.seed, self.epoch, index, modality))
             noise_LD = generator.standard_normal(frames_BLD.shape[1:], dtype=np.float32)
@@ -157,11 +157,11 @@ class Collator:
             context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
         )
 
-    def _frames(self, modality: int, way: Preprocessor, index: int) -> np.ndarray:
+    def _frames(self, modality: int, preprocess: Preprocessor, index: int) -> np.ndarray:
         """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
         name = MODALITIES[modality]
         source = int(self.frames_of[name][index]) if name in self.frames_of else index
-        frames_LD = way(getattr(self.split, name)(source))
+        frames_LD = preprocess(getattr(self.split, name)(source))
         withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
         return frames_LD[:0] if withheld else frames_LD
 
@@ -185,9 +185,9 @@ def _derangement(size: int, generator: np.random.Generator) -> np.ndarray:
 def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The order of one epoch, every sample once, samples of like length together.
 
-    It depends on the seed and the epoch alone, not on the number of processes, so a run can be resumed or spread.
-    Which samples meet is the seed's; which lengths come when, the epoch's alone: so the batches of several seeds are
-    alike in length at every step, and joining them into one pass pads next to nothing.
+    The order depends on the seed and the epoch alone, not on the number of processes, so a run can be resumed or spread
+    over processes. The seed decides which samples share a batch. The epoch alone decides at which step which lengths
+    come: the batches of several seeds then have like lengths at every step, and joining them pads next to nothing.
 
     Args:
         tokens: (N,) text tokens of each sample, the first key of the sort.
@@ -212,7 +212,8 @@ def global_batches(tokens: np.ndarray, frames: np.ndarray, batch_size: int, seed
 def micro_batches(batch: list[int], rank: int, world: int, accumulation: int) -> Iterator[tuple[list[int], bool]]:
     """One process's share of a global batch, in `accumulation` parts.
 
-    An empty part still takes part in the collective operations: it becomes one filler sample that does not count.
+    A process whose part is empty must still take part in the collective operations, so it gets one filler sample that
+    does not count.
 
     Yields:
         Positions, and whether they count.

@@ -1,11 +1,11 @@
-"""Dialogue context (`data.context`): what was said before, put in front of a sample's own text.
+"""Dialogue context (`data.context`): earlier utterances of a dialogue, put in front of a sample's own text.
 
     Rachel: You went?⏎Ross: I did.⏎Rachel:And?
 
-Up to N previous utterances of the same dialogue and split, each with its speaker, then the sample's own speaker and
-its own text, whose tokens are those it has without context. All of it stays within the text limit: utterances are
-taken whole, the newest first, until one does not fit; the own text is never cut for them. They are for the LLM alone:
-the text mean that guides the adapter is of the own text.
+The context has up to N previous utterances of the same dialogue and split, each with its speaker. The sample's own
+speaker and text follow; the text has the same tokens as without context. Context and text stay within the text limit:
+utterances are taken whole, the newest first, until one does not fit, and the sample's text is never cut for them. The
+LLM alone reads the context: the text mean that guides the adapter is of the sample's own text.
 
 The order of utterances is that of the file. (In meld6 it is that of `utterance_id`, in every dialogue; utterances that
 the set leaves out, 47 % of the gaps between neighbours, are missing from the context too.)
@@ -25,28 +25,28 @@ from msekit.errors import MsekitError
 
 @dataclass(frozen=True)
 class InContext:
-    """A split's texts in tokens, each behind its context."""
+    """A split's texts in tokens, each with its context in front."""
 
     ids: list[list[int]]
     lengths: np.ndarray
-    """(N,) tokens of the context at the beginning of each."""
+    """(N,) tokens of each sample's context."""
     utterances: int
-    """Previous utterances that were put there, over all samples."""
+    """Previous utterances that the contexts of all samples hold."""
     left_out: int
-    """Previous utterances that the text limit left no room for."""
+    """Previous utterances that did not fit into the text limit."""
 
     def summary(self, limit: int) -> str:
-        """One line of figures."""
+        """Its figures in one line, for the user."""
         mean = self.utterances / len(self.ids)
         room = f"{self.left_out} did not fit into {limit} tokens"
         return f"context of {mean:.2f} utterances and {self.lengths.mean():.1f} tokens on average; {room}"
 
 
 def refuse_without_dialogues(table: SplitTable, dataset: str) -> None:
-    """Refuse a split in which no sample says what dialogue it belongs to.
+    """Refuse a split in which no sample has a dialogue id.
 
     Raises:
-        MsekitError: It has none.
+        MsekitError: No sample has one.
     """
     if not any(dialogue is not None for dialogue in table.dialogues):
         raise MsekitError(

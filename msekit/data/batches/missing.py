@@ -1,4 +1,4 @@
-"""Samples that lack a modality: which they are, and what a run does about them (`data.on_missing`).
+"""Samples that lack a modality: which samples do, and what a run does about them (`data.on_missing`).
 
 `zero`     the modality's projected vector is zero, so its term drops out of the mix
 `learned`  one trained vector per modality takes its place, so that the same adapter serves incomplete samples
@@ -33,7 +33,7 @@ def refuse_incomplete(table: SplitTable, modalities: Iterable[str]) -> None:
     """Refuse a split with incomplete samples.
 
     Raises:
-        MsekitError: It names the first.
+        MsekitError: A sample is incomplete; the message names the first.
     """
     for modality in modalities:
         absent = np.flatnonzero(~has(table, modality))
@@ -51,11 +51,11 @@ def training_positions(table: SplitTable, modalities: Iterable[str], drop: bool,
     Args:
         table: The train split.
         modalities: What the adapter is fed.
-        drop: Leave out samples that lack one of them.
-        limit: Draw this many; None for all.
+        drop: Leave out samples that lack one of the modalities.
+        limit: Draw this many samples; None for all.
 
     Raises:
-        MsekitError: No sample is left.
+        MsekitError: Every sample lacks a modality.
     """
     size = len(table)
     order = np.arange(size) if limit is None else np.random.default_rng(0).permutation(size)

@@ -1,6 +1,6 @@
-"""What happens to a feature sequence between the cache and the adapter: standardise, trim, shorten.
+"""Preprocessor: what happens to a feature sequence between the cache and the adapter: standardise, trim, shorten.
 
-None of it has a trained parameter; recipe `paper` switches all of it off but the cleaning. L frames, D features.
+No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: L frames, D features.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from msekit.data.cache.split_table import ModalityInfo
 
 
 class Preprocessor(BaseModel):
-    """The way of one modality's sequences to the adapter; stored with the adapter.
+    """What is done to one modality's sequences before the adapter reads them; stored with the adapter.
 
     Args:
-        mean: (D) of the train split's frames; None leaves the scale as it is.
-        std: (D), likewise.
+        mean: (D,) mean of the train split's frames; None leaves the scale as it is.
+        std: (D,) deviation of the same frames.
         trim: Cut the still beginning and end (see `trimmed`); 0 for not at all.
         max_frames: Average longer sequences down to this many frames (see `shortened`); None for not at all.
-        stand_in: Give one zero vector of this many numbers instead, which becomes random with the noise of `Collator`
-            (the ablation without audio and vision); 0 for not at all.
+        stand_in: Replace the sequence by one zero vector of this many numbers, to which `Collator` adds its noise (the
+            ablation without audio and vision reads random vectors so); 0 for not at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class Preprocessor(BaseModel):
     stand_in: int = 0
 
     def model_post_init(self, _: Any) -> None:
-        """Keep the statistics as arrays."""
+        """Convert the statistics to arrays once, not for every sample."""
         self._mean, self._std = (
             None if values is None else np.asarray(values, np.float32) for values in (self.mean, self.std)
         )
@@ -44,7 +44,7 @@ class Preprocessor(BaseModel):
 
     @classmethod
     def of(cls, info: ModalityInfo, standardise: bool, trim: float, max_frames: int | None) -> Preprocessor:
-        """The way that settings ask for, with a cache's statistics."""
+        """The preprocessor that settings ask for, with a cache's statistics."""
         mean, std = (info.mean, info.std) if standardise else (None, None)
         return cls(mean=mean, std=std, trim=trim, max_frames=max_frames)
 
@@ -69,7 +69,7 @@ def trimmed(frames_LD: np.ndarray, share: float) -> np.ndarray:
 
     A leading frame is still while its RMS distance from the first frame is at most `share` of the largest such
     distance in the sequence; trailing frames likewise, from the last. An LSTM's last state forgets what lies before
-    a long silence, so this decides whether the speech is heard at all.
+    a long silence, so without the cut it may hold nothing of the speech.
     """
     if len(frames_LD) < 3:
         return frames_LD

@@ -195,7 +195,7 @@ def _checked(path: Path, fingerprint: str | None) -> CacheInfo | None:
 
 
 def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], folder: Path) -> str:
-    """sha256 of all that decides the rows; hex."""
+    """sha256, in hex, of everything that decides the rows."""
     decides = {
         "format": CACHE_FORMAT,
         "settings": settings.model_dump(),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class CacheSettings(BaseModel):
-    """What a user can choose about how features are stored."""
+    """The user's choice of how features are stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class ModalityInfo(BaseModel):
 
 
 class SplitInfo(BaseModel):
-    """One Arrow file."""
+    """The record of one split's Arrow file: its size and checksum, and the counts of its labels."""
 
     samples: int
     bytes: int

@@ -50,7 +50,7 @@ class Moments:
         self.count, self.mean, self.squares = np.zeros((3, width))
 
     def add(self, x_LD: np.ndarray) -> None:
-        """Take in frames; NaN is left out."""
+        """Count frames (L, D) in; NaN counts for nothing."""
         x_LD = x_LD.astype(np.float64)
         real_LD = ~np.isnan(x_LD)
         if real_LD.all():
@@ -105,7 +105,7 @@ class ModalityWriter:
         return stored_LD
 
     def _clean(self, frames_LD: np.ndarray, stored_LD: np.ndarray, split: str) -> None:
-        """Cut what the dtype cannot hold to its range, and mark what was never finite, in place."""
+        """Clip finite values to the range of the dtype, and write NaN for values that are not finite, in place."""
         finite_LD = np.isfinite(frames_LD)
         beyond_LD = finite_LD & ~np.isfinite(stored_LD)
         self.clipped += int(beyond_LD.sum())
@@ -141,7 +141,7 @@ def _features(settings: CacheSettings) -> Features:
 
 
 def label_name(spec: DatasetSpec, label: float) -> str:
-    """What a label is counted as: the class's name, or the intensity to one decimal."""
+    """A label's name in the counts: the class's name, or the intensity to one decimal."""
     return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
 
 
@@ -155,7 +155,24 @@ def write_split(
     warnings: list[str],
     progress: RowCallback | None,
 ) -> SplitInfo:
-    """Stream a split's rows into its Arrow file."""
+    """Stream a split's rows into its Arrow file.
+
+    Args:
+        spec: The data set.
+        rows: The split's rows.
+        split: Its name.
+        path: The Arrow file, which is written anew.
+        modalities: Writers of audio and vision, shared by all splits: they gather widths and statistics.
+        contents: Contents of earlier splits' samples, shared by all splits: it gets those of this one.
+        warnings: Gets a sentence for everything odd in this split.
+        progress: Called after every row.
+
+    Returns:
+        The record of the file.
+
+    Raises:
+        MsekitError: The split is empty, or a row cannot be read or stored.
+    """
     from datasets.arrow_writer import ArrowWriter
 
     features = _features(CacheSettings(dtype=modalities[0].dtype.name))

@@ -1,4 +1,4 @@
-"""One's own data → plain rows: a folder of samples with feature files, or CSV of text and label.
+"""OwnSet: one's own data → plain rows, from a folder of samples with feature files or from CSV of text and label.
 
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
 there are any id, speaker, dialogue_id. The features of a sample are in its columns `audio` and `vision` (frames of

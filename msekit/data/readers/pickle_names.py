@@ -1,7 +1,7 @@
-"""What a pickled feature file gets in place of the callables that it names (see `unpickle`).
+"""PICKLE_NAMES: the names that a pickled feature file may use → our stand-ins for the callables (for `unpickle.py`).
 
 Every stand-in checks its arguments. Arrays become plain read-only views of the file's bytes, of numeric, string or
-object dtype; `dtype.__setstate__`, which believes whatever sizes and flags a file states, is never called.
+object dtype; `dtype.__setstate__`, which trusts the sizes and flags that a file states, is never called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LATIN1 = ("latin1", "latin-1")
 
 
 class RefusedError(Exception):
-    """Something that no feature file needs."""
+    """The file holds something that no feature file needs."""
 
 
 class Allowed:
@@ -61,7 +61,7 @@ class DType:
 
 
 class PendingArray:
-    """An array between its making and its content; whoever asks for it afterwards gets `array`."""
+    """An array that the file has announced and whose content follows; `array` is None until then."""
 
     __slots__ = ("array",)
 

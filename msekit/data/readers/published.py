@@ -1,4 +1,4 @@
-"""Published feature files → plain rows, checked, with padding cut off.
+"""PublishedSet: published feature files → plain rows, checked, with padding cut off.
 
 Two layouts are read (facts: "Published feature files"): `msa-pickle`, one file that holds all splits as columns,
 and `erc-pickle`, one file per split that holds a list of samples. The files are mapped into memory and read row by
@@ -105,7 +105,7 @@ class PublishedSet:
         for number in range(count):
             yield partial(self._budget.read, partial(read, number))
             if number % _ROWS_IN_MEMORY == 0 and self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-                self._pages.madvise(mmap.MADV_DONTNEED)  # what was read stays in the system's cache, not in ours
+                self._pages.madvise(mmap.MADV_DONTNEED)  # the system's cache keeps the pages, our memory does not
 
 
 def msa_files(spec: DatasetSpec) -> dict[str, str]:

@@ -30,7 +30,7 @@ AUDIO_FRAMES, VISION_FRAMES = (8, 24), (4, 12)
 """Shortest and longest sequence, both included."""
 
 INTENSITIES = (-1.5, -0.5, 0.5, 1.5)
-"""What a and v can be in `synthetic-msa`."""
+"""The values of a and v in `synthetic-msa`."""
 
 TEXTS = (
     "Well, that is what happened.",

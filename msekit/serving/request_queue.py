@@ -1,7 +1,7 @@
-"""Requests from many clients → batches on one backbone, through a bounded queue.
+"""RequestQueue: requests from many clients → batches on one backbone. The queue is bounded.
 
-One thread computes. It joins requests for the same plug-in that wait at the same time, so fifty clients cost little
-more than one; who comes when the queue is full is told so at once.
+One thread computes. It joins waiting requests for the same plug-in into a batch, so fifty clients cost little more than
+a single client; a request that meets a full queue is refused at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msekit.inference.samples import Prepared
 
 
 class BusyError(MsekitError):
-    """The queue is full; the same request may work in a moment."""
+    """The queue is full. The same request may succeed a moment later."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class _Job:
     answer: Future[list[Prediction]]
 
 
-class Engine:
-    """The queue in front of a host.
+class RequestQueue:
+    """The queue in front of the plug-ins, with the thread that empties it.
 
     Args:
         host: The plug-ins.
-        batch_size: Most samples computed together.
+        batch_size: Most samples in a batch.
         longest: Most samples that may wait.
     """
 
@@ -43,19 +43,19 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._open = True
-        self._thread = threading.Thread(target=self._work, name="msekit-engine", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="msekit-queue", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Samples in the queue."""
+        """Number of samples in the queue."""
         return sum(len(job.samples) for job in list(self._waiting))
 
     def submit(self, plug_in: str, samples: Sequence[Prepared]) -> Future[list[Prediction]]:
         """Queue samples for a plug-in.
 
         Raises:
-            BusyError: Too many wait already.
+            BusyError: The queue has no room for them, or is closed.
         """
         job = _Job(plug_in, samples, Future())
         with self._changed:
@@ -66,7 +66,7 @@ class Engine:
         return job.answer
 
     def close(self) -> None:
-        """Finish what waits, then stop."""
+        """Answer what waits, then stop the thread."""
         with self._changed:
             self._open = False
             self._changed.notify()
@@ -76,12 +76,12 @@ class Engine:
         while jobs := self._next():
             try:
                 jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
-                if not jobs:  # whoever asked is gone
+                if not jobs:  # every client is gone
                     continue
                 plug_in = self.host.plug_in(jobs[0].plug_in)
                 samples = [sample for job in jobs for sample in job.samples]
                 predictions = plug_in.predict_prepared(samples, batch_size=self.batch_size)
-            except Exception as error:  # whatever it is, the clients who wait must hear of it and the thread must live
+            except Exception as error:  # of any kind: the clients must get it, and the thread must live on
                 for job in jobs:
                     job.answer.set_exception(error)
                 continue
@@ -91,7 +91,7 @@ class Engine:
                 start += len(job.samples)
 
     def _next(self) -> list[_Job]:
-        """The oldest job and others for its plug-in that fit into its batch; none when closed and empty."""
+        """Take the oldest job and later ones for the same plug-in that fit into a batch; none once closed and empty."""
         with self._changed:
             while self._open and not self._waiting:
                 self._changed.wait()
