@@ -5,26 +5,26 @@
     python -m benchmarks.accuracy.table_runs --report                                   # what is finished, as Markdown
 
 Two runs at a time with one thread each. Every finished run's report is kept in results/table_runs/ and not made again;
-an unfinished one goes on where it stopped. Parts, in the order they are run; within a part seed by seed, so that after
-the first seed every row has a number. Core-minutes are by arithmetic (`table_plan.py`), nothing finished, a run that
-two parts share counted in the first: eight and a half hours on two cores, without rivals and long, which only --only
-starts.
+an unfinished one goes on where it stopped. Reports in results/table_runs_w8a8/ were made with the LLM in w8a8, which
+msekit does not have; --report prints them apart. Parts, in the order they are run; within a part seed by seed, so that
+after the first seed every row has a number. Core-minutes are by arithmetic (`table_plan.py`), nothing finished, a run
+that two parts share counted in the first: ten and a half hours on two cores, without rivals and long, which only
+--only starts.
 
 The short budget is the same for all rows on the LLM: 640 samples, 3 epochs in batches of 8 (240 steps; 40 steps, tried
-first, taught nothing on meld6 and mosi_utt), the LLM held in w8a8, which wants a CPU, the prompt first; the paper's row
-has the paper's layout. Rows `fp32` and `prompt-last` say what the last two cost or give, `bf16` is what a CPU with AMX
-takes.
+first, taught nothing on meld6 and mosi_utt), the prompt first; the paper's row has the paper's layout. Row
+`prompt-last` says what the order gives, `bf16` is what a CPU with AMX takes.
 
 | part | what | runs | core-minutes |
 |---|---|---:|---:|
-| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; short budget | 54 | 191 |
-| options | one training option at a time on recipe kit; short budget, not tested shuffled | 75 | 357 |
-| table4 | `msekit reproduce table4` on ravdess and meld6, short budget; its full row is rows' kit | 36 | 143 |
-| quick | kit and best, prompt-first in w8a8, on all samples for 3 to 6 epochs, beside real_runs.py's kit | 18 | 224 |
-| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 56 |
+| rows | kit, the paper's setting, linear, prompt-only, EF-LSTM, text, on the three sets; short budget | 54 | 254 |
+| options | one training option at a time on recipe kit; short budget, not tested shuffled | 66 | 397 |
+| table4 | `msekit reproduce table4` on ravdess and meld6, short budget; its full row is rows' kit | 36 | 193 |
+| quick | kit and best, prompt-first, on all samples for 3 to 6 epochs, beside real_runs.py's kit | 18 | 310 |
+| synthetic | full model and ablations beside what is possible, one seed; erc 480 samples x 3, msa 960 x 5 | 8 | 77 |
 | baselines | all classical models on all samples, to their own end | 45 | 45 |
-| rivals | mlp, mag, chfn; short budget | 27 | 117 |
-| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs, in fp32 | 36 | 922 |
+| rivals | mlp, mag, chfn; short budget | 27 | 159 |
+| long | kit, the paper's setting, linear, prompt-only on all samples for 3 to 6 epochs | 36 | 922 |
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ from benchmarks.accuracy.table_plan import (
     job,
     jobs,
 )
+
+HELD_IN_INTEGERS = """## With the LLM in w8a8
+
+All rows below but `fp32` were made with the LLM's linear layers in w8a8: their weights in 8 bit, their products in
+integers. msekit does not have it (benchmarks/TRIED.md says why), so these runs cannot be made again, and no run of
+this script is kept beside them."""
 
 
 def run(each: Job, logs: Path) -> None:
@@ -126,7 +132,7 @@ def cell(metric: str, outcomes: list[dict[str, Any]]) -> str:
 
 def ceilings(dataset: str, row: str, metrics: tuple[str, ...]) -> str:
     """The best that is possible on a synthetic set; empty elsewhere."""
-    if dataset not in SYNTHETIC:
+    if dataset not in SYNTHETIC or row not in CEILINGS:
         return ""
     from msekit.data.readers.synthetic import ceiling
 
@@ -142,25 +148,29 @@ def own_options(rows: dict[str, list[str]]) -> tuple[str, dict[str, str]]:
     return " ".join(first), {row: f"`{options}`" if options else "" for row, options in own.items()}
 
 
-def tables(found: list[Job]) -> str:
-    """All that is kept, as Markdown; in brackets the score with audio and vision shuffled."""
+def finished(folder: Path) -> list[Path]:
+    """The reports kept in a folder, recipe kit's first."""
+    files = [file for dataset in TASKS for file in sorted(folder.glob(f"{dataset}-*/seed-*.json"))]
+    return sorted(files, key=lambda file: "-kit" not in file.parent.name)
+
+
+def tables(files: list[Path]) -> str:
+    """Reports as Markdown; in brackets the score with audio and vision shuffled."""
     lines: dict[tuple[str, str], dict[str, list[Path]]] = {}  # (data set, samples) → row → its seeds' reports
-    for each in found:
-        dataset = next(name for name in TASKS if each.name.startswith(name))
-        for file in (file for file in each.keeps.values() if file.is_file()):
-            parts = re.fullmatch(r"(.+?)(-\d+)?(?:x\d+)?", file.parent.name.removeprefix(f"{dataset}-"))
-            assert parts is not None, "every name fits"
-            files = lines.setdefault((dataset, parts[2] or ""), {}).setdefault(parts[1], [])
-            files += [file] if file not in files else []
+    for file in dict.fromkeys(files):
+        dataset = next(name for name in TASKS if file.parent.name.startswith(f"{name}-"))
+        parts = re.fullmatch(r"(.+?)(-\d+)?(?:x\d+)?", file.parent.name.removeprefix(f"{dataset}-"))
+        assert parts is not None, "every name fits"
+        lines.setdefault((dataset, parts[2] or ""), {}).setdefault(parts[1], []).append(file)
     shown_sets = []
     for (dataset, _), rows in sorted(lines.items()):
         metrics = METRICS[dataset]
         extra = ["best possible"] if dataset in SYNTHETIC else []
-        reports = {row: [json.loads(file.read_text()) for file in sorted(files)] for row, files in rows.items()}
+        reports = {row: [json.loads(file.read_text()) for file in sorted(seeds)] for row, seeds in rows.items()}
         first, own = own_options({row: outcomes[0]["options"] for row, outcomes in reports.items()})
         headings = [dataset, *metrics, *extra, "trainable", "seeds", "besides or instead"]
-        body = [f"All on the LLM: `{first}`\n", f"| {' | '.join(headings)} |"]
-        body.append("|---" * len(headings) + "|")
+        body = [f"All on the LLM: `{first}`\n"] if first else []
+        body += [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
         for row, outcomes in reports.items():
             size = f"{outcomes[0]['test'].get('trainable_parameters') or 0:,}"
             shown = [row, *(cell(metric, outcomes) for metric in metrics)]
@@ -169,6 +179,13 @@ def tables(found: list[Job]) -> str:
             body.append(f"| {' | '.join(shown)} |")
         shown_sets.append("\n".join(body))
     return "\n\n".join(shown_sets)
+
+
+def all_tables(found: list[Job], results: Path) -> str:
+    """All that is kept: what can be run again, and beneath it what was made with the LLM in w8a8."""
+    shown = [tables([*(file for each in found for file in each.keeps.values() if file.is_file()), *finished(results)])]
+    integers = finished(results.with_name(f"{results.name}_w8a8"))
+    return "\n\n".join(filter(None, [*shown, *((HELD_IN_INTEGERS, tables(integers)) if integers else ())]))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,7 +211,9 @@ def main(arguments: list[str] | None = None) -> int:
         failures = run_all(found, where.workers, where.output / "logs")
         if any(each.part == "table4" for each in found):
             paper_tables(where)
-    print(tables(found))
+        print(tables([file for each in found for file in each.keeps.values() if file.is_file()]))
+    else:
+        print(all_tables(found, where.results))
     print("\n".join(failures), file=sys.stderr, end="\n" if failures else "")
     return 1 if failures else 0
 

@@ -1,6 +1,6 @@
 """Two training steps on a real-shape backbone in 4 or 8 bit on a CPU: peak anonymous memory, and what the plan said.
 
-    python msekit/testing/random_checkpoint.py qwen-1.8b FOLDER
+    python -m msekit.testing.random_checkpoint qwen-1.8b FOLDER
     python -m benchmarks.memory.quantised_memory FOLDER --quantization nf4
 
 Anonymous memory (RssAnon) is what the process itself needs; pages of the mapped weight files are the system's to drop.

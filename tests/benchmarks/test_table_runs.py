@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.accuracy import table_plan, table_runs
-from benchmarks.accuracy.table_plan import KIT, PARTS, SHORT, TASKS, costs, job, jobs, seconds
+from benchmarks.accuracy.table_plan import KIT, PARTS, SHORT, TASKS, Job, costs, job, jobs, seconds
 from benchmarks.accuracy.table_runs import main
 from msekit.cli.main import app
 
@@ -24,7 +25,7 @@ def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Namespace:
 
 
 def test_the_printed_cost_is_the_documented_one(where: Namespace):
-    expected = 30 + (3 * 640 / 6 + (3 * 120 + 2 * 120) / 12) / 1.4 / 1.5
+    expected = 30 + (3 * 640 / 6 + (3 * 120 + 2 * 120) / 12) / 1.5
     assert seconds("ravdess", SHORT, [*KIT.on(SHORT)]) == pytest.approx(expected)
     where.only = list(PARTS)
     printed = dict(re.findall(r"^\| (\w+) \| (\d+ \| 0 \| \d+) \|$", costs(jobs(where)), re.MULTILINE))
@@ -80,7 +81,7 @@ def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pyt
     only = ["--backbone", "tiny-llama", "--seeds", "1", "--only", "synthetic-erc-kit", "mosi_utt-nothing"]
     arguments = [*only, "--output", str(tmp_path / "runs"), "--results", str(tmp_path / "kept")]
     assert main([*arguments, "--plan"]) == 0
-    assert "| synthetic | 1 | 0 | 3 |" in capsys.readouterr().err
+    assert "| synthetic | 1 | 0 | 4 |" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert main(arguments) == 0
     (file,) = tmp_path.glob("kept/synthetic-erc-kit-480x3/seed-1.json")
@@ -94,6 +95,41 @@ def test_what_is_finished_is_kept_and_not_made_again(tmp_path: Path, capsys: pyt
     file.write_text(file.read_text().replace("480", "481", 1))
     with pytest.raises(SystemExit, match="remove it to run again"):
         main(arguments)
+
+
+def test_what_was_made_in_integers_is_printed_apart_and_mixed_with_nothing(capsys: pytest.CaptureFixture[str]):
+    assert main(["--report"]) == 0
+    shown, integers = capsys.readouterr().out.split("## With the LLM in w8a8")
+    assert "| text-linear |" in shown
+    assert "w8a8" not in shown
+    assert "| kit | 0.414 ± 0.042 (0.133) |" in integers
+    assert "| fp32 | 0.436 ± 0.067 |" in integers
+    assert (
+        "All on the LLM: `--limit-train 640 --epochs 3 --set optim.batch_size=8 --set model.quantization=w8a8"
+        in integers
+    )
+    folders = {"data": Path("data"), "output": Path("runs"), "results": table_plan.RESULTS / "table_runs"}
+    where = Namespace(**folders, backbone="smollm2-135m", seeds=[*table_plan.SEEDS], only=list(PARTS))
+    for each in jobs(where):
+        for file in file_of_table_runs(each):
+            assert json.loads(file.read_text())["options"] == each.options[file]
+
+
+def file_of_table_runs(each: Job) -> list[Path]:
+    """The reports of a job that are kept, but for those that real_runs.py made."""
+    return [file for file in each.keeps.values() if file.is_file() and "table_runs" in file.parts]
+
+
+def test_a_row_that_the_plan_does_not_have_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Whatever options it names, on a synthetic set too, whose ceilings are of the plan's rows."""
+    file = tmp_path / "kept" / "synthetic-erc-gone-480x3" / "seed-1.json"
+    file.parent.mkdir(parents=True)
+    test = {"metrics": {"acc": 0.5}, "trainable_parameters": 7}
+    file.write_text(json.dumps({"options": ["--set", "model.gone=yes", "--gone"], "test": test}))
+    assert main(["--report", "--results", str(tmp_path / "kept")]) == 0
+    shown = capsys.readouterr().out
+    assert "All on the LLM: `--set model.gone=yes --gone`" in shown
+    assert "| gone | 0.500 |  | 7 | 1 |  |" in shown
 
 
 def test_the_data_sets_are_as_large_as_the_plan_says(test_data: Path):
