@@ -1,4 +1,4 @@
-"""The real runs of RESULTS.md: smollm2-135m on ravdess, meld6 and mosi_utt, three seeds each, on a CPU.
+"""The real runs of accuracy/RESULTS.md: smollm2-135m on ravdess, meld6 and mosi_utt, three seeds each, on a CPU.
 
     python -m benchmarks.accuracy.real_runs --data ../shared/data --output runs/real [--only ravdess] [--workers 2]
 

@@ -5,7 +5,7 @@
 Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
 the script says by how much they differ. On a CPU the procedure is in fp32, and msekit in what a run takes by itself.
 The kit's batches are those of an epoch at even steps of their length, so that a few of them are like the whole. Prints
-Markdown for RESULTS.md; takes about three minutes a data set on two cores.
+Markdown for speed/RESULTS.md; takes about three minutes a data set on two cores.
 """
 
 from __future__ import annotations
