@@ -9,6 +9,7 @@ its own, and in the scores of the true labels. Not yet run on a GPU.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -269,6 +270,19 @@ def rows(found: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[
     return lines
 
 
+def main() -> None:
+    """One side, for the process that asked for it: `child`."""
+    parser = argparse.ArgumentParser(description="One side of a part of benchmarks.gpu.suite; prints JSON.")
+    parser.add_argument("side")
+    parser.add_argument("shape")
+    parser.add_argument("device")
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("steps", type=int)
+    options = parser.parse_args()
+    print(
+        json.dumps(measured(options.side, options.shape, torch.device(options.device), options.rounds, options.steps))
+    )
+
+
 if __name__ == "__main__":
-    name, shape, device, *counts = sys.argv[1:]
-    print(json.dumps(measured(name, shape, torch.device(device), *map(int, counts))))
+    main()
