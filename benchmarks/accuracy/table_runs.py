@@ -63,7 +63,7 @@ integers. msekit does not have it (benchmarks/TRIED.md says why), so these runs 
 this script is kept beside them."""
 
 
-def run(each: Job, logs: Path) -> None:
+def run(task: Job, logs: Path) -> None:
     """Run (or resume) a job and keep its reports.
 
     Raises:
@@ -72,34 +72,34 @@ def run(each: Job, logs: Path) -> None:
     started = time.monotonic()
     logs.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (logs / f"{each.part}-{each.name}-{each.seed}.log").open("a") as log:
-        subprocess.run(each.command, stdout=log, stderr=log, check=True, env=environment)
-    for folder, file in each.keeps.items():
+    with (logs / f"{task.part}-{task.name}-{task.seed}.log").open("a") as log:
+        subprocess.run(task.command, stdout=log, stderr=log, check=True, env=environment)
+    for folder, file in task.keeps.items():
         report = json.loads((folder / "report.json").read_text())
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"options": each.options[file], "test": report}, indent=1) + "\n")
+        file.write_text(json.dumps({"options": task.options[file], "test": report}, indent=1) + "\n")
     took = (time.monotonic() - started) / 60
-    print(f"done: {each.part} {each.name} seed {each.seed}, {took:.1f} min", file=sys.stderr, flush=True)
+    print(f"done: {task.part} {task.name} seed {task.seed}, {took:.1f} min", file=sys.stderr, flush=True)
 
 
-def run_all(found: list[Job], workers: int, logs: Path) -> list[str]:
+def run_all(tasks: list[Job], workers: int, logs: Path) -> list[str]:
     """Run what is missing; what failed, a line each."""
-    for each in found:
-        for file in set(each.keeps.values()) - set(each.missing):
+    for task in tasks:
+        for file in set(task.keeps.values()) - set(task.missing):
             options = json.loads(file.read_text())["options"]
-            if options != each.options[file]:
+            if options != task.options[file]:
                 raise SystemExit(f"{file} was made with {options}: remove it to run again")
     failures = []
     with ThreadPoolExecutor(workers) as pool:
-        started = [(each, pool.submit(run, each, logs)) for each in found if each.missing]
+        started = [(task, pool.submit(run, task, logs)) for task in tasks if task.missing]
         try:
-            for each, future in started:
+            for task, future in started:
                 try:
                     future.result()
                 except subprocess.CalledProcessError as error:
-                    failures.append(f"failed: {each.part} {each.name} seed {each.seed}: exit code {error.returncode}")
+                    failures.append(f"failed: {task.part} {task.name} seed {task.seed}: exit code {error.returncode}")
                 except FileNotFoundError as error:
-                    failures.append(f"failed: {each.part} {each.name} seed {each.seed}: no {error.filename}")
+                    failures.append(f"failed: {task.part} {task.name} seed {task.seed}: no {error.filename}")
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
             raise
@@ -110,7 +110,7 @@ def paper_tables(where: argparse.Namespace) -> None:
     """Table 4 beside ours, as `msekit reproduce` prints it, where all its runs are in the output folder."""
     for dataset in PARTS["table4"][1]:
         all_seeds = [job("table4", dataset, Row("table4"), seed, where) for seed in where.seeds]
-        if all((folder / "report.json").is_file() for each in all_seeds for folder in each.keeps):
+        if all((folder / "report.json").is_file() for task in all_seeds for folder in task.keeps):
             command = list(all_seeds[0].command)
             command[command.index("--seeds") + 1] = ",".join(map(str, where.seeds))
             done = subprocess.run([*command, "--report", "--format", "markdown"], stdout=subprocess.PIPE, check=True)
@@ -121,8 +121,8 @@ def cell(metric: str, outcomes: list[dict[str, Any]]) -> str:
     """Mean ± standard deviation over the seeds, and the mean with audio and vision shuffled."""
     checks = [o.get("shuffled") or o["test"].get("integrity") or {} for o in outcomes]
     values, without = (
-        [found[metric] for found in each if found.get(metric) is not None]
-        for each in ([o["test"]["metrics"] for o in outcomes], [check.get("metrics", {}) for check in checks])
+        [metrics[metric] for metrics in group if metrics.get(metric) is not None]
+        for group in ([o["test"]["metrics"] for o in outcomes], [check.get("metrics", {}) for check in checks])
     )
     if not values:
         return "undefined"
@@ -181,9 +181,9 @@ def tables(files: list[Path]) -> str:
     return "\n\n".join(shown_sets)
 
 
-def all_tables(found: list[Job], results: Path) -> str:
+def all_tables(tasks: list[Job], results: Path) -> str:
     """All that is kept: what can be run again, and beneath it what was made with the LLM in w8a8."""
-    shown = [tables([*(file for each in found for file in each.keeps.values() if file.is_file()), *finished(results)])]
+    shown = [tables([*(file for task in tasks for file in task.keeps.values() if file.is_file()), *finished(results)])]
     integers = finished(results.with_name(f"{results.name}_w8a8"))
     return "\n\n".join(filter(None, [*shown, *((HELD_IN_INTEGERS, tables(integers)) if integers else ())]))
 
@@ -203,17 +203,17 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.parse_args(arguments)
     if where.report:
         where.only = list(PARTS)
-    found, failures = jobs(where), []
+    tasks, failures = jobs(where), []
     if not where.report:
-        print(costs(found), file=sys.stderr, flush=True)
+        print(costs(tasks), file=sys.stderr, flush=True)
         if where.plan:
             return 0
-        failures = run_all(found, where.workers, where.output / "logs")
-        if any(each.part == "table4" for each in found):
+        failures = run_all(tasks, where.workers, where.output / "logs")
+        if any(task.part == "table4" for task in tasks):
             paper_tables(where)
-        print(tables([file for each in found for file in each.keeps.values() if file.is_file()]))
+        print(tables([file for task in tasks for file in task.keeps.values() if file.is_file()]))
     else:
-        print(all_tables(found, where.results))
+        print(all_tables(tasks, where.results))
     print("\n".join(failures), file=sys.stderr, end="\n" if failures else "")
     return 1 if failures else 0
 

@@ -129,8 +129,8 @@ def main() -> None:
         task, sizes = resolve_dataset(name).task, [f"optim.batch_size={options.batch_size}"]
         sides: list[Side] = []
         for recipe in ("paper", "kit"):
-            given = {"backbone": options.backbone, "dataset": name, "recipe": recipe, "output": "none"}
-            config = resolve(given, task=task, overrides=sizes)
+            fields = {"backbone": options.backbone, "dataset": name, "recipe": recipe, "output": "none"}
+            config = resolve(fields, task=task, overrides=sizes)
             parts = build(config, Reporter(quiet=True), splits=("train",))
             sides = sides or [published_side(parts, options.batch_size)]
             sides.append(kit_side(f"kit, recipe {recipe}", parts, options.batch_size, config.noise))

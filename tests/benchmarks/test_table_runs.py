@@ -35,19 +35,19 @@ def test_the_printed_cost_is_the_documented_one(where: Namespace):
 
 
 def test_long_ones_are_only_run_when_asked_for(where: Namespace):
-    assert {each.part for each in jobs(where)} == set(PARTS) - {"rivals", "long"}
+    assert {task.part for task in jobs(where)} == set(PARTS) - {"rivals", "long"}
     where.only = ["ravdess"]
-    assert {each.part for each in jobs(where)} == {"rows", "options", "table4", "quick", "baselines"}
+    assert {task.part for task in jobs(where)} == {"rows", "options", "table4", "quick", "baselines"}
     where.only = ["meld6-mag", "rivals"]
-    assert {each.part for each in jobs(where)} == {"rivals"}
+    assert {task.part for task in jobs(where)} == {"rivals"}
 
 
 def test_a_kept_report_has_one_meaning_and_a_folder_one_run(where: Namespace):
     where.only = list(PARTS)
     meaning: dict[Path, tuple] = {}
-    for each in jobs(where):
-        for folder, file in each.keeps.items():
-            assert meaning.setdefault(file, (folder, each.options[file])) == (folder, each.options[file])
+    for task in jobs(where):
+        for folder, file in task.keeps.items():
+            assert meaning.setdefault(file, (folder, task.options[file])) == (folder, task.options[file])
     folders = [folder for folder, _ in meaning.values()]
     assert len(set(folders)) == len(folders)
 
@@ -58,15 +58,15 @@ def test_every_row_is_a_command_that_runs(where: Namespace):
     rows = {(row, task) for rows, sets in PARTS.values() for row in rows for task in row.tasks if not row.classical}
     for row, task in sorted(rows, key=str):
         options = [] if row.name == "table4" else row.on(SHORT)
-        known = ["train", "--backbone", "tiny-llama", "--dataset", f"synthetic-{task}", "--dry-run", *options]
-        done = CliRunner().invoke(app, known)
+        command = ["train", "--backbone", "tiny-llama", "--dataset", f"synthetic-{task}", "--dry-run", *options]
+        done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, f"{row.name}: {done.output}"
 
 
 def test_table4_is_one_command_a_seed(where: Namespace, test_data: Path):
     """Its folders are those that `reproduce` makes, and the row kit is trained where it looks for the full row."""
     where.data, where.backbone = test_data, "tiny-llama"
-    table4 = next(each for each in jobs(where) if each.part == "table4" and each.name.startswith("ravdess"))
+    table4 = next(task for task in jobs(where) if task.part == "table4" and task.name.startswith("ravdess"))
     done = CliRunner().invoke(app, [*table4.command[3:], "--dry-run"])
     assert done.exit_code == 0, done.output
     assert done.output.count("0 of 1") == 7
@@ -110,14 +110,14 @@ def test_what_was_made_in_integers_is_printed_apart_and_mixed_with_nothing(capsy
     )
     folders = {"data": Path("data"), "output": Path("runs"), "results": table_plan.RESULTS / "table_runs"}
     where = Namespace(**folders, backbone="smollm2-135m", seeds=[*table_plan.SEEDS], only=list(PARTS))
-    for each in jobs(where):
-        for file in file_of_table_runs(each):
-            assert json.loads(file.read_text())["options"] == each.options[file]
+    for task in jobs(where):
+        for file in file_of_table_runs(task):
+            assert json.loads(file.read_text())["options"] == task.options[file]
 
 
-def file_of_table_runs(each: Job) -> list[Path]:
+def file_of_table_runs(task: Job) -> list[Path]:
     """The reports of a job that are kept, but for those that real_runs.py made."""
-    return [file for file in each.keeps.values() if file.is_file() and "table_runs" in file.parts]
+    return [file for file in task.keeps.values() if file.is_file() and "table_runs" in file.parts]
 
 
 def test_a_row_that_the_plan_does_not_have_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
