@@ -1,0 +1,1 @@
+"""How well a trained plug-in answers: rows of tables, ablations, settings, the text alone."""

@@ -46,12 +46,12 @@ def token_table(data: Path, count: int) -> str:
         for limit in (spec.text_limit, 2 * spec.text_limit):
             table = cache.split(split)
             own = [encode(text)[:limit] for text in table.texts]
-            found = in_context(table, own, encode, limit, count)
-            lengths = np.array([len(ids) for ids in found.ids])
-            means = f"{np.mean([len(ids) for ids in own]):.1f} | {found.lengths.mean():.1f}"
+            placed = in_context(table, own, encode, limit, count)
+            lengths = np.array([len(ids) for ids in placed.ids])
+            means = f"{np.mean([len(ids) for ids in own]):.1f} | {placed.lengths.mean():.1f}"
             spread = f"{lengths.mean():.1f}, {np.percentile(lengths, 95):.0f}, {lengths.max()}"
-            mean_used = f"{found.utterances / len(table):.2f}"
-            rows.append(f"| {split} | {limit} | {means} | {spread} | {mean_used} | {found.left_out} |")
+            mean_used = f"{placed.utterances / len(table):.2f}"
+            rows.append(f"| {split} | {limit} | {means} | {spread} | {mean_used} | {placed.left_out} |")
     return "\n".join(rows)
 
 
@@ -59,13 +59,13 @@ def result_table(results: Path, experiments: tuple[Experiment, ...], seeds: list
     """Both settings, and what the context changes seed by seed."""
     reports = [
         [
-            json.loads((results / f"{each.dataset}-{each.name}" / f"seed-{seed}.json").read_text())["test"]
+            json.loads((results / f"{experiment.dataset}-{experiment.name}" / f"seed-{seed}.json").read_text())["test"]
             for seed in seeds
         ]
-        for each in experiments
+        for experiment in experiments
     ]
     rows = [f"| meld6 | {' | '.join(METRICS)} |", "|---|" + "---|" * len(METRICS)]
-    rows += [line(each.name, found, METRICS) for each, found in zip(experiments, reports, strict=True)]
+    rows += [line(experiment.name, runs, METRICS) for experiment, runs in zip(experiments, reports, strict=True)]
     cells = []
     for metric in METRICS:
         changes = [b["metrics"][metric] - a["metrics"][metric] for a, b in zip(*reports, strict=True)]
@@ -95,9 +95,9 @@ def main() -> None:
     )
     with ThreadPoolExecutor(options.workers) as pool:
         jobs = [
-            pool.submit(run_one, each, seed, options.data, options.output, options.results)
+            pool.submit(run_one, experiment, seed, options.data, options.output, options.results)
             for seed in options.seeds
-            for each in experiments
+            for experiment in experiments
         ]
         for job in jobs:
             job.result()

@@ -33,7 +33,7 @@ def features(table: SplitTable, kind: str, backbone: Backbone) -> np.ndarray:
     """One row per sample; zeros where it has no frames."""
     if kind == "text":
         ids = [torch.tensor(backbone.encode(text) or [0]) for text in table.texts]
-        return np.stack([backbone.embed(each).float().mean(dim=0).numpy() for each in ids])
+        return np.stack([backbone.embed(tokens).float().mean(dim=0).numpy() for tokens in ids])
     samples = [np.asarray(getattr(table, kind)(row), dtype=np.float64) for row in range(len(table))]
     width = samples[0].shape[1]
     means = np.stack([frames.mean(axis=0) if len(frames) else np.zeros(width) for frames in samples])
@@ -56,13 +56,13 @@ def standardised(splits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def best(spec: DatasetSpec, metric: str, x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[float, float]:
     """The figure on validation and test, with the strength that does best on validation."""
     figure: Callable[..., dict[str, float]] = metrics_of(spec)
-    found = []
+    figures = []
     for strength in STRENGTHS:
         model = Ridge(strength) if spec.task == "msa" else LogisticRegression(C=1 / strength, max_iter=2000)
         model.fit(x["train"], y["train"])
         valid, test = (figure(y[split], model.predict(x[split]))[metric] or 0.0 for split in SPLITS[1:])
-        found.append((valid, test))
-    return max(found)
+        figures.append((valid, test))
+    return max(figures)
 
 
 def rows(spec: DatasetSpec, cache: Cache, backbone: Backbone) -> list[str]:
@@ -70,14 +70,14 @@ def rows(spec: DatasetSpec, cache: Cache, backbone: Backbone) -> list[str]:
     metric = SHOWN.get(spec.name, spec.key_metric)
     tables = {split: cache.split(split) for split in SPLITS}
     labels = {split: np.asarray(table.labels) for split, table in tables.items()}
-    known = [kind for kind in KINDS if kind == "text" or getattr(cache.info, kind).width]
-    found = {
+    kinds = [kind for kind in KINDS if kind == "text" or getattr(cache.info, kind).width]
+    inputs = {
         kind: standardised({split: features(table, kind, backbone) for split, table in tables.items()})
-        for kind in known
+        for kind in kinds
     }
-    together = {split: np.concatenate([found[kind][split] for kind in known], axis=1) for split in SPLITS}
+    together = {split: np.concatenate([inputs[kind][split] for kind in kinds], axis=1) for split in SPLITS}
     lines = [f"| {spec.name}, {metric} | valid | test |", "|---|---|---|"]
-    for name, x in (*found.items(), (" + ".join(known), together)):
+    for name, x in (*inputs.items(), (" + ".join(kinds), together)):
         valid, test = best(spec, metric, x, labels)
         lines.append(f"| {name} | {valid:.3f} | {test:.3f} |")
     return lines

@@ -154,9 +154,9 @@ def main() -> None:
             setting = SETTINGS[name]
             if setting.expected and spec.range is None:
                 continue  # a loss for intensities
-            found = [study(spec, cache, backbone, setting, seed, options.epochs) for seed in range(options.seeds)]
-            each = ", ".join(f"{figure:.3f}" for figure in found)
-            print(f"| {name} | {np.mean(found):.3f} | {each} |", flush=True)
+            figures = [study(spec, cache, backbone, setting, seed, options.epochs) for seed in range(options.seeds)]
+            by_seed = ", ".join(f"{figure:.3f}" for figure in figures)
+            print(f"| {name} | {np.mean(figures):.3f} | {by_seed} |", flush=True)
 
 
 if __name__ == "__main__":

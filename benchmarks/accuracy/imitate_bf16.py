@@ -30,7 +30,7 @@ class InFp32(TorchDispatchMode):
         kwargs = kwargs or {}
         if func not in PRODUCTS or args[0].dtype != torch.bfloat16:
             return func(*args, **kwargs)
-        wide = [each.float() if isinstance(each, torch.Tensor) else each for each in args]
+        wide = [value.float() if isinstance(value, torch.Tensor) else value for value in args]
         if func is aten.addmm_.default:
             return args[0].copy_(aten.addmm.default(*wide, **kwargs))
         if func is aten.baddbmm.out:

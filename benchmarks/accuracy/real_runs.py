@@ -1,4 +1,4 @@
-"""The real runs of RESULTS.md: smollm2-135m on ravdess, meld6 and mosi_utt, three seeds each, on a CPU.
+"""The real runs of accuracy/RESULTS.md: smollm2-135m on ravdess, meld6 and mosi_utt, three seeds each, on a CPU.
 
     python -m benchmarks.accuracy.real_runs --data ../shared/data --output runs/real [--only ravdess] [--workers 2]
 
@@ -75,13 +75,13 @@ def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results
     print(f"done: {folder.name} seed {seed}", file=sys.stderr)
 
 
-def line(title: str, found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
+def line(title: str, reports: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
     """A table row: per metric mean ± standard deviation, and every seed's value with its 95 % interval."""
     cells = []
     for metric in metrics:
-        values = [report["metrics"][metric] for report in found]
+        values = [report["metrics"][metric] for report in reports]
         shown = ", ".join(
-            cell(value, report["confidence"].get(metric)) for value, report in zip(values, found, strict=True)
+            cell(value, report["confidence"].get(metric)) for value, report in zip(values, reports, strict=True)
         )
         defined = [value for value in values if value is not None]
         if len(defined) > 1:
@@ -102,22 +102,22 @@ def tables(results: Path) -> str:
     parts = []
     for dataset, metrics in METRICS.items():
         rows, notes = [f"| {dataset} | {' | '.join(metrics)} |", "|---|" + "---|" * len(metrics)], []
-        for experiment in (each for each in EXPERIMENTS if each.dataset == dataset):
+        for experiment in (candidate for candidate in EXPERIMENTS if candidate.dataset == dataset):
             files = sorted((results / f"{dataset}-{experiment.name}").glob("seed-*.json"))
             outcomes = [json.loads(file.read_text()) for file in files]
             if not outcomes:
                 continue
-            found = [outcome["test"] for outcome in outcomes]
-            rows.append(line(experiment.name, found, metrics))
+            reports = [outcome["test"] for outcome in outcomes]
+            rows.append(line(experiment.name, reports, metrics))
             if shuffled := [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]:
                 rows.append(line(f"{experiment.name}, tested shuffled", shuffled, metrics))
             minutes = ", ".join(
-                f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in found
+                f"{report.get('train_cpu_seconds', report['train_seconds']) / 60:.0f}" for report in reports
             )
-            memory = max(report["peak_memory_bytes"] for report in found) / 1e9
+            memory = max(report["peak_memory_bytes"] for report in reports) / 1e9
             notes.append(
                 f"- {experiment.name}: `{' '.join(experiment.options)}`; training {minutes} CPU-minutes a seed; "
-                f"peak {memory:.2f} GB; {found[0]['trainable_parameters']:,} trainable parameters"
+                f"peak {memory:.2f} GB; {reports[0]['trainable_parameters']:,} trainable parameters"
             )
         if notes:
             parts.append("\n".join([*rows, "", *notes]))

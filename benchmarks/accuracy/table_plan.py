@@ -82,9 +82,11 @@ class Row:
 
     def on(self, budget: Budget) -> tuple[str, ...]:
         """Its options on a budget, whose settings give way to its own."""
-        own = {each.partition("=")[0] for each in self.settings}
-        settings = (*(each for each in budget.settings if each.partition("=")[0] not in own), *self.settings)
-        flags = (each.partition("=")[::2] if each.startswith("layout") else ("set", each) for each in settings)
+        own = {setting.partition("=")[0] for setting in self.settings}
+        settings = (*(setting for setting in budget.settings if setting.partition("=")[0] not in own), *self.settings)
+        flags = (
+            setting.partition("=")[::2] if setting.startswith("layout") else ("set", setting) for setting in settings
+        )
         return (*budget.options, *(part for name, value in flags for part in (f"--{name}", value)), *self.options)
 
 
@@ -185,38 +187,38 @@ def job(part: str, dataset: str, row: Row, seed: int, where: argparse.Namespace)
     table4 = where.output / "table4"
     places = {key: table4 / f"{dataset}-{where.backbone}-{key}" / f"seed-{seed}" for key in (*ABLATIONS, "mse")}
     if part == "table4":
-        given = [*KIT.on(budget)]
-        options = {key: [*given, *(("--ablate", key) if key != "mse" else ())] for key in places}
+        row_options = [*KIT.on(budget)]
+        options = {key: [*row_options, *(("--ablate", key) if key != "mse" else ())] for key in places}
         files = {key: kept(where.results, dataset, key if key != "mse" else "kit", budget, seed) for key in places}
-        command = ["reproduce", "table4", "--backbone", where.backbone, *common, str(table4), *given]
+        command = ["reproduce", "table4", "--backbone", where.backbone, *common, str(table4), *row_options]
         return Job(
             part,
             f"{dataset}-table4",
             seed,
             [*msekit, *command],
-            len(places) * seconds(dataset, budget, given),
+            len(places) * seconds(dataset, budget, row_options),
             {places[key]: files[key] for key in places},
             {files[key]: options[key] for key in places},
         )
     file = kept(where.results, dataset, row.name, budget, seed)
     if row.classical:
-        given, cost = ["baseline", *row.options, *budget.options], float(BASELINE)
+        row_options, cost = ["baseline", *row.options, *budget.options], float(BASELINE)
         folder = where.output / file.parent.name
-        command = [*given, *common, str(folder)]
+        command = [*row_options, *common, str(folder)]
     else:
-        given = [*row.on(budget)]
-        cost = seconds(dataset, budget, given)
+        row_options = [*row.on(budget)]
+        cost = seconds(dataset, budget, row_options)
         # the full row of Table 4 and the row kit are the same run, in the same folder
         shared = row.name == "kit" and budget == SHORT and dataset in PARTS["table4"][1]
         folder = places["mse"].parent if shared else where.output / file.parent.name
-        command = ["train", "--backbone", where.backbone, *common, str(folder), "--resume", *given]
+        command = ["train", "--backbone", where.backbone, *common, str(folder), "--resume", *row_options]
     place = folder / f"seed-{seed}"
-    return Job(part, f"{dataset}-{row.name}", seed, [*msekit, *command], cost, {place: file}, {file: given})
+    return Job(part, f"{dataset}-{row.name}", seed, [*msekit, *command], cost, {place: file}, {file: row_options})
 
 
 def jobs(where: argparse.Namespace) -> list[Job]:
     """All that is asked for, in order. Recipe kit's run may be in two parts: what comes later finds it finished."""
-    found: list[Job] = []
+    tasks: list[Job] = []
     for part, (rows, datasets) in PARTS.items():
         for seed in where.seeds[:1] if part == "synthetic" else where.seeds:
             for row in rows:
@@ -226,21 +228,21 @@ def jobs(where: argparse.Namespace) -> list[Job]:
                     if part in ON_REQUEST and part not in where.only:
                         wanted = False
                     if wanted and TASKS[dataset] in row.tasks:
-                        found.append(job(part, dataset, row, seed, where))
-    return found
+                        tasks.append(job(part, dataset, row, seed, where))
+    return tasks
 
 
-def costs(found: list[Job]) -> str:
+def costs(tasks: list[Job]) -> str:
     """Runs and core-minutes, part by part."""
     lines = ["| part | runs | finished | core-minutes left |", "|---|---:|---:|---:|"]
     total, counted = 0.0, set[Path]()
-    for part in dict.fromkeys(each.part for each in found):
+    for part in dict.fromkeys(task.part for task in tasks):
         runs = missing = left = 0.0
-        for each in (each for each in found if each.part == part):
-            ours, to_do = (set(files) - counted for files in (each.keeps.values(), each.missing))
+        for task in (task for task in tasks if task.part == part):
+            ours, to_do = (set(files) - counted for files in (task.keeps.values(), task.missing))
             counted |= ours
             runs, missing = runs + len(ours), missing + len(to_do)
-            left += each.seconds * len(to_do) / len(each.keeps) / 60
+            left += task.seconds * len(to_do) / len(task.keeps) / 60
         total += left
         lines.append(f"| {part} | {runs:.0f} | {runs - missing:.0f} | {left:.0f} |")
     return "\n".join([*lines, f"| together | | | {total:.0f} |"])

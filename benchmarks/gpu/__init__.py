@@ -1,1 +1,1 @@
-"""Parts of the GPU suite, a file for each kind. `benchmarks/gpu/suite.py` has the table."""
+"""What is to be measured on a GPU, in parts; `suite.py` has the table."""

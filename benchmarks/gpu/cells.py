@@ -64,7 +64,7 @@ def cell_config(
     settings = published_settings(backbone, dataset)
     if machine.tiny:
         settings["data"]["max_frames"] = 8
-    given = settings | {
+    fields = settings | {
         "backbone": folder,
         "dataset": dataset,
         "recipe": "paper",
@@ -72,7 +72,7 @@ def cell_config(
         "profile": "rtx4090" if machine.cuda else "cpu",
         "model": {"quantization": quantization, "dtype": "bf16", "checkpointing": "on" if checkpointing else "off"},
     }
-    return resolve(given, task=DATASETS[dataset].task)
+    return resolve(fields, task=DATASETS[dataset].task)
 
 
 def measure(machine: Machine, backbone: Backbone, config: RunConfig) -> dict[str, Any]:

@@ -61,19 +61,19 @@ def train(machine: Machine, launch: str, checkpointing: str, options: list[str],
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     row: dict[str, Any] = {"launch": launch, "recomputed": checkpointing == "on", "code": done.returncode}
     report = folder / "seed-1111" / "report.json"
-    found = json.loads(report.read_text()) if report.is_file() else {}
+    outcome = json.loads(report.read_text()) if report.is_file() else {}
     error = next((line for line in done.stderr.splitlines() if "error:" in line), done.stderr[-500:])
     return row | {
-        "peak_gb": round(found["peak_memory_bytes"] / GIB, 2) if found and machine.cuda else None,
-        "samples_per_s": round(found["train_samples_per_s"], 1) if found else None,
+        "peak_gb": round(outcome["peak_memory_bytes"] / GIB, 2) if outcome and machine.cuda else None,
+        "samples_per_s": round(outcome["train_samples_per_s"], 1) if outcome else None,
         "difference": None,
-        "said": "" if found else error,
+        "said": "" if outcome else error,
     }
 
 
-def difference(one: Path, other: Path) -> float | None:
+def difference(run: Path, other: Path) -> float | None:
     """Largest difference between two runs' adapters; None where the other has none."""
-    files = [folder / "seed-1111" / "adapter.safetensors" for folder in (one, other)]
+    files = [folder / "seed-1111" / "adapter.safetensors" for folder in (run, other)]
     if not all(file.is_file() for file in files):
         return None
     mine, theirs = map(load_file, files)
@@ -83,7 +83,7 @@ def difference(one: Path, other: Path) -> float | None:
 def doctor(machine: Machine) -> list[dict[str, Any]]:
     """What `msekit doctor` says: a row per launch configuration, and its two processes."""
     command = [sys.executable, "-m", "msekit", "doctor", "--format", "json"]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
-    rows = [{"what": name, "problem": problem or ""} for name, problem in found["launch"].items()]
-    test = found["self_test"]
+    findings = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    rows = [{"what": name, "problem": problem or ""} for name, problem in findings["launch"].items()]
+    test = findings["self_test"]
     return [*rows, {"what": f"two processes over {test['backend']}", "problem": test["problem"] or ""}]

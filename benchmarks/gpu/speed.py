@@ -9,6 +9,7 @@ its own, and in the scores of the true labels. Not yet run on a GPU.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -84,11 +85,13 @@ class PieceTokenizer:
     bos_token_id, eos_token_id = None, 1
 
     def __init__(self, size: int) -> None:
-        self.size, self.known = size, {}  # type: ignore[var-annotated]
+        self.size, self.numbers = size, {}  # type: ignore[var-annotated]
 
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         pieces = re.findall(r"\w+|[^\w\s]+", text)
-        return {"input_ids": [self.known.setdefault(piece, 2 + len(self.known) % (self.size - 2)) for piece in pieces]}
+        return {
+            "input_ids": [self.numbers.setdefault(piece, 2 + len(self.numbers) % (self.size - 2)) for piece in pieces]
+        }
 
     def batch_decode(self, ids: torch.Tensor, **_: Any) -> list[str]:
         """Answers as numbers."""
@@ -168,8 +171,8 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     config, parts = made(shape, half if device.type == "cuda" else torch.float32, device)
     if name.endswith(COMPILED):
         parts.backbone.compile()
-    if found := re.match("kit, (.+) layout", name):
-        config, parts = in_layout(config, parts, found[1])
+    if layout := re.match("kit, (.+) layout", name):
+        config, parts = in_layout(config, parts, layout[1])
     loss = first_loss(name, config, parts)
     if name.endswith(EVALUATION):
         side = answers_side(config, parts, steps, new_tokens=4) if published else scores_side(config, parts, steps)
@@ -206,15 +209,15 @@ def first_loss(name: str, config: RunConfig, parts: Parts) -> float:
         every = [parts_for(config.model_copy(update={"seed": seed}), parts) for seed in range(COUNT)]
     exact = [procedure_outcome(*each) for each in zip(every, shares, strict=True)]
     if name.endswith(EVALUATION):
-        found = [(scored_loss(parts, shares[0]), exact[0][1])]
+        outcomes = [(scored_loss(parts, shares[0]), exact[0][1])]
     else:
-        found = joint_outcomes(every, shares) if name.startswith(SEEDS) else [kit_outcome(parts, shares[0])]
-    for seed, (ours, theirs) in enumerate(zip(found, exact, strict=True)):
+        outcomes = joint_outcomes(every, shares) if name.startswith(SEEDS) else [kit_outcome(parts, shares[0])]
+    for seed, (ours, theirs) in enumerate(zip(outcomes, exact, strict=True)):
         loss, gradient = map(distance, ours, theirs)
         said = f"{name}, seed {seed}: loss and gradient {ours}, the procedure's {theirs}"
         assert loss <= LOSS, said
         assert gradient <= GRADIENT, said
-    return found[0][0]
+    return outcomes[0][0]
 
 
 def child(name: str, shape: str, device: str, rounds: int, steps: int) -> dict[str, Any]:
@@ -240,23 +243,23 @@ def run(
     Raises:
         CalledProcessError: A side failed, or does not agree with the procedure.
     """
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    turns_of: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(1 if machine.tiny else turns):
         for name in sides:
             if machine.tiny:
-                found[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
+                turns_of[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
             else:
-                found[name].append(child(name, backbone, machine.device, 3, steps))
+                turns_of[name].append(child(name, backbone, machine.device, 3, steps))
     base = next(name for name in sides if name.startswith(PROCEDURE) and not name.startswith(SYNCHRONOUS))
-    return rows(found, base)
+    return rows(turns_of, base)
 
 
-def rows(found: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[dict[str, Any]]:
+def rows(turns_of: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[dict[str, Any]]:
     """Every process gives a median; the range is over the processes."""
-    theirs = [statistics.median(turn["samples"]) for turn in found[base]]
-    peak = max(turn["matrix"] for turns in found.values() for turn in turns) / 1e12
+    theirs = [statistics.median(turn["samples"]) for turn in turns_of[base]]
+    peak = max(turn["matrix"] for turns in turns_of.values() for turn in turns) / 1e12
     lines = []
-    for name, turns in found.items():
+    for name, turns in turns_of.items():
         samples = [statistics.median(turn["samples"]) for turn in turns]
         row = {"side": name, "samples/s": spread(samples)}
         row["useful tokens/s"] = round(statistics.median(statistics.median(turn["tokens"]) for turn in turns))
@@ -269,6 +272,19 @@ def rows(found: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[
     return lines
 
 
+def main() -> None:
+    """One side, for the process that asked for it: `child`."""
+    parser = argparse.ArgumentParser(description="One side of a part of benchmarks.gpu.suite; prints JSON.")
+    parser.add_argument("side")
+    parser.add_argument("shape")
+    parser.add_argument("device")
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("steps", type=int)
+    options = parser.parse_args()
+    print(
+        json.dumps(measured(options.side, options.shape, torch.device(options.device), options.rounds, options.steps))
+    )
+
+
 if __name__ == "__main__":
-    name, shape, device, *counts = sys.argv[1:]
-    print(json.dumps(measured(name, shape, torch.device(device), *map(int, counts))))
+    main()

@@ -71,7 +71,7 @@ def run_part(name: str, machine: Machine) -> dict[str, Any]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Rows as a table for RESULTS.md."""
+    """Rows as a table for gpu/RESULTS.md."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,1 @@
+"""How much memory: preparing data, a training step, a quantised LLM."""

@@ -1,6 +1,6 @@
 """Two training steps on a real-shape backbone in 4 or 8 bit on a CPU: peak anonymous memory, and what the plan said.
 
-    python msekit/testing/random_checkpoint.py qwen-1.8b FOLDER
+    python -m msekit.testing.random_checkpoint qwen-1.8b FOLDER
     python -m benchmarks.memory.quantised_memory FOLDER --quantization nf4
 
 Anonymous memory (RssAnon) is what the process itself needs; pages of the mapped weight files are the system's to drop.
@@ -52,9 +52,9 @@ def measure(backbone: str, quantization: str, dtype: str, batch: int, steps: int
     """Load, build, step; figures in bytes and seconds."""
     memory = AnonymousMemory()
     with tempfile.TemporaryDirectory() as output:
-        given: dict[str, Any] = {"backbone": backbone, "dataset": "synthetic-erc", "output": output, "profile": "cpu"}
-        given |= {"model": {"quantization": quantization, "dtype": dtype}, "optim": {"batch_size": batch}}
-        config = resolve(given, task="erc")
+        fields: dict[str, Any] = {"backbone": backbone, "dataset": "synthetic-erc", "output": output, "profile": "cpu"}
+        fields |= {"model": {"quantization": quantization, "dtype": dtype}, "optim": {"batch_size": batch}}
+        config = resolve(fields, task="erc")
         plan = plan_run(config)
         started = time.perf_counter()
         parts = build(config, Reporter())
@@ -62,7 +62,7 @@ def measure(backbone: str, quantization: str, dtype: str, batch: int, steps: int
         run = Run(config, parts, accelerator_for(torch.device("cpu")), Reporter())
         model = parts.backbone.model
         tensors = [*model.parameters(), *(tensor for _, tensor in quantization_state(model))]
-        held = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        tensor_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         losses, seconds = [], []
         for step in range(steps):
             started = time.perf_counter()
@@ -74,9 +74,9 @@ def measure(backbone: str, quantization: str, dtype: str, batch: int, steps: int
         "quantization": quantization,
         "dtype": str(model.dtype).removeprefix("torch."),
         "batch": batch,
-        "loaded_tensor_bytes": held,
+        "loaded_tensor_bytes": tensor_bytes,
         "foreseen_tensor_bytes": foreseen,
-        "foreseen_over_loaded": foreseen / held,
+        "foreseen_over_loaded": foreseen / tensor_bytes,
         "load_seconds": loaded,
         "peak_anonymous_while_loading": load_peak,
         "peak_anonymous": memory.peak,

@@ -1,0 +1,1 @@
+"""How fast: training, scoring, loading, starting and serving, beside the published procedure."""

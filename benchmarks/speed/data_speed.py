@@ -5,7 +5,7 @@
 The published way, written from its description: the pickle's arrays in memory (float64, padded to the longest sample),
 a `DataLoader` of torch in random order, texts tokenised in the batch and padded to the published limit. The kit's sides
 have the settings of their recipe: `kit` also cuts still edges, averages frames and adds noise. One thread, alternating.
-"Read" is what a batch holds of text tokens and frames, padding left out. Prints Markdown for RESULTS.md.
+"Read" is what a batch holds of text tokens and frames, padding left out. Prints Markdown for speed/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def main() -> None:
         task, sizes = resolve_dataset(name).task, [f"optim.batch_size={options.batch_size}"]
         sides: list[Side] = []
         for recipe in ("paper", "kit"):
-            given = {"backbone": options.backbone, "dataset": name, "recipe": recipe, "output": "none"}
-            config = resolve(given, task=task, overrides=sizes)
+            fields = {"backbone": options.backbone, "dataset": name, "recipe": recipe, "output": "none"}
+            config = resolve(fields, task=task, overrides=sizes)
             parts = build(config, Reporter(quiet=True), splits=("train",))
             sides = sides or [published_side(parts, options.batch_size)]
             sides.append(kit_side(f"kit, recipe {recipe}", parts, options.batch_size, config.noise))

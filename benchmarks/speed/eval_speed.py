@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.eval_speed --data ../shared/data --datasets meld6 mosi_utt [--rounds 4] [--also int8]
 
-Same backbone, data, prompt, batch size and threads, alternating. Prints Markdown for RESULTS.md.
+Same backbone, data, prompt, batch size and threads, alternating. Prints Markdown for speed/RESULTS.md.
 """
 
 from __future__ import annotations

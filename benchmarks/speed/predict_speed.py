@@ -119,8 +119,8 @@ def present(frames_LD: np.ndarray) -> np.ndarray | None:
 
 def line(text: str, audio: np.ndarray | None, vision: np.ndarray | None) -> dict[str, object]:
     """A line of the input file."""
-    given = {"audio": audio, "vision": vision}
-    return {"text": text} | {key: frames.tolist() for key, frames in given.items() if frames is not None}
+    features = {"audio": audio, "vision": vision}
+    return {"text": text} | {key: frames.tolist() for key, frames in features.items() if frames is not None}
 
 
 def one(plug_in: object, row: tuple[str, np.ndarray | None, np.ndarray | None]) -> float:

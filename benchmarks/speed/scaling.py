@@ -69,21 +69,21 @@ def main() -> None:
     parser.add_argument("--network", type=float, default=12.5, help="GB/s out of a machine [100 Gb/s: 12.5]")
     parser.add_argument("--latency", type=float, default=20.0, help="microseconds of a message")
     parser.add_argument("--batch", type=int, default=16, help="samples per GPU and step")
-    given = parser.parse_args()
-    links = Links(given.local * 1e9, given.network * 1e9, given.latency * 1e-6)
+    options = parser.parse_args()
+    links = Links(options.local * 1e9, options.network * 1e9, options.latency * 1e-6)
     print("| backbone, data set | GPUs | step, ms | gradients, ms | samples/s | efficiency | ZeRO-3: GB, samples/s |")
     print("|---|---|---|---|---|---|---|")
     for backbone, (dataset, speed, parameters, layers) in MEASURED.items():
         size = TABLE1[backbone, dataset] * 1e6 * 4
-        compute = given.batch / speed
+        compute = options.batch / speed
         for gpus in (1, *GPUS):
             talk = adapter_seconds(gpus, size, links) if gpus > 1 else 0.0
             step = compute + talk
             gathered = step + gather_seconds(gpus, 2 * parameters, layers, links)
             print(
                 f"| {backbone}, {dataset} | {gpus} | {step * 1e3:.0f} | {talk * 1e3:.1f} | "
-                f"{gpus * given.batch / step:,.0f} | {compute / step:.1%} | "
-                f"{2 * parameters / gpus / 1e9:.2f}, {gpus * given.batch / gathered:,.0f} |"
+                f"{gpus * options.batch / step:,.0f} | {compute / step:.1%} | "
+                f"{2 * parameters / gpus / 1e9:.2f}, {gpus * options.batch / gathered:,.0f} |"
             )
 
 

@@ -76,19 +76,19 @@ def started(run: Path, complaints: Path) -> tuple[subprocess.Popen[str], str]:
     command = [sys.executable, "-m", "msekit", "serve", str(run), "--port", "0"]
     process = subprocess.Popen(command, stderr=complaints.open("w"), text=True)
     while process.poll() is None:
-        if found := re.search(r"http://127\.0\.0\.1:\d+", complaints.read_text()):
-            return process, found.group()
+        if address := re.search(r"http://127\.0\.0\.1:\d+", complaints.read_text()):
+            return process, address.group()
         time.sleep(0.1)
     raise SystemExit(f"the server did not start:\n{complaints.read_text()}")
 
 
-def client(address: str, asked: list[bytes], first: int, until: float, tally: Tally) -> None:
+def client(address: str, requests: list[bytes], first: int, until: float, tally: Tally) -> None:
     """One client, until the time is over."""
     number = first
     while time.monotonic() < until:
-        number = (number + 7) % len(asked)
+        number = (number + 7) % len(requests)
         request = urllib.request.Request(
-            f"{address}/api/predict", asked[number], {"content-type": "application/json"}, method="POST"
+            f"{address}/api/predict", requests[number], {"content-type": "application/json"}, method="POST"
         )
         start = time.perf_counter()
         try:
@@ -103,7 +103,7 @@ def client(address: str, asked: list[bytes], first: int, until: float, tally: Ta
                 tally.failures[type(error).__name__] += 1
 
 
-def load(address: str, asked: list[bytes], clients: int, seconds: float, process: psutil.Process) -> tuple:
+def load(address: str, requests: list[bytes], clients: int, seconds: float, process: psutil.Process) -> tuple:
     """Ask from all clients at once.
 
     Returns:
@@ -111,7 +111,7 @@ def load(address: str, asked: list[bytes], clients: int, seconds: float, process
     """
     tally, start = Tally(), time.monotonic()
     threads = [
-        threading.Thread(target=client, args=(address, asked, index, start + seconds, tally))
+        threading.Thread(target=client, args=(address, requests, index, start + seconds, tally))
         for index in range(clients)
     ]
     for thread in threads:
@@ -129,9 +129,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a tiny one is trained without")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = given.run
+        run = options.run
         if run is None:
             run = Path(folder, "run")
             training = [
@@ -146,17 +146,17 @@ def main() -> None:
             ]
             command = [sys.executable, "-m", "msekit", "train", *training, "--output", str(run)]
             subprocess.run(command, check=True, capture_output=True)
-        asked = questions(run)
+        requests = questions(run)
         process, address = started(run, Path(folder, "complaints"))
         try:
             watched = psutil.Process(process.pid)
-            load(address, asked, given.clients, min(5.0, given.seconds), watched)  # memory settles
-            tally, took, memory = load(address, asked, given.clients, given.seconds, watched)
+            load(address, requests, options.clients, min(5.0, options.seconds), watched)  # memory settles
+            tally, took, memory = load(address, requests, options.clients, options.seconds, watched)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
         complaints = Path(folder, "complaints").read_text()
-    report(tally, took, memory, given.clients, process.returncode)
+    report(tally, took, memory, options.clients, process.returncode)
     if tally.failures or tally.furthest > TOLERANCE or process.returncode or "Traceback" in complaints:
         raise SystemExit(complaints or 1)
 

@@ -5,7 +5,7 @@
 Both sides run recipe `paper` (same equations, features and first weights), so that in fp32 their losses are equal:
 the script says by how much they differ. On a CPU the procedure is in fp32, and msekit in what a run takes by itself.
 The kit's batches are those of an epoch at even steps of their length, so that a few of them are like the whole. Prints
-Markdown for RESULTS.md; takes about three minutes a data set on two cores.
+Markdown for speed/RESULTS.md; takes about three minutes a data set on two cores.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Prepared = tuple[RunConfig, Parts]
 
 def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> Prepared:
     """A run by recipe `paper`, in the paper's layout."""
-    given = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none", "save_minutes": 1e6}
+    fields = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none", "save_minutes": 1e6}
     task = resolve_dataset(dataset).task
     sizes = [f"optim.batch_size={batch_size}", f"evaluation.batch_size={batch_size}"]
-    config = resolve(given, task=task, overrides=[*sizes, *overrides])
+    config = resolve(fields, task=task, overrides=[*sizes, *overrides])
     return config, build(config, Reporter(quiet=True))
 
 
@@ -77,10 +77,10 @@ def kit_sides(side: Callable[[RunConfig, Parts, int], Side], prepared: Iterable[
     """The kit in both layouts, on every one of the backbones."""
     sides = []
     for config, parts in prepared:
-        held = "" if config.model.quantization == "none" else f", {config.model.quantization}"
+        suffix = "" if config.model.quantization == "none" else f", {config.model.quantization}"
         for layout in LAYOUTS:
             sides.append(side(*in_layout(config, parts, layout), steps))
-            sides[-1].name += held
+            sides[-1].name += suffix
     return sides
 
 
@@ -135,7 +135,7 @@ def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int) -> Side:
     """Training steps of several seeds in one pass each."""
     accelerator, quiet = accelerator_for(parts.backbone.device), Reporter(quiet=True)
     configs = [config.model_copy(update={"seed": seed}) for seed in range(count)]
-    runs = [Run(each, parts_for(each, parts), accelerator, quiet) for each in configs]
+    runs = [Run(run_config, parts_for(run_config, parts), accelerator, quiet) for run_config in configs]
     for run in runs:
         run.adapter.train()
     together = Together(runs, accelerator, quiet)
@@ -144,8 +144,8 @@ def seeds_side(config: RunConfig, parts: Parts, steps: int, count: int) -> Side:
     totals = [sum(getattr(work, field.name) for work in every) for field in dataclasses.fields(Work)]
 
     def block() -> Work:
-        for each in zip(*batches, strict=True):
-            together.step(runs, collate(runs, each), [len(batch) for batch in each])
+        for step_batches in zip(*batches, strict=True):
+            together.step(runs, collate(runs, step_batches), [len(batch) for batch in step_batches])
         return Work(*totals)
 
     return Side(f"kit, {config.layout} layout, {count} seeds at once", block)

@@ -103,11 +103,11 @@ def alone(folder: Path, *more: str) -> Path:
     return folder / "seed-1111"
 
 
-def difference(one: Path, other: Path) -> float:
+def difference(run: Path, other: Path) -> float:
     """Largest difference between two runs' adapters."""
     from safetensors.torch import load_file
 
-    mine, theirs = (load_file(run / "adapter.safetensors") for run in (one, other))
+    mine, theirs = (load_file(folder / "adapter.safetensors") for folder in (run, other))
     return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
 
 
@@ -152,26 +152,26 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["equal", "cut", "traffic"], action="append")
-    asked = parser.parse_args().only or ["equal", "cut", "traffic"]
-    found: dict[str, Any] = {}
+    parts = parser.parse_args().only or ["equal", "cut", "traffic"]
+    results: dict[str, Any] = {}
     try:
         with two_machines() as names, tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            if {"equal", "cut"} & set(asked):
+            if {"equal", "cut"} & set(parts):
                 reference = alone(folder / "alone", *TWENTY_STEPS)
-            if "equal" in asked:
+            if "equal" in parts:
                 both = trained(names, folder / "both", *TWENTY_STEPS)
-                found["equal"] = {"difference": difference(reference, both)}
-            if "cut" in asked:
-                found["cut"] = cut(names, folder / "cut", reference)
-            if "traffic" in asked:
-                found["traffic"] = traffic(names, folder / "traffic")
+                results["equal"] = {"difference": difference(reference, both)}
+            if "cut" in parts:
+                results["cut"] = cut(names, folder / "cut", reference)
+            if "traffic" in parts:
+                results["traffic"] = traffic(names, folder / "traffic")
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         if isinstance(error, subprocess.CalledProcessError) and error.cmd[0] != "ip":
             raise
         print(f"network namespaces cannot be made here: {getattr(error, 'stderr', error)}", file=sys.stderr)
         sys.exit(CANNOT)
-    print(json.dumps(found, indent=1))
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

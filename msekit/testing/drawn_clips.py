@@ -1,6 +1,6 @@
 """Clips made on the spot: a drawn face that smiles or frowns, over a voice-like tone whose pitch rises or falls.
 
-    python msekit/testing/drawn_clips.py clips --number 60
+    python -m msekit.testing.drawn_clips clips --number 60
 
 They show that `msekit extract`, `train` and `predict` work in a row, and nothing about people: no one speaks in them,
 and the text says nothing. The labels are `glad` and `sad`; `new-glad.mp4` and `new-sad.mp4` are not in the table.

@@ -1,7 +1,7 @@
 """A checkpoint of a published shape with random weights, in the format it is published in.
 
-    python msekit/testing/random_checkpoint.py qwen-1.8b FOLDER
-    python msekit/testing/random_checkpoint.py chatglm3-6b FOLDER --layers 4
+    python -m msekit.testing.random_checkpoint qwen-1.8b FOLDER
+    python -m msekit.testing.random_checkpoint chatglm3-6b FOLDER --layers 4
 
 Speed and memory do not depend on the values. Tensors are drawn and written shard by shard, so that a shard is the most
 that is ever in memory. The tokenizer files are made up as well, with the published number of tokens.

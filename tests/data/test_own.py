@@ -1,4 +1,4 @@
-"""One's own data: the README's example as it stands, every way to store features, every mistake named."""
+"""One's own data: the guide's example as it stands, every way to store features, every mistake named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msekit.data.readers.rows import Row
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "your-data.md"
 FRAMES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -44,12 +44,12 @@ def first(spec: DatasetSpec) -> Row:
 
 
 @pytest.mark.slow
-def test_the_readme_builds_a_set_and_trains_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    section = README.read_text(encoding="utf-8").split("## Your own data")[1].split("\n## ")[0]
+def test_the_guide_builds_a_set_and_trains_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = GUIDE.read_text(encoding="utf-8").split("\n## ")[0]
     blocks = re.findall(r"```(\w*)\n(.*?)```", section, re.S)
     program, commands = (next(text for kind, text in blocks if kind == wanted) for wanted in ("python", ""))
     monkeypatch.chdir(tmp_path)
-    exec(compile(program, "README.md", "exec"), {})
+    exec(compile(program, GUIDE.name, "exec"), {})
     assert commands.count("msekit") == 3
     for line in commands.splitlines():
         words = shlex.split(line.split("#")[0].replace("smollm2-135m", "tiny-llama"))[1:]
