@@ -32,38 +32,49 @@ def show_run(config: RunConfig) -> None:
 
 
 def sequence_table(parts: Parts) -> Table:
-    """The first training sample (the one with the longest context, if any) beside a longer one: so padding shows."""
+    """The training sample with the longest context (the first where none has any), beside the longest: padding shows.
+
+    A row per column of the batch's sequences, S of them, of which the first are padding of the shown sample.
+    """
     collator = parts.collators["train"]
-    tokens, _ = collator.lengths()
-    first, longest = int(collator.context_lengths.argmax()), int(tokens.argmax())
-    batch = collator([first, longest]).to(parts.backbone.device)
+    token_counts, _ = collator.lengths()
+    shown, longest = int(collator.context_lengths.argmax()), int(token_counts.argmax())
+    batch = collator([shown, longest]).to(parts.backbone.device)
     sequence = parts.model.laid_out(batch)
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
-    layout, labels = parts.model.layout, parts.labels
-    pseudo = parts.model.adapter.pseudo_tokens
-    text, context = collator.text_ids[first], int(collator.context_lengths[first])
-    padding = int(tokens[longest]) - len(text)
-    answer = labels.tokens[int(batch.label[0])]
-    rows = [("padding", "")] * padding
-    first = layout.order == "prompt-first"
-    rows += [("bos, prompt, opening tag" if first else "bos, opening tag", token) for token in decode(layout.opening)]
-    rows += [("pseudo token", f"#{number}") for number in range(1, pseudo + 1)]
-    rows += [("context", token) for token in decode(text[:context])]
-    rows += [("text", token) for token in decode(text[context:])]
-    rows += [("closing tag, cue" if first else "closing tag, prompt", token) for token in decode(layout.closing)]
-    rows += [("label", token) for token in decode(answer[:-1])]
-    rows += [("", "")] * (sequence.embeddings.shape[1] - len(rows))
-    first_target = sequence.embeddings.shape[1] - sequence.answers
-    title = escape(f"training sample {collator.split.ids[first]}")
+    answer = decode(parts.labels.tokens[int(batch.label[0])])
+    padding = int(token_counts[longest]) - len(collator.text_ids[shown])
+    columns = sequence.embeddings.shape[1]
+    rows = [("padding", "")] * padding + sequence_parts(parts, shown) + [("label", token) for token in answer[:-1]]
+    rows += [("", "")] * (columns - len(rows))
+    first_target = columns - sequence.answers
+    title = escape(f"training sample {collator.split.ids[shown]}")
     table = Table("column", "part", "token", "mask", "position", "loss target", title=title)
     if padding:
         table.add_row(f"0 – {padding - 1}", f"padding × {padding}", "", "0", "0", "")
     for column, (part, token) in enumerate(rows[padding:], start=padding):
         offset = column - first_target
-        target = str(decode(answer[offset])) if 0 <= offset < len(answer) else ""
+        target = answer[offset] if 0 <= offset < len(answer) else ""
         figures = (str(int(values[0, column])) for values in (sequence.mask, sequence.positions))
-        table.add_row(str(column), part, escape(str(token)), *figures, escape(target))
+        table.add_row(str(column), part, escape(token), *figures, escape(target))
     return table
+
+
+def sequence_parts(parts: Parts, sample: int) -> list[tuple[str, str]]:
+    """(part, token) of everything that a training sample's sequence holds before its answer, in order."""
+    collator, layout = parts.collators["train"], parts.model.layout
+    decode = parts.backbone.tokenizer.convert_ids_to_tokens
+    text, context = collator.text_ids[sample], int(collator.context_lengths[sample])
+    before, after = ("bos, opening tag", "closing tag, prompt")
+    if layout.order == "prompt-first":
+        before, after = ("bos, prompt, opening tag", "closing tag, cue")
+    return [
+        *((before, token) for token in decode(layout.opening)),
+        *(("pseudo token", f"#{number}") for number in range(1, parts.model.adapter.pseudo_tokens + 1)),
+        *(("context", token) for token in decode(text[:context])),
+        *(("text", token) for token in decode(text[context:])),
+        *((after, token) for token in decode(layout.closing)),
+    ]
 
 
 def label_tree(labels: LabelSpace, tokenizer: object) -> Tree:
