@@ -13,6 +13,8 @@ Ablation = Literal["no-audio", "no-vision", "no-text", "no-audio-vision", "no-tg
 """The rows of the paper's Table 4."""
 ADAPTERS: tuple[AdapterName, ...] = get_args(AdapterName)
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+NO_PSEUDO_TOKENS: tuple[AdapterName, ...] = ("mag", "chfn")
+"""Adapters that change the text's embeddings and put nothing before them."""
 
 
 def linear(inputs: int, outputs: int) -> int:
