@@ -244,6 +244,16 @@ def fraction(metric: str, printed: float) -> float:
     return round(printed / 100, 6) if METRICS[metric].percent else printed
 
 
+def axis(metric: str) -> tuple[float, str]:
+    """What a figure multiplies a metric with, and its unit."""
+    return (100.0, "%") if METRICS[metric].percent else (1.0, "")
+
+
+def percent(share: float) -> str:
+    """A share of 1 as people read it: `48.53 %`."""
+    return f"{100 * share:.2f} %"
+
+
 def show(
     metric: str,
     value: float | None,

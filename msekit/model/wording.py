@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from typing import Literal
+
+from msekit.settings.choices import Layout
 
 OPENING_TAG = "<av>"  # tags are read at every step of every sample: short ones save a tenth of the tokens
 CLOSING_TAG = "</av>"
 
 
-Order = Literal["paper", "prompt-first"]
+Order = Layout
 
 
 def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:

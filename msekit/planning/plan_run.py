@@ -183,15 +183,17 @@ def adapter_sizes(
         notes.append(f"sequences of {ASSUMED_FRAMES} frames are assumed; the files are not opened")
         frames = (ASSUMED_FRAMES, ASSUMED_FRAMES)
     adapter, limit = config.adapter, config.data.max_frames or max(frames)
-    read = [0 if name in config.withheld else width for name, width in zip(MODALITIES, widths, strict=True)]
+    audio, vision = (0 if name in config.withheld else width for name, width in zip(MODALITIES, widths, strict=True))
     states = (adapter.audio_hidden, adapter.vision_hidden)
     encoders = tuple(
-        (min(longest, limit), width, state) for longest, width, state in zip(frames, read, states, strict=True) if width
+        (min(longest, limit), width, state)
+        for longest, width, state in zip(frames, (audio, vision), states, strict=True)
+        if width
     )
     if not config.reads_features:  # a random state per sample stands where an LSTM's last state would
         encoders = tuple((1, state, 0) for _, _, state in encoders)
     trainable = parameter_count(
-        adapter.name, text_dim, *read, *states, adapter.pseudo_tokens, adapter.hidden, adapter.ablate
+        adapter.name, text_dim, audio, vision, *states, adapter.pseudo_tokens, adapter.hidden, adapter.ablate
     )
     return encoders, trainable, notes
 

@@ -14,21 +14,18 @@ from msekit.training.build import Parts, build
 
 
 def show_run(config: RunConfig) -> None:
-    """Print the settings, every token of a training sample with mask and position, and the label trie.
+    """Show the settings, every token of a training sample with mask and position, and the label trie.
 
     Raises:
         MsekitError: Whatever would stop the run at its start.
     """
     reporter = Reporter()
     parts = build(config, reporter, splits=("train",))
-    console = reporter.console
-    console.print("[bold]resolved run[/bold]")
-    console.print(escape(dump(config)), soft_wrap=True)
-    console.print(sequence_table(parts))
-    console.print(label_tree(parts.labels, parts.backbone.tokenizer))
-    console.print(f"evaluation in batches of {parts.evaluation_batch}", highlight=False)
+    reporter.show("resolved run", dump(config))
+    reporter.show(sequence_table(parts), label_tree(parts.labels, parts.backbone.tokenizer))
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
-    console.print(f"{trainable:,} trainable parameters; nothing was trained, no run folder written", highlight=False)
+    reporter.show(f"evaluation in batches of {parts.evaluation_batch}", f"{trainable:,} trainable parameters")
+    reporter.note("nothing was trained, no run folder written")
 
 
 def sequence_table(parts: Parts) -> Table:
