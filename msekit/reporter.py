@@ -32,9 +32,17 @@ class Reporter:
         self.results = Console(quiet=quiet, highlight=False, width=width)
 
     def show(self, *results: RenderableType) -> None:
-        """A part of the command's result: a table, or a line as it is, without markup."""
+        """A part of the command's result: a table, or a line as it is, without markup.
+
+        A table's title and caption become lines of their own; rich would break them at the table's width.
+        """
         for result in results:
-            self.results.print(result, markup=False, soft_wrap=isinstance(result, str))
+            lines: list[RenderableType | None] = [result]
+            if isinstance(result, Table):
+                lines = [result.title, result, result.caption]
+                result.title = result.caption = None
+            for line in (line for line in lines if line is not None):
+                self.results.print(line, markup=False, soft_wrap=not isinstance(line, Table))
 
     def note(self, text: str) -> None:
         """A line of information."""
