@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.markup import escape
-from rich.table import Table
 
 from msekit.backbones.precision import has_bf16_unit
 from msekit.distributed.launch import obstacle_to
 from msekit.distributed.processes import LAUNCHED
 from msekit.paths import cache_root, shipped
-from msekit.reporter import Reporter
+from msekit.reporter import Reporter, table_of
 
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "bitsandbytes", "datasets", "tokenizers", "numpy")
 SELF_TEST_S = 60
@@ -81,8 +79,8 @@ def driver() -> str | None:
     """Version of the NVIDIA driver; None where there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=20)
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout else None
 
 
@@ -122,30 +120,29 @@ def two_processes() -> dict[str, Any]:
     return {"backend": backend, "passed": passed, "seconds": round(time.monotonic() - started, 1), "problem": problem}
 
 
-def show(found: dict[str, Any], reporter: Reporter) -> None:
-    """Print what was found as tables."""
-    overview = Table("", "", title="this machine", show_header=False)
-    for key, value in found["machine"].items():
-        value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
-        overview.add_row(key.replace("_", " ").replace(" gb", ", GB"), escape(str(value)))
-    for number, one in enumerate(found["gpus"]):
-        bf16 = "bf16" if one["bf16"] else "no bf16"
-        overview.add_row(f"GPU {number}", f"{one['name']}, {one['memory_gb']} GB, {one['capability']}, {bf16}")
-    if not found["gpus"]:
-        overview.add_row("GPU", "none: training runs on the CPU")
-    overview.add_row("NVIDIA driver", found["cuda"]["driver"] or "none")
-    overview.add_row("CUDA of torch", found["cuda"]["toolkit_of_torch"] or "none (a CPU build)")
-    overview.add_row("gloo", "yes" if found["communication"]["gloo"] else "no")
-    overview.add_row("NCCL", found["communication"]["nccl"] or "no")
-    overview.add_row("C++ compiler", found["compiler"] or "none; only model.compile wants one")
-    for package, number in found["versions"].items():
-        overview.add_row(package, number or "not installed")
-    reporter.console.print(overview)
-    launches = Table("launch configuration", "runs here", title="train --launch NAME")
-    for name, obstacle in found["launch"].items():
-        launches.add_row(name, escape(obstacle) if obstacle else "yes")
-    reporter.console.print(launches)
-    test = found["self_test"]
+def show(findings: dict[str, Any], reporter: Reporter) -> None:
+    """Show what `examine` saw as tables."""
+    facts: list[tuple[str, str]] = []
+    for key, value in findings["machine"].items():
+        words = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        facts.append((key.replace("_", " ").replace(" gb", ", GB"), words))
+    for number, card in enumerate(findings["gpus"]):
+        bf16 = "bf16" if card["bf16"] else "no bf16"
+        facts.append((f"GPU {number}", f"{card['name']}, {card['memory_gb']} GB, {card['capability']}, {bf16}"))
+    if not findings["gpus"]:
+        facts.append(("GPU", "none: training runs on the CPU"))
+    facts += [
+        ("NVIDIA driver", findings["cuda"]["driver"] or "none"),
+        ("CUDA of torch", findings["cuda"]["toolkit_of_torch"] or "none (a CPU build)"),
+        ("gloo", "yes" if findings["communication"]["gloo"] else "no"),
+        ("NCCL", findings["communication"]["nccl"] or "no"),
+        ("C++ compiler", findings["compiler"] or "none; only model.compile wants one"),
+        *((package, number or "not installed") for package, number in findings["versions"].items()),
+    ]
+    reporter.show(table_of(("this machine", ""), facts))
+    launches = [(name, obstacle or "yes") for name, obstacle in findings["launch"].items()]
+    reporter.show(table_of(("train --launch", "runs here"), launches))
+    test = findings["self_test"]
     if test is not None:
         outcome = "passed" if test["passed"] else f"FAILED: {test['problem']}"
-        reporter.note(f"two processes over {test['backend']}: {outcome} ({test['seconds']} s)")
+        reporter.show(f"two processes over {test['backend']}: {outcome} ({test['seconds']} s)")

@@ -1,7 +1,7 @@
 """The paper's Tables 1–5 and its published settings as data, under this project's names.
 
 Numbers stand as printed (accuracies and F1 in percent, MAE and correlation as they are, parameters in millions);
-`paper_row` gives fractions. A cell that the paper leaves empty is absent.
+`evaluation.metrics.fraction` turns them into what this kit keeps. A cell that the paper leaves empty is absent.
 """
 
 from __future__ import annotations
@@ -185,9 +185,6 @@ TABLE5 = PaperTable(
     ),
 )
 
-UNSCALED = ("mae", "corr")
-"""Metrics that the paper prints as they are, not in percent."""
-
 
 def model_name(backbone: str) -> str:
     """A backbone's name as the paper prints it; the same name for a backbone that the paper does not use."""
@@ -200,7 +197,7 @@ def table_cells(table: PaperTable, model: str) -> dict[tuple[str, str], float]:
 
 
 def paper_row(backbone: str, dataset: str, adapter: str = "mse") -> dict[str, float]:
-    """The paper's test results of one (backbone, data set) pair, accuracies and F1 as fractions.
+    """The paper's test results of one (backbone, data set) pair, as printed: accuracies and F1 in percent.
 
     Args:
         backbone: Catalogue name, `qwen-1.8b` for instance.
@@ -214,14 +211,8 @@ def paper_row(backbone: str, dataset: str, adapter: str = "mse") -> dict[str, fl
         return {}
     model = f"{adapter.upper()}-{_MODEL_NAMES[backbone]}"
     tables = (TABLE2, TABLE3) if adapter == "mse" else (TABLE5,)
-    cells = {
-        key: value for table in tables for row in table.rows if row.model == model for key, value in row.cells.items()
-    }
-    return {
-        metric: value if metric in UNSCALED else round(value / 100, 6)
-        for (name, metric), value in cells.items()
-        if name == dataset
-    }
+    rows = [row for table in tables for row in table.rows if row.model == model]
+    return {metric: value for row in rows for (name, metric), value in row.cells.items() if name == dataset}
 
 
 def printed_parameters(backbone: str, dataset: str, adapter: str = "mse") -> float | None:

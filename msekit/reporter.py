@@ -1,18 +1,26 @@
-"""What a user watches: notices, warnings and progress, on stderr through rich; silent in all but one process."""
+"""What a user reads: a command's result on stdout; notices, warnings and progress on stderr.
+
+Both are silent in all but one process of a distributed run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+UNCUT = 100_000
+"""Columns of a stdout that is no terminal: whoever reads a pipe or a file wants whole lines."""
 
 
 class Reporter:
-    """Notices and progress bars.
+    """Results, notices and progress bars.
 
     Args:
         quiet: Show nothing (other processes of a distributed run).
@@ -20,14 +28,29 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        width = None if sys.stdout.isatty() else UNCUT
+        self.results = Console(quiet=quiet, highlight=False, width=width)
+
+    def show(self, *results: RenderableType) -> None:
+        """A part of the command's result: a table, or a line as it is, without markup.
+
+        A table's title and caption become lines of their own; rich would break them at the table's width.
+        """
+        for result in results:
+            lines: list[RenderableType | None] = [result]
+            if isinstance(result, Table):
+                lines = [result.title, result, result.caption]
+                result.title = result.caption = None
+            for line in (line for line in lines if line is not None):
+                self.results.print(line, markup=False, soft_wrap=not isinstance(line, Table))
 
     def note(self, text: str) -> None:
         """A line of information."""
-        self.console.print(escape(text))
+        self.console.print(escape(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line that the user should act on."""
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}")
+        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
@@ -65,3 +88,29 @@ class Reporter:
                 progress.update(task, advance=steps, figures=figures)
 
             yield advance
+
+
+def table_of(
+    headings: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    title: str | None = None,
+    *,
+    caption: str | None = None,
+    numbers_from: int | None = None,
+) -> Table:
+    """A table of plain text, for `Reporter.show`.
+
+    Args:
+        headings: One per column.
+        rows: Cells as they are, without markup.
+        title: Above it.
+        caption: Below it.
+        numbers_from: The first of the columns that are aligned on the right; None for none.
+    """
+    table = Table(title=None if title is None else Text(title), caption=None if caption is None else Text(caption))
+    for number, heading in enumerate(headings):
+        right = numbers_from is not None and number >= numbers_from
+        table.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

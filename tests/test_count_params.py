@@ -98,12 +98,12 @@ def test_options_narrow_the_table(capsys):
     assert [line["dataset"] for line in asked(capsys, backbone="smollm2-135m")] == list(SETS)
 
 
-def test_the_table_goes_to_stderr(capsys):
+def test_the_table_goes_to_stdout(capsys):
     count_params(None, None, "mse", "table")
     captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "1,352,396" in captured.err
-    assert "1.35M" in captured.err
+    assert captured.err == ""
+    assert "1,352,396" in captured.out
+    assert "1.35M" in captured.out
 
 
 def test_unknown_names_are_told_apart():

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from msekit.reporter import Reporter
-from msekit.settings.plan_runs import plan_runs
+from msekit.settings.plan_runs import Asked, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training.loop import train
 
@@ -36,8 +37,8 @@ def main() -> None:
     print(f"| synthetic-erc, acc | {' | '.join(TESTS)} |\n|---|" + "---|" * len(TESTS), flush=True)
     for name, settings in SETTINGS.items():
         output = options.output / name.replace(", ", "-").replace(" ", "")
-        given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "source": None, "output": output}
-        runs, _ = plan_runs(given, None, ",".join(map(str, options.seeds)), [*SHARED, *settings])
+        request = Asked("tiny-llama", "synthetic-erc", output=output, seeds=tuple(options.seeds))
+        runs, _ = plan_runs(replace(request, overrides=(*SHARED, *settings)))
         for run in runs:
             train(run, resume=True, reporter=reporter)
         cells = []

@@ -122,12 +122,14 @@ class AdapterEntry:
     """Its trainable parameters."""
     reads_features: bool = True
     """Whether it reads audio and vision at all."""
+    adds_tokens: bool = True
+    """Whether it puts pseudo tokens before the text; otherwise it changes the text's own embeddings."""
 
 
 ADAPTERS: dict[AdapterName, AdapterEntry] = {
     "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
-    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag),
-    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn),
+    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, adds_tokens=False),
+    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, adds_tokens=False),
     "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
     "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
     "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),

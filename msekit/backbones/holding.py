@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from msekit.errors import MsekitError, choice
 
-KINDS = ("none", "int8", "nf4")
+Quantization = Literal["none", "int8", "nf4"]
+KINDS: tuple[Quantization, ...] = get_args(Quantization)
 """As it is, LLM.int8 (Dettmers et al. 2022) and QLoRA's NormalFloat (Dettmers et al. 2023), by bitsandbytes."""
 FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""

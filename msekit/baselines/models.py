@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from msekit.adapters.mag import aligned
 from msekit.adapters.mse import ModalityEncoder
 from msekit.adapters.simple import average_frame
+from msekit.baselines.catalogue import BASELINES
 from msekit.data.batches.batch import Batch
 
 WORD = 64
@@ -146,9 +147,5 @@ class LowRankFusion(nn.Module):
         return self.output(product_RBH.sum(dim=0))
 
 
-MODELS: dict[str, type[nn.Module]] = {
-    "ef-lstm": EarlyFusion,
-    "lf-lstm": LateFusion,
-    "tfn": TensorFusion,
-    "lmf": LowRankFusion,
-}
+MODELS: dict[str, type[nn.Module]] = {name: globals()[kind] for name, kind in BASELINES.items() if kind is not None}
+"""The networks by name."""

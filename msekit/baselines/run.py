@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from msekit.baselines.catalogue import BASELINES
 from msekit.baselines.models import MODELS
 from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
@@ -24,7 +25,7 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.download import with_features
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
@@ -35,7 +36,6 @@ from msekit.runs.predictions import PREDICTIONS
 from msekit.runs.report import peak_memory, versions
 from msekit.settings.config import DataConfig
 
-BASELINES = ("text-linear", *MODELS)
 LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8
 
 
@@ -64,8 +64,10 @@ def run_baseline(
         The content of `report.json`.
 
     Raises:
-        MsekitError: Unusable data, or the folder holds a finished run of another kind.
+        MsekitError: No such baseline, unusable data, or the folder holds a finished run of another kind.
     """
+    if name not in BASELINES:
+        raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
     cache = prepare(with_features(spec, reporter))
     for warning in cache.info.warnings:
         reporter.warn(warning)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from msekit.cli.output import Format, answer, table_of_facts
+
 app = typer.Typer(help="Backbones: list, info, fetch, convert.", no_args_is_help=True, rich_markup_mode=None)
 
-Format = Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")]
 Name = Annotated[str, typer.Argument(help="Catalogue name, folder or hub id.")]
 
 
@@ -19,33 +19,37 @@ def list_command(fmt: Format = "table") -> None:
     """List the catalogue: size, licence, and what is on this machine already."""
     from msekit.backbones.catalogue import BACKBONES
     from msekit.backbones.checkpoints.describe import describe_entry
+    from msekit.reporter import Reporter, table_of
 
     entries = [describe_entry(entry) for entry in BACKBONES.values()]
-    if fmt == "json":
-        typer.echo(json.dumps(entries, indent=2))
-        return
-    from rich.console import Console
-    from rich.filesize import decimal
-    from rich.table import Table
 
-    table = Table("name", "parameters", "weights", "licence", "hub", "cached")
-    for entry in entries:
-        figures = f"{entry['parameters'] / 1e6:,.1f} M", decimal(entry["checkpoint_bytes"])
-        cached = "yes" if entry["folder"] else "no"
-        table.add_row(entry["name"], *figures, entry["licence"], entry["hub"] or "", cached)
-    Console(stderr=True).print(table)
+    def show() -> None:
+        from rich.filesize import decimal
+
+        rows = [
+            (
+                entry["name"],
+                f"{entry['parameters'] / 1e6:,.1f} M",
+                decimal(entry["checkpoint_bytes"]),
+                entry["licence"],
+                entry["hub"] or "",
+                "yes" if entry["folder"] else "no",
+            )
+            for entry in entries
+        ]
+        Reporter().show(table_of(("name", "parameters", "weights", "licence", "hub", "cached"), rows))
+
+    answer(fmt, entries, show)
 
 
 @app.command("info")
 def info_command(name: Name, fmt: Format = "table") -> None:
     """Show a backbone's architecture, licence and place; a folder's or cached model's own figures are counted."""
     from msekit.backbones.checkpoints.describe import describe
+    from msekit.reporter import Reporter
 
-    found = describe(name)
-    if fmt == "json":
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        _show(found)
+    facts = describe(name)
+    answer(fmt, facts, lambda: Reporter().show(table_of_facts(facts)))
 
 
 @app.command("fetch")
@@ -77,14 +81,3 @@ def convert_command(
     reporter = Reporter()
     done = convert(checkpoint_folder(source), target, reporter)
     reporter.note(f"{done.architecture}, {done.parameters:,} parameters, {decimal(done.size)}: {done.folder}")
-
-
-def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False)
-    for key, value in found.items():
-        if value is not None:
-            table.add_row(key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
-    Console(stderr=True).print(table)

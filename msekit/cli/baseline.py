@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from msekit.baselines.catalogue import BASELINES
+from msekit.cli.output import Format, answer
+from msekit.errors import choice
+
 
 def baseline_command(
-    name: Annotated[Literal["text-linear", "ef-lstm", "lf-lstm", "tfn", "lmf"], typer.Argument(help="Which model.")],
+    name: Annotated[str, typer.Argument(help=f"Which model: {choice(BASELINES)}.")],
     dataset: Annotated[str, typer.Option(help="Catalogue name, or a YAML describing your own.")],
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many samples.")] = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>].")] = None,
+    fmt: Format = "table",
 ) -> None:
     """Train and test a classical baseline; finished seeds are reused."""
     from msekit.baselines.run import run_baseline
     from msekit.data.catalogue import resolve_dataset
     from msekit.reporter import Reporter
     from msekit.reports.aggregate import aggregate
-    from msekit.reports.render import render_table
+    from msekit.reports.render import as_json, render_table
     from msekit.runs.report import collect
     from msekit.settings.plan_runs import parse_seeds
 
@@ -33,4 +38,5 @@ def baseline_command(
         place = folder / f"seed-{seed}"
         run_baseline(name, spec, seed, place, epochs=epochs, limit_train=limit_train, reporter=reporter)
         reporter.note(f"run folder: {place}")
-    render_table(aggregate(collect([folder])), reporter.console)
+    groups = aggregate(collect([folder]))
+    answer(fmt, [as_json(group) for group in groups], lambda: render_table(groups, reporter))

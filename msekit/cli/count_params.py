@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msekit.cli import options
+from msekit.cli.output import Format, answer
 from msekit.errors import MsekitError, nearest
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ def count_params(
         typer.Option(help="Catalogue name, folder with config.json, or a hub id that is in the local cache."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Catalogue name, or the path of a data set's YAML.")] = None,
-    adapter: Annotated[str, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = "mse",
-    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
-    ablate: Annotated[str | None, typer.Option(help="A row of Table 4: no-audio, …, no-msf.")] = None,
+    adapter: options.Adapter = "mse",
+    fmt: Format = "table",
+    ablate: options.Ablate = None,
 ) -> None:
     """Count an adapter's trainable parameters; without options, Table 1 of the paper beside its rounded figures."""
     from msekit import paper
@@ -30,6 +31,7 @@ def count_params(
     from msekit.adapters.sizes import ADAPTERS
     from msekit.backbones.shape import text_width
 
+    adapter = adapter or "mse"
     if adapter not in ADAPTERS:
         raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS))
     if ablate is not None and ablate not in ABLATIONS:
@@ -41,10 +43,7 @@ def count_params(
     text_dims = {name: text_width(name) for name in backbones}
     described_sets = [described(name) for name in datasets]
     cells = [cell(name, dim, data, adapter, ablate) for name, dim in text_dims.items() for data in described_sets]
-    if fmt == "json":
-        typer.echo(json.dumps(cells, indent=2, ensure_ascii=False))
-    else:
-        _show(cells)
+    answer(fmt, cells, lambda: _show(cells))
 
 
 def cell(
@@ -109,17 +108,12 @@ def _train_rows(spec: DatasetSpec) -> Iterable[Any]:
 
 
 def _show(cells: list[dict[str, Any]]) -> None:
-    """The answer as a table on stderr."""
-    from rich.console import Console
-    from rich.table import Table
+    from msekit.reporter import Reporter, table_of
 
-    table = Table(title="Trainable parameters")
-    for heading in ("backbone", "data set", "adapter"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("trainable", justify="right")
-    table.add_column("paper", justify="right")
+    rows = []
     for line in cells:
-        paper = "" if line["paper"] is None else f"{line['paper']:.2f}M"
         adapter = line["adapter"] + (f", {line['ablate']}" if "ablate" in line else "")
-        table.add_row(line["backbone"], line["dataset"], adapter, f"{line['trainable']:,}", paper)
-    Console(stderr=True).print(table)
+        paper = "" if line["paper"] is None else f"{line['paper']:.2f}M"
+        rows.append((line["backbone"], line["dataset"], adapter, f"{line['trainable']:,}", paper))
+    headings = ("backbone", "data set", "adapter", "trainable", "paper")
+    Reporter().show(table_of(headings, rows, "Trainable parameters", numbers_from=3))

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msekit.cli import options
+from msekit.cli.output import Format, answer
 
 if TYPE_CHECKING:
     from msekit.data.cache.cache import Cache
     from msekit.data.catalogue import DatasetSpec
     from msekit.reporter import Reporter
+    from msekit.settings.plan_runs import OwnSet
 
 app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
 Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
 Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the features in the cache.")]
-Format = Annotated[Literal["table", "json"], typer.Option("--format", help="json: one document on stdout.")]
 
 
 @app.command("fetch")
@@ -48,10 +49,10 @@ def prepare_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
     if not _is_prepared(spec, dtype):
         outcome = _verified(spec, reporter)
-        show_verification(outcome, reporter.console)
+        show_verification(outcome, reporter)
         outcome.check()
     cache = _prepared(spec, dtype, reporter)
     reporter.note(f"fingerprint {cache.info.fingerprint}\ncache {cache.path}")
@@ -72,12 +73,9 @@ def verify_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
     outcome = _verified(spec, reporter)
-    if fmt == "json":
-        typer.echo(outcome.model_dump_json(indent=1))
-    else:
-        show_verification(outcome, reporter.console)
+    answer(fmt, outcome.model_dump(mode="json"), lambda: show_verification(outcome, reporter))
     outcome.check()
 
 
@@ -94,46 +92,44 @@ def info_command(
     fmt: Format = "table",
 ) -> None:
     """Show shapes, lengths, labels and unusual values (building the cache first where needed)."""
-    import json
-
     from msekit.data import describe
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
+    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
     cache = _prepared(spec, dtype, reporter)
-    if fmt == "json":
-        typer.echo(json.dumps(describe.cache_facts(cache), indent=1, ensure_ascii=False))
-    else:
-        describe.show_description(cache, reporter.console)
+    description = describe.cache_facts(cache)
+    answer(fmt, description, lambda: describe.show_description(cache, description, reporter))
     if plot is not None:
         describe.plot(cache, plot)
         reporter.note(f"plot {plot}")
 
 
 @app.command("list")
-def list_command() -> None:
+def list_command(fmt: Format = "table") -> None:
     """List the catalogue."""
-    from rich.console import Console
-    from rich.table import Table
-
     from msekit.data.catalogue import DATASETS
+    from msekit.reporter import Reporter, table_of
 
-    table = Table("name", "task", "language", "labels or range", "audio × vision width", "train/valid/test")
-    for spec in DATASETS.values():
-        labels = ", ".join(spec.labels) if spec.labels else str(list(spec.range or ()))
-        widths = " × ".join("?" if width is None else str(width) for width in (spec.audio_width, spec.vision_width))
-        table.add_row(
-            spec.name, spec.task, spec.language, labels, widths, "/".join(map(str, spec.split_sizes or ("?",)))
-        )
-    Console(stderr=True).print(table)
+    def show() -> None:
+        rows = []
+        for spec in DATASETS.values():
+            labels = ", ".join(spec.labels) if spec.labels else str(list(spec.range or ()))
+            widths = " × ".join("?" if width is None else str(width) for width in (spec.audio_width, spec.vision_width))
+            rows.append(
+                (spec.name, spec.task, spec.language, labels, widths, "/".join(map(str, spec.split_sizes or ("?",))))
+            )
+        headings = ("name", "task", "language", "labels or range", "audio × vision width", "train/valid/test")
+        Reporter().show(table_of(headings, rows))
+
+    answer(fmt, [spec.model_dump(mode="json") for spec in DATASETS.values()], show)
 
 
-def _spec(name: str, source: Path | None, described: dict[str, Any], reporter: Reporter) -> DatasetSpec:
+def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -> DatasetSpec:
     from msekit.data.catalogue import resolve_dataset
     from msekit.data.download import with_features
 
-    return with_features(resolve_dataset(name, source, described), reporter)
+    return with_features(resolve_dataset(name, source, own_set.settings()), reporter)
 
 
 def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:

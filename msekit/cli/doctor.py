@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from msekit.cli.output import Format, answer
 
 
 def doctor_command(
     self_test: Annotated[bool, typer.Option(help="Start two processes and let them exchange numbers.")] = True,
-    fmt: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="table goes to the terminal; json to stdout.")
-    ] = "table",
+    fmt: Format = "table",
 ) -> None:
     """Report devices, drivers, communication, versions, a compiler, and which launch configurations can run here."""
     from msekit.doctor import examine, show
@@ -20,10 +19,7 @@ def doctor_command(
 
     reporter = Reporter()
     with reporter.status("looking around"):
-        found = examine(self_test)
-    if fmt == "json":
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        show(found, reporter)
-    if found["self_test"] is not None and not found["self_test"]["passed"]:
+        findings = examine(self_test)
+    answer(fmt, findings, lambda: show(findings, reporter))
+    if findings["self_test"] is not None and not findings["self_test"]["passed"]:
         raise typer.Exit(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from msekit.cli import options
+from msekit.cli.output import Format, answer
 from msekit.errors import MsekitError
 
 
@@ -16,13 +17,8 @@ def evaluate_command(
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="Which samples.")] = "test",
     source: Annotated[Path | None, typer.Option(help="Features elsewhere than where the run found them.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Another data set with the same labels and widths.")] = None,
-    estimate: Annotated[
-        Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
-    ] = None,
-    quantization: Annotated[
-        Literal["none", "int8", "nf4"] | None,
-        typer.Option(help="Hold the backbone otherwise than in training."),
-    ] = None,
+    estimate: options.Estimate = None,
+    quantization: options.Quantization = None,
     shuffle: Annotated[
         bool, typer.Option(help="Give every sample another one's audio and vision: what the run really hears.")
     ] = False,
@@ -35,7 +31,7 @@ def evaluate_command(
     robustness: Annotated[
         bool, typer.Option(help="Take audio, vision and both away from every sample in turn.")
     ] = False,
-    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+    fmt: Format = "table",
 ) -> None:
     """Evaluate a run: metrics with 95 % bootstrap intervals."""
     if calibrate or robustness:
@@ -47,7 +43,7 @@ def evaluate_command(
             "--without": without,
             "--robustness": calibrate and robustness,
         }
-        for option in (option for option, given in others.items() if given):
+        for option in (option for option, value in others.items() if value):
             raise MsekitError(f"{option} does not go with {'--calibrate' if calibrate else '--robustness'}")
         return _study("calibrate" if calibrate else "robustness", run, split, source, fmt)
     from msekit.reporter import Reporter
@@ -66,10 +62,7 @@ def evaluate_command(
         without=tuple(part.strip() for part in without.split(",")) if without else (),
         reporter=reporter,
     )
-    if fmt == "json":
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
-    else:
-        show_metrics(report, reporter.console)
+    answer(fmt, report, lambda: show_metrics(report, reporter))
     return None
 
 
@@ -83,9 +76,11 @@ def _study(kind: str, run: Path, split: str, source: Path | None, fmt: str) -> N
     reporter = Reporter()
     study = calibrate if kind == "calibrate" else robustness
     report = study(run, split, source=source, reporter=reporter)
-    if fmt == "json":
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=1))
-    elif kind == "calibrate":
-        show_calibration(report, reporter.console)
-    else:
-        show_cases("case", report, reporter.console)
+
+    def show() -> None:
+        if kind == "calibrate":
+            show_calibration(report, reporter)
+        else:
+            show_cases("case", report, reporter)
+
+    answer(fmt, report, show)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from msekit.cli import options
 from msekit.errors import MsekitError
 
 _SOME_FAILED = 2  # exit code where clips were left out
@@ -19,10 +20,8 @@ def extract_command(
     table: Annotated[
         Path | None, typer.Option(help="CSV: file, text, label, split[, id, speaker, dialogue_id] [every clip].")
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Emotions, comma-separated, in the order of their numbers.")
-    ] = None,
-    intensities: Annotated[str | None, typer.Option("--range", help="Or intensities: low,high.")] = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "en",
     audio: Annotated[Literal["egemaps", "logmel", "none"], typer.Option(help="Audio features.")] = "egemaps",
     vision: Annotated[Literal["face", "none"], typer.Option(help="Vision features.")] = "face",
@@ -42,23 +41,23 @@ def extract_command(
 
     if not clips.is_dir():
         raise MsekitError("no such folder", where=clips)
-    if table is not None and (labels is None) == (intensities is None):
+    if table is not None and (labels is None) == (span is None):
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
-    description = None if table is None else _description(output.resolve().name, labels, intensities, language)
-    found = read_table(table, clips) if table else clips_of(clips)
+    description = None if table is None else _description(output.resolve().name, labels, span, language)
+    rows = read_table(table, clips) if table else clips_of(clips)
     plan = ExtractionPlan(
         None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
     )
     if plan.audio is None and plan.vision is None:
         raise MsekitError("nothing to extract", fix="Leave --audio or --vision at something.")
     reporter = Reporter()
-    reporter.note(f"{len(found)} clips; audio: {plan.audio or 'none'}; vision: {plan.vision or 'none'}")
+    reporter.note(f"{len(rows)} clips; audio: {plan.audio or 'none'}; vision: {plan.vision or 'none'}")
     try:
-        outcomes = extract(found, plan, output, workers or os.cpu_count() or 1, reporter)
+        outcomes = extract(rows, plan, output, workers or os.cpu_count() or 1, reporter)
     except KeyboardInterrupt:
         reporter.note("stopped; the same command goes on")
         raise typer.Exit(130) from None
-    usable = write_samples(found, outcomes, output)
+    usable = write_samples(rows, outcomes, output)
     if not usable:
         raise MsekitError("no clip could be used", where=clips)
     if description is not None:
@@ -70,26 +69,22 @@ def extract_command(
         reporter.note(
             f"{usable} samples in {output}; fill in their texts, then: msekit predict RUN --input samples.jsonl"
         )
-    if usable < len(found):
-        reporter.warn(f"{len(found) - usable} clips were left out")
+    if usable < len(rows):
+        reporter.warn(f"{len(rows) - usable} clips were left out")
         raise typer.Exit(_SOME_FAILED)
 
 
-def _description(name: str, labels: str | None, intensities: str | None, language: str) -> dict[str, Any]:
+def _description(name: str, labels: str | None, span: str | None, language: str) -> dict[str, Any]:
     """The data set's YAML, checked before hours are spent."""
     from pydantic import ValidationError
 
     from msekit.data.catalogue import DatasetSpec
 
-    raw: dict[str, Any] = {"name": name, "task": "erc" if labels else "msa", "language": language, "layout": "folder"}
+    described = options.own_set(labels, span, language).settings()
+    raw: dict[str, Any] = {"name": name, "task": "erc" if labels else "msa", "layout": "folder"}
+    raw |= {key: list(value) if isinstance(value, tuple) else value for key, value in described.items()}
     try:
-        if labels:
-            raw["labels"] = [label.strip() for label in labels.split(",")]
-        else:
-            raw["range"] = [float(value) for value in str(intensities).split(",")]
         DatasetSpec(**raw)
     except ValidationError as error:
         raise MsekitError(f"--labels or --range: {error.errors()[0]['msg']}") from error
-    except ValueError as error:
-        raise MsekitError(f"--range takes two numbers, not '{intensities}'", fix="For example --range -3,3.") from error
     return raw | {"source": "."}

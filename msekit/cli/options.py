@@ -1,40 +1,57 @@
-"""Options that several commands share: those that describe a data set of one's own, and `train`'s many."""
+"""Options that several commands share. Names come from the tables that hold them; nothing here imports torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from msekit.errors import MsekitError
+from msekit.adapters.ablations import ABLATIONS
+from msekit.adapters.sizes import ADAPTERS
+from msekit.backbones.holding import KINDS
+from msekit.errors import MsekitError, choice
+from msekit.paths import shipped
+from msekit.settings import choices
+from msekit.settings.plan_runs import OwnSet
+from msekit.settings.recipes import RECIPES
 
 Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
 
-Recipe = Annotated[
-    str | None,
-    typer.Option(help="paper (exact; its pairs' default), kit (hears the audio), best (kit and what measured better)."),
-]
-Profile = Annotated[str | None, typer.Option(help="The machine: rtx4090, cpu, h100, …, or a file of yours.")]
+Recipe = Annotated[str | None, typer.Option(help=", ".join(f"{name} ({what})" for name, what in RECIPES.items()) + ".")]
+PROFILES = sorted(path.stem for path in (shipped("configs") / "profiles").glob("*.yaml"))
+Profile = Annotated[str | None, typer.Option(help=f"The machine: {', '.join(PROFILES)}, or a file of yours.")]
 Layout = Annotated[
-    Literal["paper", "prompt-first"] | None, typer.Option(help="Task prompt last (paper), or first: quicker.")
+    str | None,
+    typer.Option(help=f"{choice(choices.LAYOUTS)}: the task prompt last as in the paper, or first: quicker."),
 ]
+Adapter = Annotated[str | None, typer.Option(help=f"{choice(ADAPTERS)}.")]
+Ablate = Annotated[str | None, typer.Option(help=f"A row of the paper's Table 4: {choice(ABLATIONS)}.")]
+Quantization = Annotated[
+    str | None, typer.Option(help=f"How the LLM is held: {choice(KINDS)} [the run's or the profile's].")
+]
+Estimate = Annotated[choices.Estimate | None, typer.Option(help="Point estimate [the run's].")]
 OnMissing = Annotated[
-    str | None, typer.Option(help="Samples that lack a modality: zero, learned, drop or error [zero].")
+    str | None, typer.Option(help=f"Samples that lack a modality: {choice(choices.MISSING_POLICIES)} [zero].")
 ]
 Context = Annotated[int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")]
+RunFile = Annotated[str | None, typer.Option("--config", help="A run file, or the name of a shipped one.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")]
 
-Launch = Annotated[str | None, typer.Option(help="Run in several processes: ddp, zero1, zero2, zero3, … or a file.")]
+LAUNCHES = sorted(path.stem for path in shipped("launch").glob("*.yaml"))
+Launch = Annotated[str | None, typer.Option(help=f"Run in several processes: {', '.join(LAUNCHES)}, or a file.")]
 NumProcesses = Annotated[int | None, typer.Option(min=1, help="Processes over all machines [one per GPU].")]
 NumMachines = Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")]
 MachineRank = Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")]
 MainAddress = Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")]
 
 
-def description(labels: str | None, span: str | None, language: str | None, prompt: str | None) -> dict[str, Any]:
-    """What the options say, as keys of a data set's description; None where one was not given.
+def own_set(
+    labels: str | None = None, span: str | None = None, language: str | None = None, prompt: str | None = None
+) -> OwnSet:
+    """What `--labels`, `--range`, `--language` and `--prompt` say.
 
     Raises:
         MsekitError: A range that is not two numbers, an empty class name.
@@ -49,4 +66,4 @@ def description(labels: str | None, span: str | None, language: str | None, prom
         except ValueError:
             raise MsekitError(f"--range takes two numbers, not '{span}'", fix="For example --range -3,3.") from None
         numbers = (low, high)
-    return {"labels": names, "range": numbers, "language": language, "prompt": prompt}
+    return OwnSet(names, numbers, language, prompt)

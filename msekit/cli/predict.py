@@ -7,10 +7,12 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from msekit.cli import options
+from msekit.cli.output import Format, answer, print_json
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -31,16 +33,14 @@ def predict_command(
     audio: Annotated[Path | None, typer.Option(help="Its sound: a clip, or .npy, .npz, .safetensors.")] = None,
     vision: Annotated[Path | None, typer.Option(help="Its face: a clip, or features.")] = None,
     video: Annotated[Path | None, typer.Option(help="A clip with both.")] = None,
-    estimate: Annotated[
-        Literal["greedy", "argmax", "mean", "median"] | None, typer.Option(help="Point estimate [the run's].")
-    ] = None,
+    estimate: options.Estimate = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [as in training].")] = None,
+    quantization: options.Quantization = None,
     force: Annotated[
         bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")
     ] = False,
-    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json: one document on stdout.")] = "table",
+    fmt: Format = "table",
 ) -> None:
     """Predict: a label or intensity with the probability of every label."""
     if (source is None) == (text is None):
@@ -69,15 +69,12 @@ def predict_command(
         _predict_file(plug_in, source, output, estimate, batch_size, fmt, reporter)
         return
     assert text is not None
-    answer = plug_in.predict(text, audio, vision, estimate=estimate)
-    for note in answer.notes:
+    prediction = plug_in.predict(text, audio, vision, estimate=estimate)
+    for note in prediction.notes:
         reporter.warn(note)
-    if fmt == "json":
-        seconds = {"preparation": answer.timing.preparation, "model": answer.timing.model}
-        document = answer.record() | {"estimate": answer.estimate, "seconds": seconds}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
-    else:
-        _show(answer, reporter)
+    seconds = {"preparation": prediction.timing.preparation, "model": prediction.timing.model}
+    document = prediction.record() | {"estimate": prediction.estimate, "seconds": seconds}
+    answer(fmt, document, lambda: _show(prediction, reporter))
 
 
 def _predict_file(
@@ -125,18 +122,19 @@ def _predict_file(
         document: dict[str, Any] = {"predicted": outcome.predicted, "failed": failed, "seconds": seconds}
         if keep:
             document["predictions"] = collected
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+        print_json(document)
     if outcome.failed:
         raise typer.Exit(_UNUSABLE_LINES)
 
 
-def _show(answer: Prediction, reporter: Reporter) -> None:
-    """The answer and its ten most probable labels, on the terminal."""
-    from rich.table import Table
+def _show(prediction: Prediction, reporter: Reporter) -> None:
+    """The answer and its ten most probable labels."""
+    from msekit.evaluation.metrics import percent
+    from msekit.reporter import table_of
 
-    value = f"{answer.prediction:+.2f}" if isinstance(answer.prediction, float) else answer.prediction
-    table = Table("label", "probability", title=f"{value} ({answer.estimate})")
-    for label, share in sorted(answer.scores.items(), key=lambda item: -item[1])[:10]:
-        table.add_row(label, f"{share:.4f}")
-    reporter.console.print(table)
-    reporter.note(f"{answer.timing.model * 1000:.0f} ms")
+    value = prediction.prediction
+    title = f"{f'{value:+.2f}' if isinstance(value, float) else value} ({prediction.estimate})"
+    likeliest = sorted(prediction.scores.items(), key=lambda item: -item[1])[:10]
+    rows = [(label, percent(share)) for label, share in likeliest]
+    reporter.show(table_of(("label", "probability"), rows, title, numbers_from=1))
+    reporter.note(f"{prediction.timing.model * 1000:.0f} ms")

@@ -14,25 +14,23 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: a seed's, or one that holds seed-*/ folders.")],
     fmt: Annotated[
         Literal["table", "markdown", "json", "html"],
-        typer.Option("--format", help="table goes to the terminal (stderr); the others to stdout or --output."),
+        typer.Option("--format", help="On stdout; all but a table also into --output."),
     ] = "table",
     output: Annotated[Path | None, typer.Option(help="File for markdown, json or html.")] = None,
 ) -> None:
     """Summarise finished runs over their seeds, beside the paper's numbers."""
-    from rich.console import Console
-    from rich.markup import escape
-
+    from msekit.reporter import Reporter
     from msekit.reports.aggregate import aggregate
     from msekit.reports.render import render_json, render_markdown, render_table
     from msekit.runs.folder import find_runs
     from msekit.runs.report import collect
 
+    reporter = Reporter()
     groups = aggregate(collect(runs))
-    console = Console(stderr=True)
     if fmt == "table":
         if output is not None:
             raise MsekitError("a table goes to the terminal, not to a file", fix="Add --format markdown, json or html.")
-        render_table(groups, console)
+        render_table(groups, reporter)
     else:
         if fmt == "html":
             from msekit.reports.html import html_report
@@ -44,9 +42,9 @@ def report(
             typer.echo(text, nl=False)
         else:
             write(output, text)
-            console.print(escape(f"report: {output}"), soft_wrap=True)
+            reporter.note(f"report: {output}")
     for folder in (folder for run in runs for folder in find_runs(run)[1]):
-        console.print(f"[yellow]Warning:[/yellow] {escape(str(folder))} is unfinished and left out", soft_wrap=True)
+        reporter.warn(f"{folder} is unfinished and left out")
 
 
 def write(file: Path, text: str) -> None:

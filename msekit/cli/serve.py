@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from msekit.cli import options
 from msekit.errors import MsekitError
 
 
@@ -19,7 +20,7 @@ def serve_command(
     dataset: Annotated[str | None, typer.Option(help="Data set to pick samples from [the run's own].")] = None,
     source: Annotated[Path | None, typer.Option(help="Where its files lie.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the runs' backbone.")] = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4 [as in training].")] = None,
+    quantization: options.Quantization = None,
     force: Annotated[bool, typer.Option(help="Use a backbone whose fingerprint differs from a run's.")] = False,
 ) -> None:
     """Serve a page on this machine: type, add features, see the answer with and without each modality."""

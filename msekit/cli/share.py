@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from msekit.cli.output import Format, answer
+
+if TYPE_CHECKING:
+    from msekit.reporter import Reporter
 
 
 def export_command(
@@ -58,30 +62,34 @@ def average_command(
     runs: Annotated[list[Path], typer.Argument(help="Seeds' folders, or one that holds seed-*/ folders.")],
     output: Annotated[Path | None, typer.Option(help="Write the averaged run here [compare only].")] = None,
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="What to compare on.")] = "test",
-    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+    fmt: Format = "table",
 ) -> None:
     """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
-    from rich.table import Table
-
     from msekit.reporter import Reporter
     from msekit.studies.merge_seeds import average_runs
 
     reporter = Reporter()
     result = average_runs(runs, output and output.resolve(), split=split, reporter=reporter)
-    if fmt == "json":
-        typer.echo(json.dumps(result, ensure_ascii=False, indent=1))
-        return
-    named = {one["run"]: f"{Path(one['run']).parent.name}/{Path(one['run']).name}" for one in result["runs"]}
-    columns = {named[one["run"]]: one["metrics"] for one in result["runs"]}
-    columns[f"best on valid: {named[result['best']['run']]}"] = result["best"]["metrics"]
+    answer(fmt, result, lambda: _show(result, reporter))
+    if fmt == "table" and output is not None:
+        reporter.note(f"run folder: {output}")
+
+
+def _show(result: dict[str, Any], reporter: Reporter) -> None:
+    """Each seed, the best one, the average and the ensemble side by side."""
+    from msekit.evaluation.metrics import show
+    from msekit.reporter import table_of
+
+    names = {run["run"]: f"{Path(run['run']).parent.name}/{Path(run['run']).name}" for run in result["runs"]}
+    columns = {names[run["run"]]: run["metrics"] for run in result["runs"]}
+    columns[f"best on valid: {names[result['best']['run']]}"] = result["best"]["metrics"]
     columns |= {"average of weights": result["average"], "ensemble of scores": result["ensemble"]}
-    table = Table("metric", *columns, title=f"{result['split']}, {result['samples']} samples")
-    for metric, value in result["average"].items():
-        if not isinstance(value, dict):
-            cells = (metrics[metric] for metrics in columns.values())
-            table.add_row(metric, *("undefined" if cell is None else f"{cell:.4f}" for cell in cells))
-    reporter.console.print(table)
+    rows = [
+        (metric, *(show(metric, metrics[metric]) for metrics in columns.values()))
+        for metric, value in result["average"].items()
+        if not isinstance(value, dict)
+    ]
+    title = f"{result['split']}, {result['samples']} samples"
+    reporter.show(table_of(("metric", *columns), rows, title, numbers_from=1))
     if result["collapsed_to"] is not None:
         reporter.warn(f"the average answers '{result['collapsed_to']}' for every sample: do not use it")
-    if output is not None:
-        reporter.note(f"run folder: {output}")

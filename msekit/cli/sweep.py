@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msekit.cli.output import Format, answer
+
 
 def sweep_command(
     grid: Annotated[Path, typer.Argument(help="YAML with `output:`, `base:` (shared) and `grid:` (a list each).")],
@@ -16,11 +18,13 @@ def sweep_command(
     only: Annotated[int | None, typer.Option(min=0, help="Run the grid's Nth run alone (array jobs).")] = None,
     slurm: Annotated[bool, typer.Option("--slurm", help="Write a SLURM array script to stdout and stop.")] = False,
     dry_run: Annotated[bool, typer.Option(help="List the runs and stop.")] = False,
+    fmt: Format = "table",
 ) -> None:
     """Train every combination of a grid; finished runs are reused, failed ones retried once and kept."""
     from msekit.errors import MsekitError
     from msekit.experiments.sweep import read_grid, run_sweep, slurm_array
-    from msekit.experiments.sweep_table import Display
+    from msekit.experiments.sweep_table import Display, job_table, show_summary
+    from msekit.reporter import Reporter
 
     output, jobs = read_grid(grid)
     if slurm:
@@ -30,11 +34,13 @@ def sweep_command(
         if only >= len(jobs):
             raise MsekitError(f"--only {only}: the grid has {len(jobs)} runs, counted from 0", where=grid)
         jobs = [jobs[only]]
+    reporter = Reporter()
+    if dry_run:
+        listed = [{"name": job.name, "arguments": job.arguments, "folder": str(job.run)} for job in jobs]
+        answer(fmt, listed, lambda: reporter.show(job_table(jobs)))
+        return
     with Display() as display:
-        if dry_run:
-            display.show(jobs)
-            return
-        found = run_sweep(output if only is None else None, jobs, processes, display.show)
-    display.summary(found, output)
-    if any(run["state"] != "finished" for run in found["runs"]):
+        outcome = run_sweep(output if only is None else None, jobs, processes, display.show)
+    answer(fmt, outcome, lambda: show_summary(outcome, output, reporter))
+    if any(run["state"] != "finished" for run in outcome["runs"]):
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ import typer
 
 from msekit.cli import options
 from msekit.distributed.processes import already_launched, is_main_process
-from msekit.settings.plan_runs import plan_runs
+from msekit.settings.plan_runs import Asked, parse_seeds, plan_runs
 
 if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
@@ -24,13 +24,13 @@ def train_command(
     span: options.Range = None,
     language: options.Language = None,
     prompt: options.Prompt = None,
-    config: Annotated[str | None, typer.Option(help="A run file, or the name of a shipped one.")] = None,
+    config: options.RunFile = None,
     recipe: options.Recipe = None,
     profile: options.Profile = None,
-    quantization: Annotated[str | None, typer.Option(help="none, int8 or nf4: how the LLM is held.")] = None,
+    quantization: options.Quantization = None,
     layout: options.Layout = None,
-    adapter: Annotated[str | None, typer.Option(help="mse, mag, chfn, linear, mlp or prompt.")] = None,
-    ablate: Annotated[str | None, typer.Option(help="A row of the paper's Table 4: no-audio, …, no-msf.")] = None,
+    adapter: options.Adapter = None,
+    ablate: options.Ablate = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
     parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
@@ -38,7 +38,7 @@ def train_command(
     on_missing: options.OnMissing = None,
     context: options.Context = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")] = None,
+    overrides: options.Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
     resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
     launch: options.Launch = None,
@@ -48,21 +48,27 @@ def train_command(
     main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
-    given = {
-        "backbone": backbone,
-        "dataset": dataset,
-        "source": source and source.resolve(),
-        "description": options.description(labels, span, language, prompt),
-        "recipe": recipe,
-        "profile": profile,
-        "model": {"quantization": quantization},
-        "layout": layout,
-        "output": output,
-        "adapter": {"name": adapter, "ablate": ablate},
-        "optim": {"epochs": epochs},
-        "data": {"limit_train": limit_train, "on_missing": on_missing, "context": context},
-    }
-    runs, folder = plan_runs(given, config, seeds, overrides or [])
+    asked = Asked(
+        backbone=backbone,
+        dataset=dataset,
+        source=source.resolve() if source else None,
+        own_set=options.own_set(labels, span, language, prompt),
+        recipe=recipe,
+        profile=profile,
+        layout=layout,
+        quantization=quantization,
+        adapter=adapter,
+        ablate=ablate,
+        epochs=epochs,
+        limit_train=limit_train,
+        on_missing=on_missing,
+        context=context,
+        output=output,
+        run_file=config,
+        seeds=parse_seeds(seeds) if seeds else None,
+        overrides=tuple(overrides or ()),
+    )
+    runs, folder = plan_runs(asked)
     if dry_run:
         from msekit.training.dry_run import show_run
 
@@ -105,4 +111,4 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
         if reports and is_main_process():
             write_summary(folder, reports)
     if is_main_process():
-        show_summary(folder, reports, reporter.console)
+        show_summary(folder, reports, reporter)

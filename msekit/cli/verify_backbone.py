@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from msekit.cli.output import Format, answer
+
+if TYPE_CHECKING:
+    from msekit.reporter import Reporter
 
 
 def verify_backbone_command(
     run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
-    fmt: Annotated[Literal["table", "json"], typer.Option("--format", help="json goes to stdout.")] = "table",
+    fmt: Format = "table",
 ) -> None:
     """Check that the LLM's weights and its answers to plain text are untouched; exit code 1 if they are not."""
     from msekit.reporter import Reporter
@@ -19,19 +23,25 @@ def verify_backbone_command(
 
     reporter = Reporter()
     evidence = verify_backbone(run, reporter)
-    if fmt == "json":
-        typer.echo(json.dumps(evidence, ensure_ascii=False, indent=1))
-    else:
-        source, now, training = evidence["source"], evidence["weights_now"], evidence["weights_in_training"]
-        same = {True: "equal", False: "DIFFERENT"}
-        reporter.note(f"source weights, then and now: {same[source['trained_on'] == source['found']]}")
-        if training is None:
-            reporter.note("weights before and after training: the run is unfinished or does not say")
-        else:
-            reporter.note(f"weights before and after training: {same[training['before'] == training['after']]}")
-        reporter.note(f"weights before and after using the plug-in: {same[now['before'] == now['after']]}")
-        identical = [line["identical"] for line in evidence["prompts"]]
-        reporter.note(f"plain prompts answered alike with the plug-in attached: {sum(identical)} of {len(identical)}")
-        reporter.note("The LLM is intact." if evidence["intact"] else "The LLM is NOT what it was.")
+    answer(fmt, evidence, lambda: _show(evidence, reporter))
     if not evidence["intact"]:
         raise typer.Exit(1)
+
+
+def _show(evidence: dict[str, Any], reporter: Reporter) -> None:
+    from msekit.reporter import table_of
+
+    source, now, training = evidence["source"], evidence["weights_now"], evidence["weights_in_training"]
+    words = {True: "equal", False: "DIFFERENT"}
+    identical = [line["identical"] for line in evidence["prompts"]]
+    in_training = "the run is unfinished or does not say"
+    if training is not None:
+        in_training = words[training["before"] == training["after"]]
+    rows = [
+        ("source weights, then and now", words[source["trained_on"] == source["found"]]),
+        ("weights before and after training", in_training),
+        ("weights before and after using the plug-in", words[now["before"] == now["after"]]),
+        ("plain prompts answered alike with the plug-in attached", f"{sum(identical)} of {len(identical)}"),
+    ]
+    verdict = "The LLM is intact." if evidence["intact"] else "The LLM is NOT what it was."
+    reporter.show(table_of(("check", "outcome"), rows), verdict)

@@ -19,6 +19,8 @@ from msekit.yaml_file import read_mapping
 SPLITS = ("train", "valid", "test")
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
+MetricFamily = Literal["general", "mosi", "sims"]
+"""Which definitions the metrics of intensities follow (`evaluation/metrics.py`)."""
 
 
 class DatasetSpec(BaseModel):
@@ -53,6 +55,10 @@ class DatasetSpec(BaseModel):
     """A sentence for whoever has a file of another width."""
     split_sizes: tuple[int, int, int] | None = None
     """Expected samples in train, valid and test."""
+    frames: tuple[int, int] | None = None
+    """Longest audio and vision sequences of the files, for `msekit plan`; None says unknown."""
+    metrics: MetricFamily | None = None
+    """msa only; None for what `metric_family` says."""
     hub: str | None = None
     """Hub data set repository with the processed features."""
     hub_revision: str | None = None
@@ -70,7 +76,23 @@ class DatasetSpec(BaseModel):
             raise ValueError("`labels` must be two or more different names")
         if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
             raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
+        if self.metrics is not None and self.task == "erc":
+            raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
         return self
+
+    @property
+    def metric_family(self) -> MetricFamily:
+        """`metrics`; where the set does not say, those of the catalogue's set of this name and range, else `general`.
+
+        Adapters that were described before this field was are told by their set's name. `mosi` adds metrics to
+        `general` and changes none, so a set of one's own on its scale of [-3, 3] has them too; `sims` defines the
+        general ones otherwise, so no set gets it by its range.
+        """
+        namesake = DATASETS.get(self.name)
+        if self.metrics is None and namesake is not None and namesake.range == self.range:
+            return namesake.metrics or "general"
+        on_seven_point_scale = self.range == (-3.0, 3.0)
+        return self.metrics or ("mosi" if on_seven_point_scale else "general")
 
     @property
     def key_metric(self) -> str:
@@ -111,6 +133,8 @@ DATASETS: dict[str, DatasetSpec] = {
             width_note="Two files called MOSEI circulate, with audio width 5 and 74.",
             split_sizes=(16326, 1871, 4659),
             hub="AZYoung/MOSEI_processed",
+            frames=(500, 375),
+            metrics="mosi",
         ),
         DatasetSpec(
             name="mosi",
@@ -122,6 +146,8 @@ DATASETS: dict[str, DatasetSpec] = {
             audio_width=5,
             vision_width=20,
             split_sizes=(1284, 229, 686),
+            frames=(50, 50),
+            metrics="mosi",
         ),
         DatasetSpec(
             name="sims-v2",
@@ -135,6 +161,8 @@ DATASETS: dict[str, DatasetSpec] = {
             vision_width=177,
             split_sizes=(2722, 647, 1034),
             hub="AZYoung/SIMSV2_processed",
+            frames=(925, 232),
+            metrics="sims",
         ),
         DatasetSpec(
             name="sims",
@@ -147,6 +175,7 @@ DATASETS: dict[str, DatasetSpec] = {
             audio_width=33,
             vision_width=709,
             split_sizes=(1368, 456, 457),
+            metrics="sims",
         ),
         DatasetSpec(
             name="meld",
@@ -159,6 +188,7 @@ DATASETS: dict[str, DatasetSpec] = {
             vision_width=64,
             split_sizes=(9989, 1108, 2610),
             hub="AZYoung/MELD_processed",
+            frames=(157, 32),
         ),
         DatasetSpec(
             name="cherma",
@@ -171,6 +201,7 @@ DATASETS: dict[str, DatasetSpec] = {
             audio_width=1024,
             vision_width=2048,
             hub="AZYoung/CHERMA0723_processed",
+            frames=(543, 16),
         ),
         DatasetSpec(
             name="iemocap",
@@ -181,9 +212,10 @@ DATASETS: dict[str, DatasetSpec] = {
             text_limit=84,
             audio_width=64,
             vision_width=64,
+            frames=(157, 32),
         ),
         DatasetSpec(name="synthetic-erc", task="erc", layout="synthetic", labels=("calm", "glad", "sad", "angry")),
-        DatasetSpec(name="synthetic-msa", task="msa", layout="synthetic", range=(-3.0, 3.0)),
+        DatasetSpec(name="synthetic-msa", task="msa", layout="synthetic", range=(-3.0, 3.0), metrics="mosi"),
     )
 }
 

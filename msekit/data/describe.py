@@ -6,43 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError
+from msekit.reporter import Reporter, table_of
 
 _BAR = 12  # characters of the longest bar
 _LENGTH_BINS = 8
 
 
-def show_verification(outcome: Verification, console: Console) -> None:
+def show_verification(outcome: Verification, reporter: Reporter) -> None:
     """A table of counts, the findings with their rows, and the verdict."""
-    table = Table("", *SPLITS, title=f"{escape(outcome.name)} ({outcome.task})")
     checks = [outcome.splits[split] for split in SPLITS]
-    totals = ["" if check.expected is None else f" of {check.expected}" for check in checks]
-    table.add_row("samples", *(f"{check.samples}{total}" for check, total in zip(checks, totals, strict=True)))
-    table.add_row("unusable", *(str(check.unusable) for check in checks))
-    table.add_row("empty texts", *(str(check.empty_texts) for check in checks))
-    table.add_row("repeated ids", *(str(check.repeated_ids) for check in checks))
-    for key in MODALITIES:
-        for what, cells in _modality_lines(checks, key):
-            table.add_row(f"{key} {what}", *cells)
+    expected = ["" if check.expected is None else f" of {check.expected}" for check in checks]
+    rows = [
+        ("samples", *(f"{check.samples}{of}" for check, of in zip(checks, expected, strict=True))),
+        ("unusable", *(str(check.unusable) for check in checks)),
+        ("empty texts", *(str(check.empty_texts) for check in checks)),
+        ("repeated ids", *(str(check.repeated_ids) for check in checks)),
+    ]
+    rows += [(f"{key} {what}", *cells) for key in MODALITIES for what, cells in _modality_lines(checks, key)]
     counts = [binned_labels(check.labels, outcome.task) for check in checks]
-    for label in label_order(counts, outcome.task):
-        table.add_row(escape(f"label {label}"), *(str(count.get(label, 0)) for count in counts))
-    console.print(table)
+    rows += [
+        (f"label {label}", *(str(count.get(label, 0)) for count in counts))
+        for label in label_order(counts, outcome.task)
+    ]
+    reporter.show(table_of(("", *SPLITS), rows, f"{outcome.name} ({outcome.task})"))
     for finding in outcome.findings:
-        color = "red" if finding.severity == "error" else "yellow"
         count = f": {finding.samples} samples" if finding.samples > 1 else ""
         kind, more = "row " if finding.samples else "", ", …" if finding.samples > len(finding.rows) else ""
-        rows = f" ({kind}{', '.join(finding.rows)}{more})"
-        text = f"{finding.split + ': ' if finding.split else ''}{finding.what}{count}{rows if finding.rows else ''}"
-        console.print(f"[{color}]{finding.severity}:[/{color}] {escape(text)}", soft_wrap=True)
-    console.print(f"verdict: {outcome.verdict}")
+        places = f" ({kind}{', '.join(finding.rows)}{more})"
+        split = f"{finding.split}: " if finding.split else ""
+        reporter.show(f"{finding.severity}: {split}{finding.what}{count}{places if finding.rows else ''}")
+    reporter.show(f"verdict: {outcome.verdict}")
 
 
 def _modality_lines(checks: list[SplitCheck], key: str) -> list[tuple[str, list[str]]]:
@@ -118,27 +117,28 @@ def _spread(lengths: np.ndarray) -> dict[str, float] | None:
     return dict(zip(("least", "quarter", "median", "three_quarters", "95%", "most"), values, strict=True))
 
 
-def show_description(cache: Cache, console: Console) -> None:
-    """Shapes, lengths and labels in the terminal, with the fingerprint that reports cite."""
-    facts = cache_facts(cache)
-    table = Table("", *SPLITS, title=f"{escape(facts['name'])} ({facts['task']}, {facts['dtype']})")
-    table.add_row("samples", *(str(facts["splits"][split]["samples"]) for split in SPLITS))
+def show_description(cache: Cache, facts: dict[str, Any], reporter: Reporter) -> None:
+    """Shapes, lengths and labels, with the fingerprint that reports cite.
+
+    Args:
+        cache: What is described.
+        facts: Its `description`.
+        reporter: Where the tables go.
+    """
+    rows = [("samples", *(str(facts["splits"][split]["samples"]) for split in SPLITS))]
     for key, unit in (("text", "characters"), ("audio", "frames"), ("vision", "frames")):
         spreads = [facts["splits"][split][f"{key}_{unit}"] for split in SPLITS]
         cells = ["none" if s is None else f"{s['least']:.0f}/{s['median']:.0f}/{s['most']:.0f}" for s in spreads]
-        table.add_row(f"{key} {unit}, least/median/most", *cells)
-    for key in MODALITIES:
-        if facts[key]["width"]:
-            table.add_row(f"{key} features per frame", *(str(facts[key]["width"]) for _ in SPLITS))
-            table.add_row(f"{key} absent", *(str(facts[key]["absent"][split]) for split in SPLITS))
-            bad = (f"{facts[key]['nonfinite'][s]} in {facts[key]['nonfinite_rows'][s]}" for s in SPLITS)
-            table.add_row(f"{key} non-finite: values in samples", *bad)
-    console.print(table)
-    console.print(_label_histogram(facts))
-    for key in MODALITIES:
-        if facts[key]["width"]:
-            console.print(_length_histogram(cache, key))
-    console.print(escape(f"fingerprint {facts['fingerprint']}\ncache {facts['cache']}"), soft_wrap=True)
+        rows.append((f"{key} {unit}, least/median/most", *cells))
+    for key in (key for key in MODALITIES if facts[key]["width"]):
+        rows.append((f"{key} features per frame", *(str(facts[key]["width"]) for _ in SPLITS)))
+        rows.append((f"{key} absent", *(str(facts[key]["absent"][split]) for split in SPLITS)))
+        bad = (f"{facts[key]['nonfinite'][s]} in {facts[key]['nonfinite_rows'][s]}" for s in SPLITS)
+        rows.append((f"{key} non-finite: values in samples", *bad))
+    reporter.show(table_of(("", *SPLITS), rows, f"{facts['name']} ({facts['task']}, {facts['dtype']})"))
+    reporter.show(_label_histogram(facts))
+    reporter.show(*(_length_histogram(cache, key) for key in MODALITIES if facts[key]["width"]))
+    reporter.show(f"fingerprint {facts['fingerprint']}", f"cache {facts['cache']}")
 
 
 def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
@@ -149,12 +149,12 @@ def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
 
 def _label_histogram(facts: dict[str, Any]) -> Table:
     names, counts = _shares(facts)
-    table = Table("label", *SPLITS)
-    largest = [max(count.values()) for count in counts]
+    scales = [_BAR / max(count.values()) for count in counts]
+    rows = []
     for name in names:
-        bars = [(count.get(name, 0), most) for count, most in zip(counts, largest, strict=True)]
-        table.add_row(escape(name), *(f"{'█' * round(_BAR * count / most)} {count}" for count, most in bars))
-    return table
+        here = [(count.get(name, 0), scale) for count, scale in zip(counts, scales, strict=True)]
+        rows.append((name, *(f"{'█' * round(scale * count)} {count}" for count, scale in here)))
+    return table_of(("label", *SPLITS), rows)
 
 
 def _length_histogram(cache: Cache, key: str) -> Table:
@@ -162,12 +162,12 @@ def _length_histogram(cache: Cache, key: str) -> Table:
     lengths = lengths[lengths > 0]
     bins = min(_LENGTH_BINS, int(lengths.max() - lengths.min()) + 1)
     counts, edges = np.histogram(lengths, bins=bins, range=(lengths.min(), lengths.max() + 1))
-    table = Table(f"{key} frames", "samples of all splits")
+    rows = []
     for count, low, high in zip(counts.tolist(), edges[:-1], edges[1:], strict=True):
         first, last = int(np.ceil(low)), int(np.ceil(high)) - 1
         span = f"{first}" if first == last else f"{first}–{last}"
-        table.add_row(span, f"{'█' * round(2 * _BAR * count / max(counts))} {count}")
-    return table
+        rows.append((span, f"{'█' * round(2 * _BAR * count / max(counts))} {count}"))
+    return table_of((f"{key} frames", "samples of all splits"), rows)
 
 
 def plot(cache: Cache, file: Path) -> None:

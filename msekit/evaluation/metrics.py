@@ -1,4 +1,4 @@
-"""What each metric is. All are fractions in [0, 1], but `mae` (label units, lower is better) and `corr` ([-1, 1]).
+"""METRICS: what each metric is, how it is read and how it is written. Adding one is one entry here.
 
 Definitions: the paper's section "Metrics"; where it is silent, the usual ones of the field's benchmarks:
 Acc-7 and the non-zero Acc-2 of CMU-MOSEI, the non-positive/positive Acc-2 and the weak subset of CH-SIMS v2
@@ -11,7 +11,8 @@ N: samples. C: classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +21,11 @@ from numpy.typing import NDArray
 from msekit.errors import MsekitError, nearest
 
 if TYPE_CHECKING:
-    from msekit.data.catalogue import DatasetSpec
+    from msekit.data.catalogue import DatasetSpec, MetricFamily
 
 Array = NDArray[Any]
 MetricFn = Callable[[Array, Array], dict[str, Any]]
 """`metric_fn(truth [N], prediction [N])` → metric name → value, None, or a table of values (`per_class_f1`)."""
-
-MSA_METRICS = ("acc2", "f1", "acc2_nonzero", "f1_nonzero", "acc7", "acc2_weak", "mae", "corr")
-ERC_METRICS = ("acc", "wf1", "macro_f1")
 
 WEAK_LIMIT = 0.4
 """Intensities in [-0.4, 0.4] are the weakly emotional ones of SIMS-V2 (the paper's "Metrics")."""
@@ -37,81 +35,149 @@ NEARLY_CONSTANT = 1e-12
 """Deviations from the mean below this share of the mean are rounding, not variation."""
 
 
-def msa_metrics(truth: Array, prediction: Array, low: float, high: float) -> dict[str, float | None]:
-    """The metrics of intensity regression, by the family that the label range belongs to.
+@dataclass(frozen=True)
+class Intensities:
+    """True and predicted intensities, each [N], and what several metrics read of them."""
 
-    Range [-3, 3] (MOSEI, MOSI): `acc2` and `f1` tell non-negative (>= 0) from negative; `acc2_nonzero` and
-    `f1_nonzero` tell positive (> 0) from the rest on the samples whose truth is not 0; `acc7` clips both to
-    [-3, 3], rounds with `numpy.round` (halves to even) and asks for equality.
-    Range [-1, 1] (SIMS): both are clipped to [-1, 1] first; `acc2` and `f1` tell positive (> 0) from
-    non-positive; `acc2_weak` is `acc2` on the samples whose truth lies in [-0.4, 0.4].
-    Any other range: `acc2` and `f1` as for [-3, 3]. All: `mae`, and Pearson's `corr`. Both F1 are weighted.
+    truth: Array
+    prediction: Array
+    strict: bool
+    """Positive is > 0 and not >= 0."""
+
+    @cached_property
+    def sign(self) -> tuple[float | None, float | None]:
+        """Accuracy and weighted F1 of the sign."""
+        return self.sign_of(np.ones(self.truth.size, dtype=bool), self.strict)
+
+    @cached_property
+    def clear_sign(self) -> tuple[float | None, float | None]:
+        """The same on the samples whose truth is not 0, positive being > 0."""
+        return self.sign_of(self.truth != 0, strict=True)
+
+    def sign_of(self, chosen: Array, strict: bool) -> tuple[float | None, float | None]:
+        """Accuracy and weighted F1 of the sign on chosen samples, bool [N]."""
+        truth, prediction = self.truth[chosen], self.prediction[chosen]
+        return _binary(truth > 0, prediction > 0) if strict else _binary(truth >= 0, prediction >= 0)
+
+
+@dataclass(frozen=True)
+class Emotions:
+    """True and predicted class numbers, each [N], and what several metrics read of them."""
+
+    truth: Array
+    prediction: Array
+    labels: Sequence[str]
+    """The C class names, in the order of their numbers."""
+
+    @cached_property
+    def by_class(self) -> tuple[Array, Array, Array]:
+        """Correct answers, true samples and F1 of every class, each [C]; see `_f1_by_class`."""
+        return _f1_by_class(self.truth, self.prediction, len(self.labels))
+
+    @property
+    def weighted_f1(self) -> float | None:
+        """F1, the classes weighed by their true samples."""
+        _, support, f1 = self.by_class
+        return float(np.nansum(f1 * support) / self.truth.size) if self.truth.size else None
+
+    @property
+    def macro_f1(self) -> float | None:
+        """The plain mean of F1 over the classes that occur in truth or prediction (scikit-learn's own default), so
+        a class of the label set that a split never shows does not pull it down."""
+        return float(np.nanmean(self.by_class[2])) if self.truth.size else None
+
+    @property
+    def per_class_f1(self) -> dict[str, float | None]:
+        """Class name → F1, None for a class that is in neither truth nor prediction."""
+        values = [None if np.isnan(value) else float(value) for value in self.by_class[2]]
+        return dict(zip(self.labels, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric."""
+
+    compute: Callable[[Any], Any]
+    """From `Intensities` or `Emotions`, as `families` says."""
+    families: tuple[str, ...]
+    """`MetricFamily` names (intensities), or `erc`."""
+    higher_is_better: bool = True
+    percent: bool = True
+    """A fraction, which people read in percent; otherwise it has a unit of its own (`mae`: label units)."""
+
+
+_MSA, _ERC = ("general", "mosi", "sims"), ("erc",)
+METRICS: dict[str, Metric] = {
+    "acc2": Metric(lambda answers: answers.sign[0], _MSA),
+    "f1": Metric(lambda answers: answers.sign[1], _MSA),
+    "acc2_nonzero": Metric(lambda answers: answers.clear_sign[0], ("mosi",)),
+    "f1_nonzero": Metric(lambda answers: answers.clear_sign[1], ("mosi",)),
+    "acc7": Metric(lambda answers: _acc7(answers.truth, answers.prediction), ("mosi",)),
+    "acc2_weak": Metric(
+        lambda answers: answers.sign_of(np.abs(answers.truth) <= WEAK_LIMIT + TOLERANCE, strict=True)[0], ("sims",)
+    ),
+    "mae": Metric(
+        lambda answers: _mean(np.abs(answers.truth - answers.prediction)), _MSA, higher_is_better=False, percent=False
+    ),
+    "corr": Metric(lambda answers: _pearson(answers.truth, answers.prediction), _MSA, percent=False),
+    "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
+    "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
+    "macro_f1": Metric(lambda answers: answers.macro_f1, _ERC),
+    "per_class_f1": Metric(lambda answers: answers.per_class_f1, _ERC),
+}
+"""In the order of a report."""
+
+
+def msa_metrics(truth: Array, prediction: Array, family: MetricFamily) -> dict[str, float | None]:
+    """The metrics of intensity regression.
+
+    `general`: `acc2` and `f1` tell non-negative (>= 0) from negative; `mae`, and Pearson's `corr`.
+    `mosi` adds `acc2_nonzero` and `f1_nonzero`, which tell positive (> 0) from the rest on the samples whose truth is
+    not 0, and `acc7`, which clips both to [-3, 3], rounds with `numpy.round` (halves to even) and asks for equality.
+    `sims` clips both to [-1, 1] first; `acc2` and `f1` tell positive (> 0) from non-positive; `acc2_weak` is `acc2`
+    on the samples whose truth lies in [-0.4, 0.4]. Every F1 is weighted.
 
     Args:
         truth: True intensities [N].
         prediction: Predicted intensities [N].
-        low: Lowest intensity of the data set.
-        high: Highest intensity of the data set.
+        family: The data set's.
 
     Returns:
         Metric name → value; None for `corr` of fewer than two samples or of a constant, and for a metric whose
         subset is empty.
     """
     truth, prediction = _pair(truth, prediction, np.float64)
-    if (low, high) == (-1.0, 1.0):
+    if family == "sims":
         truth, prediction = truth.clip(-1.0, 1.0), prediction.clip(-1.0, 1.0)
-        weak = np.abs(truth) <= WEAK_LIMIT + TOLERANCE
-        acc2, f1 = _binary(truth > 0, prediction > 0)
-        metrics = {"acc2": acc2, "f1": f1, "acc2_weak": _binary(truth[weak] > 0, prediction[weak] > 0)[0]}
-    else:
-        acc2, f1 = _binary(truth >= 0, prediction >= 0)
-        metrics = {"acc2": acc2, "f1": f1}
-        if (low, high) == (-3.0, 3.0):
-            clear = truth != 0
-            metrics["acc2_nonzero"], metrics["f1_nonzero"] = _binary(truth[clear] > 0, prediction[clear] > 0)
-            metrics["acc7"] = _mean(np.round(truth.clip(-3.0, 3.0)) == np.round(prediction.clip(-3.0, 3.0)))
-    return {**metrics, "mae": _mean(np.abs(truth - prediction)), "corr": _pearson(truth, prediction)}
+    return _computed(Intensities(truth, prediction, strict=family == "sims"), family)
 
 
 def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str]) -> dict[str, Any]:
-    """The metrics of emotion classification.
+    """The metrics of emotion classification: `acc`, `wf1`, `macro_f1` (None without samples), and `per_class_f1`.
 
-    A class's F1 is 2·TP / (its true samples + its predicted samples). `wf1` weighs the classes by their true
-    samples. `macro_f1` is the plain mean over the classes that occur in truth or prediction (scikit-learn's own
-    default), so a class of the label set that a split never shows does not pull it down.
+    A class's F1 is 2·TP / (its true samples + its predicted samples).
 
     Args:
         truth: True class numbers [N], each below `len(labels)`.
         prediction: Predicted class numbers [N].
         labels: The C class names, in the order of their numbers.
-
-    Returns:
-        `acc`, `wf1`, `macro_f1` (None without samples), and `per_class_f1`: class name → F1, None for a class
-        that is in neither truth nor prediction.
     """
-    truth, prediction = _pair(truth, prediction, np.int64)
-    classes = len(labels)
-    correct, support, f1 = _f1_by_class(truth, prediction, classes)
-    per_class = [None if np.isnan(value) else float(value) for value in f1]
-    total = int(support.sum())
-    return {
-        "acc": float(correct.sum() / total) if total else None,
-        "wf1": float(np.nansum(f1 * support) / total) if total else None,
-        "macro_f1": float(np.nanmean(f1)) if total else None,
-        "per_class_f1": dict(zip(labels, per_class, strict=True)),
-    }
+    return _computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc")
+
+
+def _computed(answers: Intensities | Emotions, family: str) -> dict[str, Any]:
+    """Every metric of a family."""
+    return {name: metric.compute(answers) for name, metric in METRICS.items() if family in metric.families}
 
 
 def metrics_of(spec: DatasetSpec) -> MetricFn:
-    """The metric function of a data set; its range or labels filled in.
+    """The metric function of a data set; its family or labels filled in.
 
     Args:
         spec: The data set. ERC arrays hold class numbers in the order of `spec.labels`, MSA arrays intensities.
     """
-    if spec.task == "msa":
-        assert spec.range is not None
-        return partial(msa_metrics, low=spec.range[0], high=spec.range[1])
-    assert spec.labels is not None
+    if spec.labels is None:
+        return partial(msa_metrics, family=spec.metric_family)
     return partial(erc_metrics, labels=spec.labels)
 
 
@@ -126,7 +192,7 @@ def bootstrap(
     Args:
         truth: True values [N].
         prediction: Predicted values [N].
-        metric_fn: What to compute; `functools.partial(msa_metrics, low=-3, high=3)` for instance.
+        metric_fn: What to compute; `functools.partial(msa_metrics, family="mosi")` for instance.
         repeats: Resamples.
         seed: Seed of the resampling.
 
@@ -163,15 +229,58 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of this metric is the better one (all but `mae`).
+    """Whether a larger value of this metric is the better one.
 
     Raises:
         MsekitError: No metric has this name.
     """
-    known = (*MSA_METRICS, *ERC_METRICS)
-    if metric not in known:
-        raise MsekitError(f"unknown metric '{metric}'", fix=nearest(metric, known))
-    return metric != "mae"
+    if metric not in METRICS:
+        raise MsekitError(f"unknown metric '{metric}'", fix=nearest(metric, METRICS))
+    return METRICS[metric].higher_is_better
+
+
+def fraction(metric: str, printed: float) -> float:
+    """A metric's value as this kit keeps it, from how a paper prints it: percent → fraction, others as they are."""
+    return round(printed / 100, 6) if METRICS[metric].percent else printed
+
+
+def axis(metric: str) -> tuple[float, str]:
+    """What a figure multiplies a metric with, and its unit."""
+    return (100.0, "%") if METRICS[metric].percent else (1.0, "")
+
+
+def percent(share: float) -> str:
+    """A share of 1 as people read it: `48.53 %`."""
+    return f"{100 * share:.2f} %"
+
+
+def show(
+    metric: str,
+    value: float | None,
+    *,
+    spread: float | None = None,
+    interval: Sequence[float] | None = None,
+    signed: bool = False,
+) -> str:
+    """A metric as people read it everywhere: `62.00 %`, or three decimals for one that is no percentage.
+
+    Args:
+        metric: A key of `METRICS`.
+        value: A fraction, or what the metric's unit is; None reads "undefined".
+        spread: Standard deviation: `62.00 ± 1.50 %`.
+        interval: Its bounds: `62.00 [60.12, 63.90] %`.
+        signed: Write a + before what is not negative, as for differences.
+    """
+    if value is None:
+        return "undefined"
+    scale, digits, unit = (100.0, 2, " %") if METRICS[metric].percent else (1.0, 3, "")
+    sign = "+" if signed else ""
+    text = f"{value * scale:{sign}.{digits}f}"
+    if spread is not None:
+        text += f" ± {spread * scale:.{digits}f}"
+    if interval is not None:
+        text += f" [{', '.join(f'{bound * scale:{sign}.{digits}f}' for bound in interval)}]"
+    return text + unit
 
 
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
@@ -182,6 +291,11 @@ def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
     assert bool(np.isfinite(truth).all()), "non-finite truth"
     assert bool(np.isfinite(prediction).all()), "non-finite prediction"
     return truth, prediction
+
+
+def _acc7(truth: Array, prediction: Array) -> float | None:
+    """Accuracy over the seven whole numbers of [-3, 3], to which [N] and [N] are clipped and rounded."""
+    return _mean(np.round(truth.clip(-3.0, 3.0)) == np.round(prediction.clip(-3.0, 3.0)))
 
 
 def _mean(values: Array) -> float | None:

@@ -69,11 +69,11 @@ def answers(distribution_NK: Array, values_K: Array, truth_N: Array, spec: Datas
         distribution_NK: Probabilities of the labels.
         values_K: Class numbers or intensities of the labels.
         truth_N: True class numbers or intensities.
-        spec: The data set. Intensities: positive is > 0 for the range [-1, 1] (SIMS), >= 0 otherwise, as in Acc-2.
+        spec: The data set. Intensities: positive is > 0 for SIMS's metrics, >= 0 otherwise, as in Acc-2.
     """
     if spec.range is None:
         return distribution_NK.max(axis=1), values_K[distribution_NK.argmax(axis=1)] == truth_N
-    above = np.greater if spec.range == (-1.0, 1.0) else np.greater_equal
+    above = np.greater if spec.metric_family == "sims" else np.greater_equal
     positive_N = distribution_NK[:, above(values_K, 0)].sum(axis=1)
     return np.maximum(positive_N, 1 - positive_N), (positive_N >= 0.5) == above(truth_N, 0)
 

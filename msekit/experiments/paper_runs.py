@@ -7,7 +7,7 @@ made again. Runs go seed by seed: after the first seed every row of the table ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from msekit.errors import LostProcessError, MsekitError, StoppedError, Unfinishe
 from msekit.reporter import Reporter
 from msekit.runs.folder import REPORT, read_report
 from msekit.settings.config import RunConfig
+from msekit.settings.plan_runs import Asked
 
 SEEDS = (1111, 2222, 3333, 4444, 5555)
 """The paper's."""
@@ -47,19 +48,23 @@ class Experiment:
     backbone: str
     dataset: str
     """As the user wrote it: catalogue name, or path of a YAML."""
-    adapter: dict[str, Any]
-    """Settings of the adapter that make the row."""
+    adapter: str | None = None
+    """The adapter that makes the row; None for the recipe's."""
+    ablate: str | None = None
+    """The ablation that makes the row."""
     runs: list[RunConfig] = field(default_factory=list)
     """One per seed."""
 
-    def settings(self, folder: Path) -> dict[str, Any]:
-        """What makes its runs, and their place in the table's folder."""
-        return {
-            "backbone": self.backbone,
-            "dataset": self.dataset,
-            "adapter": dict(self.adapter),
-            "output": folder / f"{Path(self.dataset).stem}-{Path(self.backbone).name}-{self.key}",
-        }
+    def request(self, common: Asked, folder: Path) -> Asked:
+        """What makes its runs, and their place in the table's folder, with what all rows share."""
+        return replace(
+            common,
+            backbone=self.backbone,
+            dataset=self.dataset,
+            adapter=self.adapter,
+            ablate=self.ablate,
+            output=folder / f"{Path(self.dataset).stem}-{Path(self.backbone).name}-{self.key}",
+        )
 
     def finished(self) -> list[Path]:
         """Folders of the runs that are done."""
@@ -86,18 +91,17 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
         if TASKS.get(table, task) != task:
             other = next(name for name, each in TASKS.items() if each == task)
             raise MsekitError(f"{table} is about {TASKS[table]}, '{dataset}' is {task}", fix=f"Use {other}.")
-    found = []
+    rows = []
     for dataset in datasets or own:
         for backbone in backbones or (paper.PAPER_BACKBONES if table in TASKS else ["chatglm3-6b"]):
             printed = paper.model_name(backbone)
-            rows: list[tuple[str, str, dict[str, Any]]]
             if table == "table4":
-                rows = [(row, key, {"ablate": key}) for key, row in ABLATION_ROWS.items()] + [(FULL_ROW, "mse", {})]
+                rows += [Experiment(row, key, backbone, dataset, ablate=key) for key, row in ABLATION_ROWS.items()]
+                rows.append(Experiment(FULL_ROW, "mse", backbone, dataset))
             else:
                 names = ("mag", "chfn", "mse") if table == "table5" else ("mse",)
-                rows = [(f"{name.upper()}-{printed}", name, {"name": name}) for name in names]
-            found += [Experiment(row, key, backbone, dataset, settings) for row, key, settings in rows]
-    return found
+                rows += [Experiment(f"{n.upper()}-{printed}", n, backbone, dataset, adapter=n) for n in names]
+    return rows
 
 
 def _refuse_namesakes(what: str, given: list[str], names: list[str]) -> None:

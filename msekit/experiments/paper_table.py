@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from msekit import paper
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
+from msekit.evaluation.metrics import fraction, show
 from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
+from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import MetricSummary, aggregate
-from msekit.reports.render import show
 from msekit.runs.folder import read_report
 from msekit.runs.report import collect, flatten
 from msekit.settings.config import RunConfig
@@ -72,7 +69,7 @@ def _row(table: str, each: Experiment, warnings: list[str]) -> dict[str, Any]:
     """One experiment's line; metrics are empty before its first run is finished. Adds to the warnings."""
     spec = resolve_dataset(each.dataset)
     printed = {
-        metric: value if metric in paper.UNSCALED else value / 100
+        metric: fraction(metric, value)
         for (dataset, metric), value in paper.table_cells(TABLES[table], each.row).items()
         if dataset == spec.name
     }
@@ -174,8 +171,8 @@ def _text(row: dict[str, Any], name: str, part: str) -> str:
     cell = row["metrics"].get(name)
     if cell is None or cell[part] is None:
         return ""
-    text = show(name, cell[part], signed=part in ("change", "difference"))
-    return f"{text} ± {show(name, cell['std'])}" if part == "mean" and cell["std"] is not None else text
+    spread = cell["std"] if part == "mean" else None
+    return show(name, cell[part], spread=spread, signed=part in ("change", "difference"))
 
 
 def paper_lines(table: str) -> tuple[list[str], list[list[str]]]:
@@ -187,11 +184,10 @@ def paper_lines(table: str) -> tuple[list[str], list[list[str]]]:
     for row in original.rows:
         cells = []
         for column in original.columns:
-            value = row.cells.get(column)
-            digits = 3 if column[1] in paper.UNSCALED else 2
-            text = "" if value is None else f"{value:.{digits}f}"
+            value, metric = row.cells.get(column), column[1]
+            text = "" if value is None else show(metric, fraction(metric, value))
             if value is not None and full is not None and row is not full:
-                text += f" ({value - full.cells[column]:+.{digits}f})"
+                text += f" ({show(metric, fraction(metric, value - full.cells[column]), signed=True)})"
             cells.append(text)
         body.append([row.model + ("*" if row.starred else ""), *cells])
     return headings, body
@@ -211,17 +207,11 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def draw(document: dict[str, Any], console: Console) -> None:
-    """The table on a terminal."""
+def draw(document: dict[str, Any], reporter: Reporter) -> None:
+    """Show the table, ours beside the paper's, and what differs."""
     blocks = [*lines_of(document), (f"the paper: {document['caption']}", *paper_lines(document["table"]))]
     for title, headings, body in blocks:
-        table = Table(*(escape(heading) for heading in headings), title=escape(title))
-        for line in body:
-            table.add_row(*map(escape, line))
-        console.print(table)
+        reporter.show(table_of(headings, body, title, numbers_from=1))
     for line in document["warnings"]:
-        console.print(f"[yellow]Warning:[/yellow] {escape(line)}", soft_wrap=True)
-    for line in document["differs"]:
-        console.print(f"[yellow]not as in the paper:[/yellow] {escape(line)}", soft_wrap=True)
-    for line in document["footnotes"]:
-        console.print(escape(line), soft_wrap=True)
+        reporter.warn(line)
+    reporter.show(*(f"not as in the paper: {line}" for line in document["differs"]), *document["footnotes"])

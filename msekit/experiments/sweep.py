@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.errors import MsekitError, StoppedError, nearest
+from msekit.settings.plan_runs import DEFAULT_SEED, Asked, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
 OPTIONS = ("backbone", "dataset", "source", "recipe", "config")
@@ -35,7 +36,7 @@ OPTIONS = ("backbone", "dataset", "source", "recipe", "config")
 KEYS = ("output", "base", "grid")
 ATTEMPTS = 2
 ARGUMENTS = "arguments.json"
-Found = dict[str, Any]
+Outcome = dict[str, Any]
 """`runs`: every run's outcome; `means`: over the seeds of every other combination of settings."""
 
 
@@ -113,21 +114,27 @@ def read_grid(file: Path) -> tuple[Path, list[Job]]:
 
 def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
     """One combination, its settings checked as `msekit train` would."""
-    from msekit.settings.plan_runs import DEFAULT_SEED, plan_runs
-
     settings = base | varied
     seed = settings.pop("seed", DEFAULT_SEED)
     name = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in varied.items())
-    given = {key: settings.pop(key, None) for key in OPTIONS}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     folder = output / name
-    arguments = [part for key, value in given.items() if value is not None for part in (f"--{key}", str(value))]
+    options = {key: str(settings.pop(key)) for key in OPTIONS if settings.get(key) is not None}
+    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items() if key not in OPTIONS)
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
     arguments += ["--seeds", str(seed), "--output", str(folder)]
     arguments += [part for override in overrides for part in ("--set", override)]
-    config = given.pop("config")
-    if given["source"] is not None:
-        given["source"] = Path(given["source"]).resolve()
-    plan_runs(given | {"output": folder}, config, str(seed), overrides)
+    source = options.get("source")
+    asked = Asked(
+        backbone=options.get("backbone"),
+        dataset=options.get("dataset"),
+        source=Path(source).resolve() if source else None,
+        recipe=options.get("recipe"),
+        run_file=options.get("config"),
+        seeds=parse_seeds(str(seed)),
+        output=folder,
+        overrides=overrides,
+    )
+    plan_runs(asked)
     return Job(name, varied, folder, arguments, seed)
 
 
@@ -224,7 +231,9 @@ def stopping_on_signals(sweep: Sweep) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_sweep(output: Path | None, jobs: list[Job], processes: int | None, show: Callable[[list[Job]], None]) -> Found:
+def run_sweep(
+    output: Path | None, jobs: list[Job], processes: int | None, show: Callable[[list[Job]], None]
+) -> Outcome:
     """Run what is not finished yet and summarise.
 
     Args:
@@ -246,15 +255,15 @@ def run_sweep(output: Path | None, jobs: list[Job], processes: int | None, show:
             show(jobs)
             time.sleep(0.5)
     show(jobs)
-    found = summarise(jobs)
+    outcome = summarise(jobs)
     if output is not None:
-        (output / "summary.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (output / "summary.json").write_text(json.dumps(outcome, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if sweep.stopping:
         raise StoppedError("the sweep was stopped", where=output, fix="Give the same command again to go on.")
-    return found
+    return outcome
 
 
-def summarise(jobs: list[Job]) -> Found:
+def summarise(jobs: list[Job]) -> Outcome:
     """Every run's outcome, and mean ± deviation over seeds for every other combination of settings."""
     runs: list[dict[str, Any]] = []
     groups: dict[str, list[dict[str, float]]] = {}
@@ -269,8 +278,8 @@ def summarise(jobs: list[Job]) -> Found:
             others = {key: value for key, value in job.settings.items() if key != "seed"}
             groups.setdefault(json.dumps(others), []).append(metrics)
     means = [
-        {"settings": json.loads(others), "seeds": len(found), "metrics": _over_seeds(found)}
-        for others, found in groups.items()
+        {"settings": json.loads(others), "seeds": len(seeds), "metrics": _over_seeds(seeds)}
+        for others, seeds in groups.items()
     ]
     return {"runs": runs, "means": means}
 
@@ -279,9 +288,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _over_seeds(found: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    shared = [name for name in found[0] if all(name in metrics for metrics in found)]
-    values = {name: [metrics[name] for metrics in found] for name in shared}
+def _over_seeds(seeds: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    shared = [name for name in seeds[0] if all(name in metrics for metrics in seeds)]
+    values = {name: [metrics[name] for metrics in seeds] for name in shared}
     return {
         name: {"mean": statistics.fmean(numbers), "std": statistics.stdev(numbers) if len(numbers) > 1 else 0.0}
         for name, numbers in values.items()

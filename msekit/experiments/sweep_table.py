@@ -1,4 +1,4 @@
-"""What a user sees of a sweep: a table that follows the runs, and the summary at the end; on stderr."""
+"""What a user sees of a sweep: a table that follows the runs, on stderr, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.experiments.sweep import Found, Job
+from msekit.evaluation.metrics import show
+from msekit.experiments.sweep import Job, Outcome
+from msekit.reporter import Reporter, table_of
 
 _COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
 
@@ -20,7 +22,7 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.live = Live(console=self.console, auto_refresh=False)
-        self.told: dict[str, str] = {}
+        self.last_states: dict[str, str] = {}
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -37,30 +39,27 @@ class Display:
             self.live.update(job_table(jobs), refresh=True)
             return
         for job in jobs:
-            if self.told.get(job.name) != job.state:
-                self.told[job.name] = job.state
+            if self.last_states.get(job.name) != job.state:
+                self.last_states[job.name] = job.state
                 problem = f": {job.problem}" if job.state == "failed" else ""
                 self.console.print(escape(f"{job.state:<9} {job.name}{problem}"), soft_wrap=True)
 
-    def summary(self, found: Found, output: Path) -> None:
-        """The means over seeds, what failed, and where everything is."""
-        names = list(dict.fromkeys(name for group in found["means"] for name in group["metrics"]))
-        table = Table("settings", "seeds", *names, title="test, mean ± std over seeds")
-        for group in found["means"]:
-            settings = ", ".join(f"{key}={value}" for key, value in group["settings"].items()) or "all"
-            cells = (group["metrics"].get(name) for name in names)
-            table.add_row(
-                escape(settings),
-                str(group["seeds"]),
-                *(f"{cell['mean']:.4f} ± {cell['std']:.4f}" if cell else "" for cell in cells),
-            )
-        self.console.print(table)
-        for run in found["runs"]:
-            if run["state"] == "failed":
-                self.console.print(
-                    f"[red]failed:[/red] {escape(run['name'])}: {escape(run['problem'])}", soft_wrap=True
-                )
-        self.console.print(escape(f"runs, their logs and summary.json: {output}"), soft_wrap=True)
+
+def show_summary(outcome: Outcome, output: Path, reporter: Reporter) -> None:
+    """Show the means over seeds; say what failed, and where everything is."""
+    names = list(dict.fromkeys(name for group in outcome["means"] for name in group["metrics"]))
+    rows = []
+    for group in outcome["means"]:
+        settings = ", ".join(f"{key}={value}" for key, value in group["settings"].items()) or "all"
+        cells = ((name, group["metrics"].get(name)) for name in names)
+        shown = (show(name, cell["mean"], spread=cell["std"]) if cell else "" for name, cell in cells)
+        rows.append((settings, str(group["seeds"]), *shown))
+    headings = ("settings", "seeds", *names)
+    reporter.show(table_of(headings, rows, "test, mean ± std over seeds", numbers_from=1))
+    for run in outcome["runs"]:
+        if run["state"] == "failed":
+            reporter.warn(f"{run['name']} failed: {run['problem']}")
+    reporter.note(f"runs, their logs and summary.json: {output}")
 
 
 def job_table(jobs: list[Job]) -> Table:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
+from msekit.settings.choices import Estimate
 
-Estimate = Literal["greedy", "argmax", "mean", "median"]
 Encode = Callable[[str], list[int]]
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from msekit.backbones.sequence import Sequence
 from msekit.model.labels import Encode, Trie
-from msekit.model.wording import Order, constant_parts, layout_sha256
+from msekit.model.wording import constant_parts, layout_sha256
+from msekit.settings.choices import Layout
 
 Embed = Callable[[tuple[int, ...]], Tensor]
 """Constant tokens → their embeddings (n, d)."""
@@ -39,7 +40,7 @@ class PromptLayout:
         order: `paper` or `prompt-first`.
     """
 
-    def __init__(self, encode: Encode, bos: list[int], prompt: str, order: Order = "paper") -> None:
+    def __init__(self, encode: Encode, bos: list[int], prompt: str, order: Layout = "paper") -> None:
         opening, closing = constant_parts(prompt, order)
         self.order = order
         self.opening = [*bos, *encode(opening)]

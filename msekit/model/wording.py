@@ -5,16 +5,14 @@ Apart from `prompt.py`, so that a plan can count the constant tokens without tor
 
 import hashlib
 import re
-from typing import Literal
+
+from msekit.settings.choices import Layout
 
 OPENING_TAG = "<av>"  # the backbone reads the tags of every sample: short ones save a tenth of the tokens
 CLOSING_TAG = "</av>"
 
-Order = Literal["paper", "prompt-first"]
-"""Where the task prompt stands: behind the text, or in front of everything but its cue."""
 
-
-def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
+def constant_parts(prompt: str, order: Layout = "paper") -> tuple[str, str]:
     """The text between bos and the pseudo tokens, and the text between the sample's text and its answer."""
     if order == "paper":
         return OPENING_TAG, f"{CLOSING_TAG} {prompt}"
@@ -22,6 +20,6 @@ def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
     return f"{prompt.removesuffix(cue)} {OPENING_TAG}", f"{CLOSING_TAG}{cue}"
 
 
-def layout_sha256(prompt: str, order: Order = "paper") -> str:
+def layout_sha256(prompt: str, order: Layout = "paper") -> str:
     """sha256 of the constant text; two runs that lay out their sequences alike share it."""
     return hashlib.sha256("|".join(constant_parts(prompt, order)).encode()).hexdigest()

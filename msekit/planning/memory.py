@@ -27,7 +27,7 @@ class Workload:
 
     samples: int
     tokens: int
-    """Longest sequence: pseudo tokens, text, tags, prompt and answer."""
+    """Longest sequence, without the prefix: pseudo tokens, text, closing tag and answer."""
     answers: int
     """Columns whose logits are computed in training: an answer's, or the trie's where the loss scores every label."""
     scored_samples: int
@@ -38,6 +38,8 @@ class Workload:
     """Parameters of the adapters."""
     encoders: tuple[tuple[int, int, int], ...]
     """(frames, width, LSTM state) of each modality."""
+    prefix: int = 0
+    """Tokens before every sequence that the backbone reads once: only their keys and values stand in a batch."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +176,15 @@ def layer_bytes(shape: Shape, work: Workload, holding: Holding) -> tuple[int, in
     token += 3 * attention * value  # queries, and keys and values repeated for every head
     token += 2 * mlp * value  # gate and up (`backbones/passes/lean_mlp_norm.py`)
     if holding.eager:
-        scores = figures.heads * work.tokens
+        scores = figures.heads * (work.prefix + work.tokens)
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product
     else:
         token += attention * value + 4 * figures.heads  # the output and its log-normaliser
     if holding.quantization == "int8":  # bitsandbytes keeps what its layers are given
         token += (2 * width + attention + mlp) * value
     count = work.samples * work.tokens
-    return count * token, count * width * value
+    prefix = work.samples * work.prefix * 2 * attention * value  # its keys and values, repeated for every sample
+    return count * token + prefix, count * width * value
 
 
 def _expanded(shape: Shape, holding: Holding) -> int:

@@ -7,28 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from msekit.adapters.sizes import parameter_count
+from msekit.adapters.sizes import ADAPTERS, parameter_count
 from msekit.backbones.holding import KINDS, check_kind
 from msekit.backbones.shape import Shape, shape_of
-from msekit.data.catalogue import DatasetSpec, resolve_dataset
+from msekit.data.catalogue import MODALITIES, DatasetSpec, resolve_dataset
 from msekit.data.readers import synthetic
 from msekit.model.labels import Encode, LabelSpace
-from msekit.model.wording import CLOSING_TAG, OPENING_TAG
+from msekit.model.wording import constant_parts
 from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
 from msekit.settings.config import RunConfig
 from msekit.settings.profiles import Profile, default_profile, read_profile
 
-PADDED_FRAMES = {
-    "mosei": (500, 375),
-    "mosi": (50, 50),
-    "sims-v2": (925, 232),
-    "meld": (157, 32),
-    "cherma": (543, 16),
-    "iemocap": (157, 32),
-    "synthetic-erc": (synthetic.AUDIO_FRAMES[1], synthetic.VISION_FRAMES[1]),
-    "synthetic-msa": (synthetic.AUDIO_FRAMES[1], synthetic.VISION_FRAMES[1]),
-}
-"""Longest (audio, vision) sequences of the published files."""
 ASSUMED_FRAMES, ASSUMED_WIDTH = 500, 128
 """Of a set of one's own, whose files are not opened here; they weigh little."""
 BYTES_PER_TOKEN = 3
@@ -74,6 +63,7 @@ class Plan:
             "batch_size": optim.batch_size,
             "accumulation": optim.accumulation,
             "sequence_tokens": self.work.tokens,
+            "prefix_tokens": self.work.prefix,
             "evaluation_batch_size": self.work.scored_samples,
             "checkpointing": "on" if self.checkpointing else "off",
             "memory": asdict(self.memory),
@@ -164,46 +154,57 @@ def workload(
     labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
     inner = len(labels.trie.inner)
     answers = inner if config.loss.scores_every_label else max(len(tokens) for tokens in labels.tokens)
-    fixed = 2 + len(encode(OPENING_TAG)) + len(encode(f"{CLOSING_TAG} {spec.task_prompt}"))  # 2: bos, or gMASK and sop
+    opening, closing = (len(encode(text)) for text in constant_parts(spec.task_prompt, config.layout))
     text = config.data.text_limit or spec.text_limit
-    audio, vision = PADDED_FRAMES.get(spec.name, (ASSUMED_FRAMES, ASSUMED_FRAMES))
-    widths: list[int] = [synthetic.AUDIO_WIDTH, synthetic.VISION_WIDTH]
-    if spec.layout != "synthetic":
-        widths = [ASSUMED_WIDTH if size is None else size for size in (spec.audio_width, spec.vision_width)]
-    notes = []
-    if spec.name not in PADDED_FRAMES:
-        notes.append(f"sequences of {ASSUMED_FRAMES} frames are assumed; the files are not opened")
-    limit = config.data.max_frames or max(audio, vision)
-    encoders = tuple(
-        (min(frames, limit), 0 if name in config.data.without else width, size)
-        for name, frames, width, size in (
-            ("audio", audio, widths[0], config.adapter.audio_hidden),
-            ("vision", vision, widths[1], config.adapter.vision_hidden),
-        )
-    )
-    trainable = parameter_count(
-        config.adapter.name,
-        shape.architecture.hidden_size,
-        encoders[0][1],
-        encoders[1][1],
-        config.adapter.audio_hidden,
-        config.adapter.vision_hidden,
-        config.adapter.pseudo_tokens,
-        config.adapter.hidden,
-        config.adapter.ablate,
-    )
+    pseudo = config.adapter.pseudo_tokens if ADAPTERS[config.adapter.name].adds_tokens else 0
+    encoders, trainable, notes = adapter_sizes(config, spec, shape.architecture.hidden_size)
     work = Workload(
         samples=seeds * -(-config.optim.batch_size // config.optim.accumulation),
-        tokens=fixed + config.adapter.pseudo_tokens + text + answers - 1,
+        tokens=pseudo + text + closing + answers - 1,
         answers=answers,
         scored_samples=config.evaluation.batch_size or 1,
         scored_answers=inner,
         trainable=seeds * trainable,
         encoders=encoders,
+        prefix=2 + opening,  # 2: bos, or gMASK and sop
     )
     if config.evaluation.batch_size is None:
         work = with_evaluation_batch(shape, work, held(config, profile), profile.memory_bytes)
     return work, notes
+
+
+def adapter_sizes(
+    config: RunConfig, spec: DatasetSpec, text_dim: int
+) -> tuple[tuple[tuple[int, int, int], ...], int, list[str]]:
+    """(frames, width, LSTM state) of each modality that is read, the adapter's parameters, and what was assumed."""
+    frames, widths = feature_sizes(spec)
+    notes = []
+    if frames is None:
+        notes.append(f"sequences of {ASSUMED_FRAMES} frames are assumed; the files are not opened")
+        frames = (ASSUMED_FRAMES, ASSUMED_FRAMES)
+    adapter, limit = config.adapter, config.data.max_frames or max(frames)
+    audio, vision = (0 if name in config.withheld else width for name, width in zip(MODALITIES, widths, strict=True))
+    states = (adapter.audio_hidden, adapter.vision_hidden)
+    encoders = tuple(
+        (min(longest, limit), width, state)
+        for longest, width, state in zip(frames, (audio, vision), states, strict=True)
+        if width
+    )
+    if not config.reads_features:  # a random state per sample stands where an LSTM's last state would
+        encoders = tuple((1, state, 0) for _, _, state in encoders)
+    trainable = parameter_count(
+        adapter.name, text_dim, audio, vision, *states, adapter.pseudo_tokens, adapter.hidden, adapter.ablate
+    )
+    return encoders, trainable, notes
+
+
+def feature_sizes(spec: DatasetSpec) -> tuple[tuple[int, int] | None, tuple[int, int]]:
+    """The longest audio and vision sequence, None where it is not known, and the features per frame, 0 for none."""
+    if spec.layout == "synthetic":
+        longest = (synthetic.AUDIO_FRAMES[1], synthetic.VISION_FRAMES[1])
+        return longest, (synthetic.AUDIO_WIDTH, synthetic.VISION_WIDTH)
+    audio, vision = (ASSUMED_WIDTH if size is None else size for size in (spec.audio_width, spec.vision_width))
+    return spec.frames, (audio, vision)
 
 
 def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:

@@ -12,13 +12,11 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from msekit.evaluation.metrics import fraction
 from msekit.paper import paper_row
 from msekit.runs.report import GROUP_KEYS, RunReport, _unusual
-
-if TYPE_CHECKING:
-    pass
 
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""
@@ -93,7 +91,8 @@ def _summarise(members: list[RunReport]) -> Group:
     first = members[0].values
     published: dict[str, float] = {}
     if first["split"] == "test" and not any(first.get(name) for name in UNLIKE_THE_PAPER):
-        published = paper_row(str(first["backbone"]), str(first["dataset"]), str(first["adapter"]))
+        printed = paper_row(str(first["backbone"]), str(first["dataset"]), str(first["adapter"]))
+        published = {name: fraction(name, value) for name, value in printed.items()}
     names = [
         name for member in members for name, value in member.values["metrics"].items() if not isinstance(value, dict)
     ]

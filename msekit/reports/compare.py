@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import MetricFn, metrics_of
+from msekit.evaluation.metrics import MetricFn, metrics_of, show
+from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
-from msekit.reports.render import show
 from msekit.runs.description import read_spec_of
 from msekit.runs.predictions import Predictions, read_predictions
 from msekit.runs.report import RunReport, collect
@@ -185,23 +182,19 @@ def _minus(b: float | None, a: float | None) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def show_comparison(document: dict[str, Any], console: Console) -> None:
-    """Print a comparison."""
-    table = Table("metric", "A", "B", "B - A [95 %]", "p, samples", "p, seeds", title=f"{document['dataset']}, test")
+def show_comparison(document: dict[str, Any], reporter: Reporter) -> None:
+    """Show a comparison."""
+    rows = []
     for name, cell in document["metrics"].items():
-        difference = show(name, cell["difference"], signed=True)
-        if cell["interval"]:
-            difference += f" [{', '.join(show(name, bound, signed=True) for bound in cell['interval'])}]"
+        difference = show(name, cell["difference"], interval=cell["interval"], signed=True)
         chances = ("" if cell[key] is None else f"{cell[key]:.4f}" for key in ("p_samples", "p_seeds"))
-        table.add_row(name, show(name, cell["a"]), show(name, cell["b"]), difference.replace("[", r"\["), *chances)
-    console.print(table)
+        rows.append((name, show(name, cell["a"]), show(name, cell["b"]), difference, *chances))
+    headings = ("metric", "A", "B", "B - A [95 %]", "p, samples", "p, seeds")
+    reporter.show(table_of(headings, rows, f"{document['dataset']}, test", numbers_from=1))
     for warning in document["warnings"]:
-        console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", soft_wrap=True)
+        reporter.warn(warning)
     seeds = document["seeds"]
-    console.print(
+    reporter.show(
         f"A {document['a']} (seeds {seeds['a']}), B {document['b']} (seeds {seeds['b']}); {document['samples']} "
-        "samples. Samples: paired bootstrap and approximate randomisation; seeds: paired t test.",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
+        "samples. Samples: paired bootstrap and approximate randomisation; seeds: paired t test."
     )

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.metrics import axis as axis_of
+from msekit.evaluation.metrics import higher_is_better, percent
 from msekit.evaluation.reliability import answers, calibration_error, reliability
 from msekit.runs.predictions import Predictions
 
@@ -68,14 +69,15 @@ def loss_curves(histories: dict[int, list[dict[str, Any]]]) -> Svg:
 
 def metric_curves(histories: dict[int, list[dict[str, Any]]], key_metric: str) -> Svg:
     """The key metric on validation by epoch; a colour per seed, its best epoch ringed."""
+    scale, unit = axis_of(key_metric)
     with _figure() as (axis, done):
         for seed, lines in histories.items():
-            values = [line["valid"][key_metric] for line in lines]
+            values = [scale * line["valid"][key_metric] for line in lines]
             epochs = [line["epoch"] for line in lines]
             (drawn,) = axis.plot(epochs, values, marker=".", label=f"seed {seed}")
             best = [place for place, line in enumerate(lines) if line["best"]][-1]
             axis.plot(epochs[best], values[best], "o", fillstyle="none", markersize=10, color=drawn.get_color())
-        axis.set(title=f"validation {key_metric}, best epoch ringed", xlabel="epoch")
+        axis.set(title=f"validation {key_metric}, best epoch ringed", xlabel="epoch", ylabel=unit)
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         axis.legend(fontsize=SMALL)
     return done[0]
@@ -115,16 +117,18 @@ def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
     """Accuracy against confidence, all seeds together, with the calibration error."""
     parts = [answers(each.distribution, each.values, each.truth, spec) for each in seeds]
     bins = reliability(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
-    total = sum(one.samples for one in bins)
+    total = sum(group.samples for group in bins)
     with _figure() as (axis, done):
-        axis.plot((0, 1), (0, 1), color="grey", linewidth=0.8)
-        for one in bins:
-            share = 0.25 + 0.75 * one.samples / total
-            axis.bar((one.low + one.high) / 2, one.accuracy, width=0.09, color="C0", alpha=share)
-        axis.plot([one.confidence for one in bins], [one.accuracy for one in bins], "o-", color="C3", markersize=4)
+        axis.plot((0, 100), (0, 100), color="grey", linewidth=0.8)
+        for group in bins:
+            strength = 0.25 + 0.75 * group.samples / total
+            middle = 100 * (group.low + group.high) / 2
+            axis.bar(middle, 100 * group.accuracy, width=9, color="C0", alpha=strength)
+        points = [(100 * group.confidence, 100 * group.accuracy) for group in bins]
+        axis.plot(*zip(*points, strict=True), "o-", color="C3", markersize=4)
         what = "class" if spec.range is None else "positive or negative"
-        title = f"reliability ({what}), error {calibration_error(bins):.3f}"
-        axis.set(title=title, xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        title = f"reliability ({what}), error {percent(calibration_error(bins))}"
+        axis.set(title=title, xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
     return done[0]
 
 
@@ -134,25 +138,29 @@ def class_f1(tables: list[dict[str, float | None]]) -> Svg:
     names = []
     with _figure(height=max(2.0, 0.3 * len(labels) + 0.8)) as (axis, done):
         for place, label in enumerate(labels):
-            values = [value for table in tables if (value := table[label]) is not None]
+            values = [100 * value for table in tables if (value := table[label]) is not None]
             names.append(label if values else f"{label} (undefined)")
             if values:
                 axis.barh(place, float(np.mean(values)), color="C0", alpha=0.6)
             axis.plot(values, [place] * len(values), ".", color="black")
         axis.set_yticks(range(len(labels)), names)
         axis.invert_yaxis()
-        axis.set(title="F1 by class", xlim=(0, 1))
+        axis.set(title="F1 by class, %", xlim=(0, 100))
     return done[0]
 
 
 def robustness(tests: dict[str, list[float]], metric: str) -> Svg:
     """The key metric as tested, with audio and vision shuffled, and with what is missing; a dot per seed."""
+    scale, unit = axis_of(metric)
     with _figure(height=0.3 * len(tests) + 1) as (axis, done):
-        for place, values in enumerate(tests.values()):
+        for place, scores in enumerate(tests.values()):
+            values = [scale * score for score in scores]
             axis.barh(place, float(np.mean(values)), color="C0" if place == 0 else "C1", alpha=0.6)
             axis.plot(values, [place] * len(values), ".", color="black")
         axis.set_yticks(range(len(tests)), list(tests))
         axis.invert_yaxis()
         better = "higher" if higher_is_better(metric) else "lower"
-        axis.set(title=f"test {metric} with less to hear and see", xlabel=f"{better} is better")
+        axis.set(
+            title=f"test {metric} with less to hear and see", xlabel=f"{unit}{', ' if unit else ''}{better} is better"
+        )
     return done[0]

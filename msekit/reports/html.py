@@ -89,10 +89,11 @@ def section(group: Group) -> str:
     filled = [number for number in range(len(HEADINGS)) if any(row[number] for row in rows)]
     lines.append(table([HEADINGS[n] for n in filled], [[row[n] for n in filled] for row in rows]))
     shuffled = (
-        " Shuffled: the same adapters with every sample's audio and vision taken from another one; what the score "
+        "Shuffled: the same adapters with every sample's audio and vision taken from another one; what the score "
         "loses there is what they hear and see."
     )
-    lines.append(f"<p>Accuracies and F1 in percent.{shuffled if rows and any(row[-1] for row in rows) else ''}</p>")
+    if any(row[-1] for row in rows):
+        lines.append(f"<p>{shuffled}</p>")
     lines += [f'<p class="warning">{escape(warning)}</p>' for warning in group.warnings]
     pictures = [
         f'<figure><img alt="{escape(name)}" src="data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}">'

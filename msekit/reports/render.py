@@ -5,34 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from msekit.evaluation.metrics import show
+from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import Group, MetricSummary
-
-UNSCALED = ("mae", "corr")
-"""Metrics shown as they are, with three decimals; all others in percent with two."""
-
-
-def show(metric: str, value: float | None, signed: bool = False) -> str:
-    """A metric's value as tables show it: percent with two decimals, or three decimals for `mae` and `corr`."""
-    if value is None:
-        return "undefined"
-    scale, digits = (1.0, 3) if metric in UNSCALED else (100.0, 2)
-    return f"{value * scale:{'+' if signed else ''}.{digits}f}"
-
 
 HEADINGS = ("metric", "value", "paper", "difference", "shuffled")
 
 
 def cells(metric: str, summary: MetricSummary, seeds: int) -> tuple[str, ...]:
     """A metric's line of a table, in the order of HEADINGS; the value with its spread."""
-    value = show(metric, summary.mean)
-    if summary.std is not None:
-        value += f" ± {show(metric, summary.std)}"
-    elif summary.mean is not None and summary.confidence is not None:
-        value += f" [{', '.join(show(metric, bound) for bound in summary.confidence)}]"
+    interval = summary.confidence if summary.std is None else None
+    value = show(metric, summary.mean, spread=summary.std, interval=interval)
     if 0 < summary.seeds < seeds:
         value += f" (defined in {summary.seeds} of {seeds})"
     paper = "" if summary.paper is None else show(metric, summary.paper)
@@ -48,23 +33,25 @@ def seeds_line(group: Group) -> str:
     return f"{count} seed{'s' if count > 1 else ''} ({', '.join(map(str, group.seeds))}): {beside}"
 
 
+def as_json(group: Group) -> dict[str, Any]:
+    """A group for programs; metrics as fractions."""
+    return {
+        **group.values,
+        "seeds": group.seeds,
+        "n": len(group.seeds),
+        "metrics": {name: asdict(summary) for name, summary in group.metrics.items()},
+        "warnings": group.warnings,
+    }
+
+
 def render_json(groups: Sequence[Group]) -> str:
-    """One JSON document: a list of groups, their metrics as fractions."""
-    document = [
-        {
-            **group.values,
-            "seeds": group.seeds,
-            "n": len(group.seeds),
-            "metrics": {name: asdict(summary) for name, summary in group.metrics.items()},
-            "warnings": group.warnings,
-        }
-        for group in groups
-    ]
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    """One JSON document: a list of groups."""
+    document = [as_json(group) for group in groups]
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def render_markdown(groups: Sequence[Group]) -> str:
-    """A heading, a table and the warnings of every group; accuracies and F1 in percent."""
+    """A heading, a table and the warnings of every group."""
     parts = []
     for group in groups:
         lines = [f"### {group.title}", "", seeds_line(group), "", f"| {' | '.join(HEADINGS)} |"]
@@ -78,18 +65,10 @@ def render_markdown(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def render_table(groups: Sequence[Group], console: Console) -> None:
-    """Draw every group as a rich table on the console."""
-    from rich.markup import escape
-    from rich.table import Table
-
+def render_table(groups: Sequence[Group], reporter: Reporter) -> None:
+    """Show every group as a table, and warn of what makes its seeds less comparable."""
     for group in groups:
-        table = Table(title=escape(group.title), caption=escape(seeds_line(group)))
-        table.add_column("metric")
-        for heading in HEADINGS[1:]:
-            table.add_column(heading, justify="right")
-        for name, summary in group.metrics.items():
-            table.add_row(*(escape(cell) for cell in cells(name, summary, len(group.seeds))))
-        console.print(table)
+        rows = [cells(name, summary, len(group.seeds)) for name, summary in group.metrics.items()]
+        reporter.show(table_of(HEADINGS, rows, group.title, caption=seeds_line(group), numbers_from=1))
         for warning in group.warnings:
-            console.print(f"[yellow]Warning:[/yellow] {escape(warning)}")
+            reporter.warn(warning)

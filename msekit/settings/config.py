@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
 from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
+from msekit.backbones.holding import Quantization
+from msekit.settings.choices import Estimate, Layout, OnMissing
 from msekit.settings.recipes import Recipe
 
 Modality = Literal["audio", "vision"]
@@ -66,7 +68,7 @@ class DataConfig(_Section):
     """Train on this many samples, drawn by a fixed seed; None for all."""
     without: tuple[Modality, ...] = ()
     """Modalities withheld from training and testing alike."""
-    on_missing: Literal["zero", "learned", "drop", "error"] = "zero"
+    on_missing: OnMissing = "zero"
     """What becomes of samples that lack a modality: see `data/batches/missing.py`."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Chance that a modality is withheld from a sample in training, for each by itself; treated as `on_missing` says
@@ -138,7 +140,7 @@ class BackboneConfig(_Section):
 
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on a GPU that has it and on a CPU where it is quicker (AMX), fp32 otherwise."""
-    quantization: Literal["none", "int8", "nf4"] = "none"
+    quantization: Quantization = "none"
     double_quantization: bool = False
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
@@ -150,7 +152,7 @@ class BackboneConfig(_Section):
 class EvaluationConfig(_Section):
     """How scores become predictions and metrics."""
 
-    estimate: Literal["greedy", "argmax", "mean", "median"] = "greedy"
+    estimate: Estimate = "greedy"
     batch_size: int | None = Field(None, ge=1)
     """Sequences that a process scores at a time; None for what the plan has room for (`planning/memory.py`)."""
     bootstrap: int = Field(1000, ge=0)
@@ -171,7 +173,7 @@ class RunConfig(_Section):
     recipe: Recipe
     profile: str | None = None
     """Name of the machine's profile, or the path of one: `msekit.settings.profiles`."""
-    layout: Literal["paper", "prompt-first"] = "paper"
+    layout: Layout = "paper"
     """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)
     output: Path

@@ -2,21 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, nearest
 
 if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
 
-
 DEFAULT_SEED = 1111
 
 
-def plan_runs(
-    given: dict[str, Any], run_file: str | None, seeds: str | None, overrides: list[str]
-) -> tuple[list[RunConfig], Path]:
+@dataclass(frozen=True)
+class OwnSet:
+    """What the options say of a data set of one's own, or otherwise than its description; None: as there."""
+
+    labels: tuple[str, ...] | None = None
+    range: tuple[float, float] | None = None
+    language: str | None = None
+    prompt: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What was said, as keys of a data set's description."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command was told of its runs: options that several commands have. None where nothing was said.
+
+    Values are checked where they meet the other layers (`settings.resolve`), so that a run file's mistake and an
+    option's read alike.
+    """
+
+    backbone: str | None = None
+    dataset: str | None = None
+    """Catalogue name, or the path of a YAML."""
+    source: Path | None = None
+    own_set: OwnSet = OwnSet()
+    recipe: str | None = None
+    profile: str | None = None
+    layout: str | None = None
+    quantization: str | None = None
+    adapter: str | None = None
+    ablate: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    limit_train: int | None = None
+    on_missing: str | None = None
+    context: int | None = None
+    output: Path | None = None
+    """Folder of the seeds' folders; None for `runs/<data set>-<backbone>`."""
+    run_file: str | None = None
+    """A run file's path, or the name of a shipped one."""
+    seeds: tuple[int, ...] | None = None
+    overrides: tuple[str, ...] = ()
+    """`key=value`, from `--set`."""
+
+    def settings(self) -> dict[str, Any]:
+        """The options as keys of a `RunConfig`, nested; without data set, seed and output, which `plan_runs` adds."""
+        return {
+            "backbone": self.backbone,
+            "source": self.source,
+            "description": self.own_set.settings(),
+            "recipe": self.recipe,
+            "profile": self.profile,
+            "layout": self.layout,
+            "model": {"quantization": self.quantization},
+            "adapter": {"name": self.adapter, "ablate": self.ablate},
+            "optim": {"epochs": self.epochs, "batch_size": self.batch_size},
+            "data": {"limit_train": self.limit_train, "on_missing": self.on_missing, "context": self.context},
+        }
+
+
+def plan_runs(request: Asked) -> tuple[list[RunConfig], Path]:
     """One resolved config per seed, and the folder that holds their folders.
 
     Raises:
@@ -25,31 +85,39 @@ def plan_runs(
     from msekit.data.catalogue import resolve_dataset
     from msekit.settings.resolve import read_run_file, resolve
 
-    file = find_run_file(run_file) if run_file else None
+    file = find_run_file(request.run_file) if request.run_file else None
     in_file = read_run_file(file) if file else {}
-    for key, option in (("backbone", "--backbone"), ("dataset", "--dataset")):
-        if not (given[key] or in_file.get(key)):
-            raise MsekitError(f"no {key} given", fix=f"Name one with {option}.")
-    dataset = str(given["dataset"] or in_file["dataset"])
-    asked = {key: value for key, value in (given.get("description") or {}).items() if value is not None}
-    described = (in_file.get("description") or {}) | asked
-    spec = resolve_dataset(dataset, given["source"] or in_file.get("source"), described)
-    backbone = str(given["backbone"] or in_file["backbone"])
-    if Path(dataset).suffix in (".yaml", ".yml"):
-        given["dataset"] = str(Path(dataset).resolve())
-    folder = given["output"] or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
+    backbone = _named("backbone", request.backbone, in_file)
+    dataset = _named("dataset", request.dataset, in_file)
+    described = (in_file.get("description") or {}) | request.own_set.settings()
+    spec = resolve_dataset(dataset, request.source or in_file.get("source"), described)
+    settings = request.settings()
+    described_by_file = Path(dataset).suffix in (".yaml", ".yml")
+    settings["dataset"] = str(Path(dataset).resolve()) if described_by_file else dataset
+    folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    numbers = parse_seeds(seeds) if seeds else [in_file.get("seed", DEFAULT_SEED)]
     runs = [
         resolve(
-            given | {"seed": seed, "output": folder / f"seed-{seed}"},
+            settings | {"seed": seed, "output": folder / f"seed-{seed}"},
             task=spec.task,
             run_file=file,
-            overrides=overrides,
+            overrides=request.overrides,
         )
-        for seed in numbers
+        for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
     ]
     return runs, folder
+
+
+def _named(key: str, option: str | None, in_file: dict[str, Any]) -> str:
+    """The backbone or data set, from the command line or the run file.
+
+    Raises:
+        MsekitError: Neither names one.
+    """
+    name = option or in_file.get(key)
+    if not name:
+        raise MsekitError(f"no {key} given", fix=f"Name one with --{key}.")
+    return str(name)
 
 
 def find_run_file(name: str) -> Path:
@@ -58,25 +126,24 @@ def find_run_file(name: str) -> Path:
     Raises:
         MsekitError: Neither exists; the shipped names are offered.
     """
-    from msekit.errors import nearest
     from msekit.paths import shipped
 
     if Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
-    if name in known:
-        return known[name]
-    raise MsekitError(f"no run file '{name}'", fix=nearest(name, known))
+    files = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
+    if name in files:
+        return files[name]
+    raise MsekitError(f"no run file '{name}'", fix=nearest(name, files))
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str) -> tuple[int, ...]:
     """Comma-separated seeds.
 
     Raises:
         MsekitError: Not whole numbers, or one twice.
     """
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise MsekitError(f"--seeds takes whole numbers, not '{text}'", fix="For example --seeds 1111,2222.") from error
     if len(set(numbers)) < len(numbers) or min(numbers) < 0:

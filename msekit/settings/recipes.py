@@ -10,6 +10,12 @@ from typing import Any, Literal
 from msekit.paper import PUBLISHED
 
 Recipe = Literal["paper", "kit", "best"]
+RECIPES: dict[Recipe, str] = {
+    "paper": "exact; its pairs' default",
+    "kit": "hears the audio",
+    "best": "kit and what measured better",
+}
+"""What a user is told of each."""
 
 PAPER: dict[str, Any] = {
     "adapter": {"conditioning": "paper"},

@@ -29,13 +29,13 @@ OPTIONS_OF_THEIR_OWN = {
 
 
 def resolve(
-    given: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
+    options: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
 ) -> RunConfig:
     """Put the layers together.
 
     Args:
-        given: What the command line says, nested; None values count as not given. It (or the run file) names the
-            backbone, the data set and the output folder.
+        options: What the command line says, nested; None says nothing. It (or the run file) names the backbone, the
+            data set and the output folder.
         task: `msa` or `erc`: recipes `kit` and `best` differ.
         run_file: A YAML with settings.
         overrides: `optim.lr=1e-4`, ….
@@ -44,19 +44,19 @@ def resolve(
         MsekitError: An unknown key or a value of the wrong kind, with the key's name.
     """
     layers = [read_run_file(run_file)] if run_file else []
-    layers += [_without_none(given), *(_parse_override(text) for text in overrides)]
-    asked: dict[str, Any] = {}
+    layers += [_without_none(options), *(_parse_override(text) for text in overrides)]
+    chosen: dict[str, Any] = {}
     for layer in layers:
-        _merge(asked, layer)
-    backbone, dataset = canonical_name(str(asked.get("backbone"))), str(asked.get("dataset"))
-    asked["backbone"] = backbone
-    recipe = str(asked.setdefault("recipe", default_recipe(backbone, dataset)))
-    asked["profile"] = str(asked.get("profile") or default_profile())
+        _merge(chosen, layer)
+    backbone, dataset = canonical_name(str(chosen.get("backbone"))), str(chosen.get("dataset"))
+    chosen["backbone"] = backbone
+    recipe = str(chosen.setdefault("recipe", default_recipe(backbone, dataset)))
+    chosen["profile"] = str(chosen.get("profile") or default_profile())
     merged: dict[str, Any] = {}
-    _merge(merged, read_profile(asked["profile"]).settings)
+    _merge(merged, read_profile(chosen["profile"]).settings)
     for layer in recipe_layers(recipe, task, backbone, dataset):
         _merge(merged, layer)
-    _merge(merged, asked)
+    _merge(merged, chosen)
     return validated(merged)
 
 
@@ -72,9 +72,9 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = _keys_beside(first["loc"])
+            keys = _keys_beside(first["loc"])
             raise MsekitError(
-                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), known)
+                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), keys)
             ) from error
         raise MsekitError(f"setting {key}: {first['msg']}, not {first['input']!r}", where=where) from error
 
@@ -116,8 +116,8 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
             into[key] = dict(value) if isinstance(value, dict) else value
 
 
-def _without_none(given: dict[str, Any]) -> dict[str, Any]:
-    cleaned = {key: _without_none(value) if isinstance(value, dict) else value for key, value in given.items()}
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
+    cleaned = {key: _without_none(value) if isinstance(value, dict) else value for key, value in options.items()}
     return {key: value for key, value in cleaned.items() if value is not None and value != {}}
 
 

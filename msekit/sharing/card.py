@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from msekit.backbones.catalogue import BACKBONES
+from msekit.evaluation.metrics import show
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
 from msekit.runs.folder import read_report
@@ -144,20 +145,12 @@ def _results(run: Path) -> str:
     for metric, value in report["metrics"].items():
         if not isinstance(value, dict):
             spread = summary["metrics"].get(metric)
-            beside = f" {_number(spread['mean'])} ± {_number(spread['std'])} |" if seeds and spread else ""
+            beside = f" {show(metric, spread['mean'], spread=spread['std'])} |" if seeds and spread else ""
             beside = beside or (" |" if seeds else "")
-            lines.append(f"| {metric} | {_number(value)}{_interval(report['confidence'].get(metric))} |{beside}")
+            lines.append(f"| {metric} | {show(metric, value, interval=report['confidence'].get(metric))} |{beside}")
     if report.get("collapsed_to") is not None:
         lines += ["", f"**Every test sample is predicted as '{report['collapsed_to']}': this run has collapsed.**"]
     return "\n".join(lines)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
-
-
-def _interval(interval: list[float] | None) -> str:
-    return f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
 
 
 def _training(run: Path) -> str:

@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import accelerator_for
-from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.metrics import higher_is_better, metrics_of, percent
 from msekit.evaluation.reliability import describe_calibration, fit_temperature, tempered
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.reporter import Reporter
 from msekit.reports.summary import show_cases
 from msekit.runs.files import write_text
+from msekit.settings.choices import ESTIMATES
 from msekit.studies.evaluate import open_run
 
-ESTIMATES = {"erc": ("greedy", "argmax"), "msa": ("greedy", "argmax", "mean", "median")}
 TEMPERED = ("mean", "median")
 """A temperature moves these; greedy and argmax answer the same at any."""
 
@@ -87,24 +85,25 @@ def calibrate(
 def estimates(scores: Scores, spec: DatasetSpec, temperature: float) -> dict[str, dict[str, Any]]:
     """The metrics of every point estimate, as trained and with the temperature where that moves it."""
     metric_fn, labels = metrics_of(spec), scores.labels
-    found = {name: metric_fn(scores.truths, scores.predictions(name)) for name in ESTIMATES[spec.task]}
+    by_name: dict[str, dict[str, Any]] = {
+        name: metric_fn(scores.truths, scores.predictions(name)) for name in ESTIMATES[spec.task]
+    }
     distribution_NK = tempered(labels.log_probabilities(scores.edges), temperature)
     for name in (name for name in TEMPERED if name in ESTIMATES[spec.task]):
-        predictions = labels.point(distribution_NK, name)  # type: ignore[arg-type]
-        found[f"{name}, tempered"] = metric_fn(scores.truths, predictions)
-    return found
+        predictions = labels.point(distribution_NK, name)
+        by_name[f"{name}, tempered"] = metric_fn(scores.truths, predictions)
+    return by_name
 
 
-def show_calibration(report: dict[str, Any], console: Console) -> None:
-    """Print the estimates side by side, what validation chose, and the calibration error."""
+def show_calibration(report: dict[str, Any], reporter: Reporter) -> None:
+    """Show the estimates side by side, what validation chose, and the calibration error."""
     marked = {
         name + (" (chosen on validation)" if name == report["chosen"] else ""): metrics
         for name, metrics in report["metrics"].items()
     }
-    show_cases("estimate", report | {"metrics": marked}, console)
-    before, after = (report["calibration"][name]["ece"] for name in ("as_trained", "tempered"))
-    console.print(
-        f"temperature {report['temperature']:.3f}, fitted on validation; calibration error {before:.4f} as trained, "
-        f"{after:.4f} tempered",
-        highlight=False,
+    show_cases("estimate", report | {"metrics": marked}, reporter)
+    before, after = (percent(report["calibration"][name]["ece"]) for name in ("as_trained", "tempered"))
+    reporter.show(
+        f"temperature {report['temperature']:.3f}, fitted on validation; calibration error {before} as trained, "
+        f"{after} tempered"
     )

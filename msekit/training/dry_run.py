@@ -15,56 +15,64 @@ from msekit.training.decisions import as_decided
 
 
 def show_run(config: RunConfig) -> None:
-    """Print the settings, every token of a training sample with mask and position, and the label trie.
+    """Show the settings, every token of a training sample with mask and position, and the label trie.
 
     Raises:
         MsekitError: Whatever would stop the run at its start.
     """
     reporter = Reporter()
     parts = build(config, reporter, splits=("train",))
-    console = reporter.console
-    console.print("[bold]resolved run[/bold]")
-    console.print(escape(dump(as_decided(config, parts))), soft_wrap=True)
-    console.print(sequence_table(parts))
-    console.print(label_tree(parts.labels, parts.backbone.tokenizer))
-    console.print(f"evaluation in batches of {parts.evaluation_batch}", highlight=False)
+    reporter.show("resolved run", dump(as_decided(config, parts)))
+    reporter.show(sequence_table(parts), label_tree(parts.labels, parts.backbone.tokenizer))
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
-    console.print(f"{trainable:,} trainable parameters; nothing was trained, no run folder written", highlight=False)
+    reporter.show(f"evaluation in batches of {parts.evaluation_batch}", f"{trainable:,} trainable parameters")
+    reporter.note("nothing was trained, no run folder written")
 
 
 def sequence_table(parts: Parts) -> Table:
-    """The first training sample (the one with the longest context, if any) beside a longer one: so padding shows."""
+    """The training sample with the longest context (the first where none has any), beside the longest: padding shows.
+
+    A row per column of the batch's sequences, S of them, of which the first are padding of the shown sample.
+    """
     collator = parts.collators["train"]
-    tokens, _ = collator.lengths()
-    first, longest = int(collator.context_lengths.argmax()), int(tokens.argmax())
-    batch = collator([first, longest]).to(parts.backbone.device)
+    token_counts, _ = collator.lengths()
+    shown, longest = int(collator.context_lengths.argmax()), int(token_counts.argmax())
+    batch = collator([shown, longest]).to(parts.backbone.device)
     sequence = parts.model.laid_out(batch)
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
-    layout, labels = parts.model.layout, parts.labels
-    pseudo = parts.model.adapter.pseudo_tokens
-    text, context = collator.text_ids[first], int(collator.context_lengths[first])
-    padding = int(tokens[longest]) - len(text)
-    answer = labels.tokens[int(batch.label[0])]
-    rows = [("padding", "")] * padding
-    first = layout.order == "prompt-first"
-    rows += [("bos, prompt, opening tag" if first else "bos, opening tag", token) for token in decode(layout.opening)]
-    rows += [("pseudo token", f"#{number}") for number in range(1, pseudo + 1)]
-    rows += [("context", token) for token in decode(text[:context])]
-    rows += [("text", token) for token in decode(text[context:])]
-    rows += [("closing tag, cue" if first else "closing tag, prompt", token) for token in decode(layout.closing)]
-    rows += [("label", token) for token in decode(answer[:-1])]
-    rows += [("", "")] * (sequence.embeddings.shape[1] - len(rows))
-    first_target = sequence.embeddings.shape[1] - sequence.answers
-    title = escape(f"training sample {collator.split.ids[first]}")
+    answer = decode(parts.labels.tokens[int(batch.label[0])])
+    padding = int(token_counts[longest]) - len(collator.text_ids[shown])
+    columns = sequence.embeddings.shape[1]
+    rows = [("padding", "")] * padding + sequence_parts(parts, shown) + [("label", token) for token in answer[:-1]]
+    rows += [("", "")] * (columns - len(rows))
+    first_target = columns - sequence.answers
+    title = escape(f"training sample {collator.split.ids[shown]}")
     table = Table("column", "part", "token", "mask", "position", "loss target", title=title)
     if padding:
         table.add_row(f"0 – {padding - 1}", f"padding × {padding}", "", "0", "0", "")
     for column, (part, token) in enumerate(rows[padding:], start=padding):
         offset = column - first_target
-        target = str(decode(answer[offset])) if 0 <= offset < len(answer) else ""
+        target = answer[offset] if 0 <= offset < len(answer) else ""
         figures = (str(int(values[0, column])) for values in (sequence.mask, sequence.positions))
-        table.add_row(str(column), part, escape(str(token)), *figures, escape(target))
+        table.add_row(str(column), part, escape(token), *figures, escape(target))
     return table
+
+
+def sequence_parts(parts: Parts, sample: int) -> list[tuple[str, str]]:
+    """(part, token) of everything that a training sample's sequence holds before its answer, in order."""
+    collator, layout = parts.collators["train"], parts.model.layout
+    decode = parts.backbone.tokenizer.convert_ids_to_tokens
+    text, context = collator.text_ids[sample], int(collator.context_lengths[sample])
+    before, after = ("bos, opening tag", "closing tag, prompt")
+    if layout.order == "prompt-first":
+        before, after = ("bos, prompt, opening tag", "closing tag, cue")
+    return [
+        *((before, token) for token in decode(layout.opening)),
+        *(("pseudo token", f"#{number}") for number in range(1, parts.model.adapter.pseudo_tokens + 1)),
+        *(("context", token) for token in decode(text[:context])),
+        *(("text", token) for token in decode(text[context:])),
+        *((after, token) for token in decode(layout.closing)),
+    ]
 
 
 def label_tree(labels: LabelSpace, tokenizer: object) -> Tree:

@@ -23,7 +23,7 @@ from msekit.data.batches.batch import Batch, ModalityDropout, Noise, global_batc
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
-from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.metrics import higher_is_better, show
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
@@ -284,7 +284,7 @@ class Run:
         progress.history.append(line)
         self.reporter.note(
             f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
-            f"{spec.key_metric} {value:.4f}{'  (best)' if better else ''}"
+            f"{spec.key_metric} {show(spec.key_metric, value)}{'  (best)' if better else ''}"
         )
         if (label := scores.collapsed(estimate)) is not None:
             self.reporter.warn(f"every validation sample is predicted as '{label}'")

@@ -122,7 +122,7 @@ def test_the_command_runs_and_reuses(tmp_path: Path):
     arguments += ["--limit-train", "32", "--output", str(tmp_path)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "2 seeds (1, 2)" in done.stderr
+    assert "2 seeds (1, 2)" in done.stdout
     before = (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns == before

@@ -33,8 +33,8 @@ def test_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert entries["qwen-1.8b"]["folder"] is None
     assert entries["qwen-1.8b"]["checkpoint_bytes"] == 3_673_657_344
     table = answer("list")
-    assert table.stdout == ""
-    assert "llama2-7b" in table.stderr
+    assert table.stderr == ""
+    assert "llama2-7b" in table.stdout
 
 
 def test_info_of_an_entry_and_of_a_folder():
@@ -43,7 +43,7 @@ def test_info_of_an_entry_and_of_a_folder():
     found = json.loads(answer("info", tiny_llama_folder(), "--format", "json").stdout)
     assert found["parameters"] == BACKBONES["tiny-llama"].architecture.parameters
     assert found["loaded_as"] == "LlamaForCausalLM"
-    assert "259" in answer("info", "tiny-llama").stderr
+    assert "259" in answer("info", "tiny-llama").stdout
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from msekit.settings.plan_runs import plan_runs
+from msekit.settings.plan_runs import Asked, plan_runs
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -42,7 +42,6 @@ def test_every_shipped_run_file_resolves():
     files = sorted(path for path in (REPOSITORY / "configs").rglob("*.yaml") if path.parent.name != "profiles")
     assert len(files) >= 2
     for file in files:
-        given = {"backbone": None, "dataset": None, "source": None, "output": None}
-        runs, _ = plan_runs(given, str(file), None, [])
+        runs, _ = plan_runs(Asked(run_file=str(file)))
         assert runs[0].seed == 1111
         assert file.read_text(encoding="utf-8").startswith("#"), "the header says what it is and its command"

@@ -9,16 +9,19 @@ from functools import partial
 import numpy as np
 import pytest
 
-from msekit.data.catalogue import DATASETS
+from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import (
     bootstrap,
     collapsed_to,
     erc_metrics,
+    fraction,
     higher_is_better,
     metrics_of,
     msa_metrics,
+    show,
 )
+from msekit.evaluation.reliability import answers
 
 LABELS = ("joy", "anger", "fear")
 
@@ -33,7 +36,7 @@ def _no_warnings():
 def test_mosei_family_by_hand():
     truth = np.array([-2.0, -0.4, 0.0, 1.0, 2.6])
     prediction = np.array([-1.0, 0.2, -0.2, 0.5, 3.4])
-    metrics = msa_metrics(truth, prediction, -3.0, 3.0)
+    metrics = msa_metrics(truth, prediction, "mosi")
     # non-negative against negative: truth N N P P P, prediction N P N P P
     assert metrics["acc2"] == pytest.approx(3 / 5)
     # negative: 2·1/(2+2); non-negative: 2·2/(3+3); weighted by 2 and 3 true samples
@@ -48,7 +51,7 @@ def test_mosei_family_by_hand():
 
 
 def test_zero_is_non_negative_but_not_positive():
-    metrics = msa_metrics(np.array([0.0, 1.0, -1.0]), np.array([-0.0, 0.0, 0.0]), -3.0, 3.0)
+    metrics = msa_metrics(np.array([0.0, 1.0, -1.0]), np.array([-0.0, 0.0, 0.0]), "mosi")
     assert metrics["acc2"] == pytest.approx(2 / 3)  # every prediction counts as non-negative
     assert metrics["acc2_nonzero"] == pytest.approx(1 / 2)  # a prediction of 0 is not positive
 
@@ -56,7 +59,7 @@ def test_zero_is_non_negative_but_not_positive():
 def test_sims_family_by_hand():
     truth = np.array([-1.0, -0.4, 0.0, 0.4, 0.6, 1.4])
     prediction = np.array([-0.2, 0.2, 0.0, -0.2, 0.2, 2.0])
-    metrics = msa_metrics(truth, prediction, -1.0, 1.0)
+    metrics = msa_metrics(truth, prediction, "sims")
     # positive is > 0: truth n n n p p p, prediction n p n n p p
     assert metrics["acc2"] == pytest.approx(4 / 6)
     assert metrics["f1"] == pytest.approx(2 / 3)
@@ -69,12 +72,12 @@ def test_sims_family_by_hand():
 def test_weak_range_includes_its_bounds_in_every_float_type(dtype):
     truth = np.array([-0.4, 0.4, -0.5, 0.5], dtype)
     prediction = np.array([-1.0, 1.0, 1.0, -1.0], dtype)
-    assert msa_metrics(truth, prediction, -1.0, 1.0)["acc2_weak"] == 1.0
+    assert msa_metrics(truth, prediction, "sims")["acc2_weak"] == 1.0
 
 
 def test_empty_weak_subset_and_all_zero_truths_are_undefined():
-    assert msa_metrics(np.array([0.8, -0.8]), np.array([0.4, 0.2]), -1.0, 1.0)["acc2_weak"] is None
-    metrics = msa_metrics(np.zeros(3), np.array([0.1, 0.2, -0.3]), -3.0, 3.0)
+    assert msa_metrics(np.array([0.8, -0.8]), np.array([0.4, 0.2]), "sims")["acc2_weak"] is None
+    metrics = msa_metrics(np.zeros(3), np.array([0.1, 0.2, -0.3]), "mosi")
     assert metrics["acc2_nonzero"] is None
     assert metrics["f1_nonzero"] is None
     assert metrics["acc2"] == pytest.approx(2 / 3)
@@ -83,13 +86,13 @@ def test_empty_weak_subset_and_all_zero_truths_are_undefined():
 @pytest.mark.parametrize("value", [0.0, 0.1, -0.7, 2.9])
 def test_correlation_of_a_constant_is_undefined(value):
     varied, constant = np.linspace(-2, 2, 11), np.full(11, value)
-    assert msa_metrics(varied, constant, -3.0, 3.0)["corr"] is None
-    assert msa_metrics(constant, varied, -3.0, 3.0)["corr"] is None
-    assert msa_metrics(varied, constant.astype(np.float32), -3.0, 3.0)["corr"] is None
+    assert msa_metrics(varied, constant, "mosi")["corr"] is None
+    assert msa_metrics(constant, varied, "mosi")["corr"] is None
+    assert msa_metrics(varied, constant.astype(np.float32), "mosi")["corr"] is None
 
 
 def test_one_sample_and_none():
-    one = msa_metrics(np.array([1.0]), np.array([0.5]), -3.0, 3.0)
+    one = msa_metrics(np.array([1.0]), np.array([0.5]), "mosi")
     assert one == {
         "acc2": 1.0,
         "f1": 1.0,
@@ -99,7 +102,7 @@ def test_one_sample_and_none():
         "mae": 0.5,
         "corr": None,
     }
-    empty = msa_metrics(np.array([]), np.array([]), -1.0, 1.0)
+    empty = msa_metrics(np.array([]), np.array([]), "sims")
     assert set(empty.values()) == {None}
     assert erc_metrics(np.array([1]), np.array([1]), LABELS)["per_class_f1"] == {
         "joy": None,
@@ -110,7 +113,7 @@ def test_one_sample_and_none():
 
 
 def test_other_ranges_have_no_acc7():
-    metrics = msa_metrics(np.array([0.0, 4.0]), np.array([-1.0, 5.0]), -5.0, 5.0)
+    metrics = msa_metrics(np.array([0.0, 4.0]), np.array([-1.0, 5.0]), "general")
     assert set(metrics) == {"acc2", "f1", "mae", "corr"}
     assert metrics["acc2"] == 0.5
 
@@ -161,7 +164,7 @@ def test_msa_agrees_with_scikit_learn_and_scipy():
     rng = np.random.default_rng(4)
     truth = rng.integers(-30, 31, 400) / 10
     prediction = (truth + rng.normal(0, 1.5, 400)).round(1)
-    metrics = msa_metrics(truth.astype(np.float32), prediction.astype(np.float32), -3.0, 3.0)
+    metrics = msa_metrics(truth.astype(np.float32), prediction.astype(np.float32), "mosi")
     clear = truth != 0
     assert metrics["acc2"] == pytest.approx(accuracy_score(truth >= 0, prediction >= 0))
     assert metrics["f1"] == pytest.approx(f1_score(truth >= 0, prediction >= 0, average="weighted"))
@@ -173,6 +176,59 @@ def test_msa_agrees_with_scikit_learn_and_scipy():
 def test_metrics_of_a_data_set():
     assert metrics_of(DATASETS["sims-v2"])(np.array([0.2]), np.array([0.2]))["acc2_weak"] == 1.0
     assert metrics_of(DATASETS["meld"])(np.array([6]), np.array([6]))["per_class_f1"]["anger"] == 1.0
+
+
+def own_set(**described: object) -> DatasetSpec:
+    return DatasetSpec(**{"name": "mine", "task": "msa", "layout": "csv", **described})
+
+
+def test_a_set_of_ones_own_gets_no_other_sets_definitions_by_its_range():
+    mine = own_set(range=(-1.0, 1.0))
+    truth, prediction = np.array([0.0, 0.5, -0.5]), np.array([0.0, 0.5, -0.5])
+    assert metrics_of(mine)(truth, prediction).keys() == {"acc2", "f1", "mae", "corr"}
+    far = np.array([0.0, 2.0, -0.5])
+    assert metrics_of(mine)(far, prediction)["mae"] == pytest.approx(0.5), "nothing is clipped"
+    nearly = np.array([-0.1, 0.5, -0.5])  # 0 is not negative: one of three signs is wrong
+    assert metrics_of(mine)(truth, nearly)["acc2"] == pytest.approx(2 / 3)
+    _, right = answers(np.eye(3), nearly, truth, mine)
+    assert right.tolist() == [False, True, True]
+    like_sims = own_set(range=(-1.0, 1.0), metrics="sims")
+    assert "acc2_weak" in metrics_of(like_sims)(truth, prediction)
+    _, right = answers(np.eye(3), nearly, truth, like_sims)
+    assert right.tolist() == [True, True, True]
+
+
+def test_the_seven_point_scale_adds_metrics_and_changes_none():
+    seven, general = own_set(range=(-3.0, 3.0)), own_set(range=(-3.0, 3.0), metrics="general")
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.uniform(-3, 3, 50), rng.uniform(-3, 3, 50)
+    more, fewer = metrics_of(seven)(truth, prediction), metrics_of(general)(truth, prediction)
+    assert more.keys() - fewer.keys() == {"acc2_nonzero", "f1_nonzero", "acc7"}
+    assert fewer.items() <= more.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("sims", "sims"), ("sims-v2", "sims"), ("mosei", "mosi"), ("mosi", "mosi")]
+)
+def test_a_description_from_before_the_field_keeps_its_sets_family(name, family):
+    described = DATASETS[name].model_dump(mode="json", exclude={"metrics", "frames", "source", "files", "hub"})
+    assert DatasetSpec(**described).metric_family == family
+    assert DatasetSpec(**(described | {"range": (-2.0, 2.0)})).metric_family == "general", "another set of that name"
+
+
+def test_only_intensities_have_families():
+    with pytest.raises(ValueError, match="`metrics`"):
+        DatasetSpec(name="mine", task="erc", layout="csv", labels=("a", "b"), metrics="sims")
+
+
+def test_one_rule_for_what_people_read():
+    assert show("wf1", 0.48526) == "48.53 %"
+    assert show("mae", 0.48526) == "0.485"
+    assert show("wf1", 0.62, spread=0.015) == "62.00 ± 1.50 %"
+    assert show("acc", 0.62, interval=[0.6, 0.64]) == "62.00 [60.00, 64.00] %"
+    assert show("corr", 0.01, interval=[-0.02, 0.04], signed=True) == "+0.010 [-0.020, +0.040]"
+    assert show("corr", None) == "undefined"
+    assert (fraction("acc7", 52.61), fraction("mae", 0.581)) == (0.5261, 0.581)
 
 
 def test_bootstrap_holds_the_metric_and_repeats_itself():
@@ -191,7 +247,7 @@ def test_bootstrap_holds_the_metric_and_repeats_itself():
 
 
 def test_bootstrap_leaves_undefined_replicates_out():
-    function = partial(msa_metrics, low=-1.0, high=1.0)
+    function = partial(msa_metrics, family="sims")
     intervals = bootstrap(np.array([0.2, 0.9, 0.8]), np.array([0.3, 0.9, 0.1]), function, repeats=50)
     assert intervals["acc2_weak"] == [1.0, 1.0]  # a third of the replicates hold no weak sample
     assert intervals["corr"] is not None

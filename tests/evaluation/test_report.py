@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import statistics
 
 import pytest
-from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.cli.report import report
 from msekit.errors import MsekitError
+from msekit.reporter import Reporter
 from msekit.reports.aggregate import aggregate
-from msekit.reports.render import render_json, render_markdown, render_table, show
+from msekit.reports.render import render_json, render_markdown, render_table
 from msekit.reports.summary import summarise
 from msekit.runs.report import collect
 
@@ -71,7 +70,7 @@ def test_the_integrity_check_stands_beside_the_score(tmp_path):
     (group,) = aggregate(collect([tmp_path]))
     assert group.metrics["acc"].shuffled == pytest.approx(0.25)
     assert group.metrics["wf1"].shuffled is None
-    assert "| 25.00 |" in render_markdown([group])
+    assert "| 25.00 % |" in render_markdown([group])
 
 
 def test_one_seed_has_no_std_but_its_own_interval(tmp_path):
@@ -79,7 +78,7 @@ def test_one_seed_has_no_std_but_its_own_interval(tmp_path):
     assert group.metrics["acc"].std is None
     assert group.metrics["acc"].confidence == [0.6, 0.64]
     assert "per_class_f1" not in group.metrics
-    assert "62.00 [60.00, 64.00]" in render_markdown([group])
+    assert "62.00 [60.00, 64.00] %" in render_markdown([group])
 
 
 def test_a_seed_and_its_folder_count_once(three_seeds):
@@ -126,7 +125,7 @@ def test_undefined_metrics(tmp_path):
     assert (group.metrics["corr"].mean, group.metrics["corr"].seeds, group.metrics["corr"].std) == (0.5, 1, None)
     assert group.metrics["acc2_weak"].mean is None
     text = render_markdown([group])
-    assert "| acc2_weak | undefined | 73.09 |  |  |" in text
+    assert "| acc2_weak | undefined | 73.09 % |  |  |" in text
     assert "| corr | 0.500 (defined in 1 of 2) |" in text
     assert "| mae | 0.300 ± 0.000 | 0.311 | -0.011 |  |" in text
 
@@ -172,13 +171,6 @@ def test_unusable_folders(tmp_path):
         collect([tmp_path])
 
 
-def test_show():
-    assert show("acc", 0.45678) == "45.68"
-    assert show("mae", 0.45678) == "0.457"
-    assert show("corr", None) == "undefined"
-    assert show("wf1", -0.0123, signed=True) == "-1.23"
-
-
 def test_json_is_in_fractions_and_complete(three_seeds):
     (group,) = json.loads(render_json(aggregate(collect([three_seeds]))))
     assert group["dataset"] == "meld"
@@ -187,11 +179,11 @@ def test_json_is_in_fractions_and_complete(three_seeds):
     assert set(group["metrics"]["acc"]) == {"mean", "std", "seeds", "confidence", "paper", "difference", "shuffled"}
 
 
-def test_table_names_the_run_and_keeps_brackets(tmp_path):
-    stream = io.StringIO()
-    render_table(aggregate(collect([write_run(tmp_path / "one")])), Console(file=stream, width=120))
-    assert "meld · qwen-1.8b · mse · paper" in stream.getvalue()
-    assert "62.00 [60.00, 64.00]" in stream.getvalue()
+def test_table_names_the_run_and_keeps_brackets(tmp_path, capsys):
+    render_table(aggregate(collect([write_run(tmp_path / "one")])), Reporter())
+    shown = capsys.readouterr().out
+    assert "meld · qwen-1.8b · mse · paper" in shown
+    assert "62.00 [60.00, 64.00] %" in shown
 
 
 @pytest.fixture
@@ -209,8 +201,8 @@ def test_command_formats(command, three_seeds):
     assert "seed-4444 is unfinished" in result.stderr
     assert command(three_seeds, "--format", "markdown").stdout.startswith("### meld")
     table = command(three_seeds)
-    assert table.stdout == ""
-    assert "62.00 ± 2.00" in table.stderr
+    assert "62.00 ± 2.00 %" in table.stdout
+    assert "62.00 ± 2.00 %" not in table.stderr
     assert command(three_seeds, "--format", "pdf").exit_code == 2
 
 

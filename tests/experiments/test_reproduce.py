@@ -18,7 +18,8 @@ from msekit.settings.resolve import dump, resolve
 def planned(table: str, folder: Path, backbone: str, dataset: str, seeds=(1111, 2222), **given):
     found = experiments(table, [backbone], [dataset])
     for each in found:
-        settings = given | {"backbone": backbone, "dataset": dataset, "adapter": each.adapter}
+        adapter = {"name": each.adapter, "ablate": each.ablate}
+        settings = given | {"backbone": backbone, "dataset": dataset, "adapter": adapter}
         each.runs = [
             resolve(settings | {"seed": seed, "output": folder / each.key / f"seed-{seed}"}, task="erc")
             for seed in seeds
@@ -92,9 +93,9 @@ def test_ours_stands_beside_the_papers_own_cell(tmp_path):
     assert acc["change"] == pytest.approx(-0.05)
     assert acc["shuffled"] == pytest.approx(0.3)
     text = markdown(document)
-    assert "| w/o MSF | 100 | 2 | 61.00 ± 1.41 | 30.00 | -5.00 | 62.72 | -1.72 |" in text
+    assert "| w/o MSF | 100 | 2 | 61.00 ± 1.41 % | 30.00 % | -5.00 % | 62.72 % | -1.72 % |" in text
     assert "2 seeds of the paper's 5" in text
-    assert "66.24 (+0.01)" in text, "the paper's own table stands below"
+    assert "66.24 % (+0.01 %)" in text, "the paper's own table stands below"
 
 
 def test_another_backbone_is_not_measured_against_chatglm(tmp_path):

@@ -101,8 +101,8 @@ def test_one_sample_from_the_command_line(erc_run: Path, erc_rows, erc_lines, tm
     line = erc_lines[0]
     assert json.loads(result.stdout)["scores"] == pytest.approx(line["scores"], abs=1e-5)
     shown = predict(erc_run, "--text", row.text, *files)
-    assert shown.stdout == ""
-    assert f"{line['prediction']} (greedy)" in shown.stderr
+    assert f"{line['prediction']} (greedy)" in shown.stdout
+    assert " %" in shown.stdout, "probabilities in percent"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_card_says_what_a_user_must_know(exported: Path, erc_run: Path):
     for said in (
         report["backbone_fingerprint"],
         report["data_fingerprint"],
-        f"{report['metrics']['acc']:.4f}",
+        f"{100 * report['metrics']['acc']:.2f} [",
         "seed 1111",
         "calm, glad, sad, angry",
         "CC BY 4.0",

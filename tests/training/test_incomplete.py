@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
-from msekit.settings.plan_runs import plan_runs
+from msekit.settings.plan_runs import Asked, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.studies.merge_seeds import average_runs
 from msekit.training import loop
@@ -115,7 +116,7 @@ def test_testing_without_a_modality(described: Path, tmp_path: Path):
     assert full["metrics"]["acc"] > 0.9
     assert withheld["metrics"]["acc"] < 0.7
     shown = runner.invoke(app, ["evaluate", str(folder), "--without", "audio"])
-    assert "without audio" in " ".join(shown.stderr.split())
+    assert "without audio" in " ".join(shown.stdout.split())
     refusal = runner.invoke(app, ["evaluate", str(folder), "--without", "smell"]).exception
     assert "no 'smell' to withhold" in str(refusal)
     deaf = train(described, tmp_path / "deaf", "--set", "data.without=[audio]")
@@ -127,9 +128,9 @@ def test_testing_without_a_modality(described: Path, tmp_path: Path):
 def test_an_interrupted_run_with_dropout_learned_vectors_and_context_ends_the_same(described: Path, tmp_path: Path):
     options = ["data.on_missing=learned", "data.modality_dropout=0.4", "data.context=2", "save_minutes=1e-6"]
     options += ["evaluation.bootstrap=0", "optim.epochs=3"]
-    given = {"backbone": "tiny-llama", "dataset": str(described), "source": None}
-    (whole,), _ = plan_runs(given | {"output": tmp_path / "whole"}, None, None, options)
-    (broken,), _ = plan_runs(given | {"output": tmp_path / "broken"}, None, None, options)
+    request = Asked(backbone="tiny-llama", dataset=str(described), overrides=tuple(options))
+    (whole,), _ = plan_runs(replace(request, output=tmp_path / "whole"))
+    (broken,), _ = plan_runs(replace(request, output=tmp_path / "broken"))
     loop.train(whole, reporter=QUIET)
     step, steps = loop.Run.step, 0
 
@@ -194,10 +195,10 @@ def test_runs_with_context_are_averaged_with_it_and_not_with_others(described: P
 
 def test_dry_run_shows_the_context(described: Path, tmp_path: Path):
     arguments = ["train", "--backbone", "tiny-llama", "--dataset", str(described), "--output", str(tmp_path / "none")]
-    shown = CliRunner().invoke(app, [*arguments, "--context", "2", "--dry-run"]).stderr
+    shown = CliRunner().invoke(app, [*arguments, "--context", "2", "--dry-run"]).stdout
     assert "context of" in shown
     assert shown.count("│ context") > 3
-    assert "│ context" not in CliRunner().invoke(app, [*arguments, "--dry-run"]).stderr
+    assert "│ context" not in CliRunner().invoke(app, [*arguments, "--dry-run"]).stdout
 
 
 def test_context_without_dialogues_is_refused(tmp_path: Path):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
-from msekit.settings.plan_runs import plan_runs
+from msekit.settings.plan_runs import Asked, parse_seeds, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training import parallel_seeds
 from msekit.training.loop import Run, train
@@ -26,16 +26,16 @@ QUIET = Reporter(quiet=True)
 def plan(
     folder: Path, *overrides: str, dataset: str = "synthetic-erc", seeds: str = "1,2,3", layout: str = "paper"
 ) -> list[RunConfig]:
-    given = {"backbone": "tiny-llama", "dataset": dataset, "source": None, "output": folder, "layout": layout}
-    short = [
+    short = (
         "evaluation.batch_size=80",
         "evaluation.bootstrap=0",
         "data.limit_train=320",
         "optim.epochs=1",
         "optim.lr=5e-4",
         *overrides,
-    ]
-    return plan_runs(given, None, seeds, short)[0]
+    )
+    request = Asked("tiny-llama", dataset, output=folder, layout=layout, seeds=parse_seeds(seeds), overrides=short)
+    return plan_runs(request)[0]
 
 
 def difference(one: Path, other: Path) -> float:

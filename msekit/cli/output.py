@@ -1,0 +1,54 @@
+"""How commands give their answer: a table for people or one JSON document for programs, either on stdout.
+
+Warnings and notices go through `Reporter` to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Format = Annotated[
+    Literal["table", "json"], typer.Option("--format", help="A table, or one JSON document; both on stdout.")
+]
+
+
+def answer(fmt: str, document: Any, show: Callable[[], None]) -> None:
+    """Print a command's result as `--format` says.
+
+    Args:
+        fmt: `table` or `json`.
+        document: What `json` prints.
+        show: Prints the table.
+    """
+    if fmt == "json":
+        print_json(document)
+    else:
+        show()
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout: characters as they are, no NaN."""
+    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))
+
+
+def table_of_facts(facts: dict[str, Any], title: str | None = None) -> Table:
+    """A line per fact; None is left out, whole numbers carry thousands' commas, truth values are yes and no."""
+    from msekit.reporter import table_of
+
+    rows = [(name, _words(value)) for name, value in facts.items() if value is not None]
+    table = table_of(("", ""), rows, title)
+    table.show_header = False
+    return table
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
