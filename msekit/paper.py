@@ -186,7 +186,7 @@ TABLE5 = PaperTable(
 )
 
 UNSCALED = ("mae", "corr")
-"""Metrics that the paper prints as they are, not in percent."""
+"""Metrics that are no percentages."""
 
 
 def model_name(backbone: str) -> str:

@@ -103,7 +103,7 @@ def info_command(
     spec = _spec(name, source, options.description(labels, span, language, prompt), reporter)
     cache = _prepared(spec, dtype, reporter)
     if fmt == "json":
-        typer.echo(json.dumps(describe.cache_facts(cache), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(describe.description(cache), indent=1, ensure_ascii=False))
     else:
         describe.show_description(cache, reporter.console)
     if plot is not None:

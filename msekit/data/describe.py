@@ -23,8 +23,8 @@ def show_verification(outcome: Verification, console: Console) -> None:
     """A table of counts, the findings with their rows, and the verdict."""
     table = Table("", *SPLITS, title=f"{escape(outcome.name)} ({outcome.task})")
     checks = [outcome.splits[split] for split in SPLITS]
-    totals = ["" if check.expected is None else f" of {check.expected}" for check in checks]
-    table.add_row("samples", *(f"{check.samples}{total}" for check, total in zip(checks, totals, strict=True)))
+    known = ["" if check.expected is None else f" of {check.expected}" for check in checks]
+    table.add_row("samples", *(f"{check.samples}{of}" for check, of in zip(checks, known, strict=True)))
     table.add_row("unusable", *(str(check.unusable) for check in checks))
     table.add_row("empty texts", *(str(check.empty_texts) for check in checks))
     table.add_row("repeated ids", *(str(check.repeated_ids) for check in checks))
@@ -81,7 +81,7 @@ def label_order(counts: list[dict[str, int]], task: str) -> list[str]:
     return sorted(names, key=float) if task == "msa" else names
 
 
-def cache_facts(cache: Cache) -> dict[str, Any]:
+def description(cache: Cache) -> dict[str, Any]:
     """What `msekit data info` says of a cache, as plain data."""
     info = cache.info
     splits: dict[str, Any] = {}
@@ -120,25 +120,25 @@ def _spread(lengths: np.ndarray) -> dict[str, float] | None:
 
 def show_description(cache: Cache, console: Console) -> None:
     """Shapes, lengths and labels in the terminal, with the fingerprint that reports cite."""
-    facts = cache_facts(cache)
-    table = Table("", *SPLITS, title=f"{escape(facts['name'])} ({facts['task']}, {facts['dtype']})")
-    table.add_row("samples", *(str(facts["splits"][split]["samples"]) for split in SPLITS))
+    told = description(cache)
+    table = Table("", *SPLITS, title=f"{escape(told['name'])} ({told['task']}, {told['dtype']})")
+    table.add_row("samples", *(str(told["splits"][split]["samples"]) for split in SPLITS))
     for key, unit in (("text", "characters"), ("audio", "frames"), ("vision", "frames")):
-        spreads = [facts["splits"][split][f"{key}_{unit}"] for split in SPLITS]
+        spreads = [told["splits"][split][f"{key}_{unit}"] for split in SPLITS]
         cells = ["none" if s is None else f"{s['least']:.0f}/{s['median']:.0f}/{s['most']:.0f}" for s in spreads]
         table.add_row(f"{key} {unit}, least/median/most", *cells)
     for key in MODALITIES:
-        if facts[key]["width"]:
-            table.add_row(f"{key} features per frame", *(str(facts[key]["width"]) for _ in SPLITS))
-            table.add_row(f"{key} absent", *(str(facts[key]["absent"][split]) for split in SPLITS))
-            bad = (f"{facts[key]['nonfinite'][s]} in {facts[key]['nonfinite_rows'][s]}" for s in SPLITS)
+        if told[key]["width"]:
+            table.add_row(f"{key} features per frame", *(str(told[key]["width"]) for _ in SPLITS))
+            table.add_row(f"{key} absent", *(str(told[key]["absent"][split]) for split in SPLITS))
+            bad = (f"{told[key]['nonfinite'][s]} in {told[key]['nonfinite_rows'][s]}" for s in SPLITS)
             table.add_row(f"{key} non-finite: values in samples", *bad)
     console.print(table)
-    console.print(_label_histogram(facts))
+    console.print(_label_histogram(told))
     for key in MODALITIES:
-        if facts[key]["width"]:
+        if told[key]["width"]:
             console.print(_length_histogram(cache, key))
-    console.print(escape(f"fingerprint {facts['fingerprint']}\ncache {facts['cache']}"), soft_wrap=True)
+    console.print(escape(f"fingerprint {told['fingerprint']}\ncache {told['cache']}"), soft_wrap=True)
 
 
 def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
@@ -147,13 +147,13 @@ def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
     return label_order(counts, facts["task"]), counts
 
 
-def _label_histogram(facts: dict[str, Any]) -> Table:
-    names, counts = _shares(facts)
+def _label_histogram(told: dict[str, Any]) -> Table:
+    names, counts = _shares(told)
     table = Table("label", *SPLITS)
     largest = [max(count.values()) for count in counts]
     for name in names:
-        bars = [(count.get(name, 0), most) for count, most in zip(counts, largest, strict=True)]
-        table.add_row(escape(name), *(f"{'█' * round(_BAR * count / most)} {count}" for count, most in bars))
+        found = [(count.get(name, 0), most) for count, most in zip(counts, largest, strict=True)]
+        table.add_row(escape(name), *(f"{'█' * round(_BAR * count / most)} {count}" for count, most in found))
     return table
 
 
@@ -180,7 +180,7 @@ def plot(cache: Cache, file: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MsekitError("plots need matplotlib", fix="pip install 'msekit[plot]'") from error
-    facts = cache_facts(cache)
+    facts = description(cache)
     figure = Figure(figsize=(11, 7), layout="constrained")
     (labels, texts), (audio, vision) = figure.subplots(2, 2)
     names, counts = _shares(facts)

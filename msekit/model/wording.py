@@ -10,8 +10,8 @@ from typing import Literal
 OPENING_TAG = "<av>"  # the backbone reads the tags of every sample: short ones save a tenth of the tokens
 CLOSING_TAG = "</av>"
 
+
 Order = Literal["paper", "prompt-first"]
-"""Where the task prompt stands: behind the text, or in front of everything but its cue."""
 
 
 def constant_parts(prompt: str, order: Order = "paper") -> tuple[str, str]:
