@@ -16,8 +16,8 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES
 
+# batches whose samples are sorted by length together: large enough to save padding, small enough to shuffle
 _BUCKET_BATCHES = 50
-"""Batches that are sorted by length together: large enough to save padding, small enough to shuffle."""
 
 
 @dataclass
@@ -104,8 +104,8 @@ class Collator:
         split: The cached samples.
         text_ids: Each sample's text in tokens, already cut to the limit.
         labels: (N,) position of each sample's label in the LabelSpace.
-        audio: The audio's way to the adapter; None to withhold the audio.
-        vision: Likewise.
+        audio: What is done to the audio; None to withhold it from every sample.
+        vision: What is done to the vision; None to withhold it.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Collator:
         self.vision_of = np.arange(len(split))
 
     def shuffle_modalities(self, seed: int) -> None:
-        """Give every sample the audio and the vision of another one: what is scored then is not heard or seen."""
+        """Give every sample the audio and the vision of other samples, to see what the scores lose without its own."""
         generator = np.random.default_rng(seed)
         self.audio_of, self.vision_of = (_derangement(len(self.split), generator) for _ in range(2))
 
@@ -159,10 +159,10 @@ class Collator:
             context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
         )
 
-    def _frames(self, modality: int, way: Preprocessor, index: int, source_of: np.ndarray) -> np.ndarray:
-        """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
+    def _frames(self, modality: int, preprocess: Preprocessor, index: int, source_of: np.ndarray) -> np.ndarray:
+        """Preprocessed frames (L, D) of a modality of the sample at `index`; none where it is withheld or dropped."""
         name = MODALITIES[modality]
-        frames_LD = way(getattr(self.split, name)(int(source_of[index])))
+        frames_LD = preprocess(getattr(self.split, name)(int(source_of[index])))
         withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
         return frames_LD[:0] if withheld else frames_LD
 
