@@ -1,4 +1,4 @@
-"""The layers of a frozen LLM on a CPU that are computed as `decoder_layer.py` writes them, and its head likewise.
+"""The layers of a frozen LLM on a CPU that are computed as `frozen_layer.py` writes them, and its head likewise.
 
 They are tried on the first samples that come: logits and their gradient beside those of transformers. They act within
 `Backbone.logits` alone: anyone else who calls the model meets transformers' own layers.
