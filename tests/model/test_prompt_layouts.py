@@ -27,12 +27,6 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def transformers_layers(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prefix alone is looked at: `test_frozen_layer.py` has layers that are written out, with it and without."""
-    monkeypatch.setattr(tiny.frozen_layers, "works", False)
-
-
 def model_of(backbone: Backbone, spec=ERC, order="paper", cached=True) -> MSEModel:
     torch.manual_seed(0)
     adapter = MSEAdapter(backbone.text_dim, 6, 5, 8, 4, 3, conditioning="unit")
