@@ -118,9 +118,7 @@ class MadeTable:
         return self.vision_LD[: self.vision_lengths[position]]
 
 
-def made(
-    shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False
-) -> tuple[RunConfig, Parts]:
+def made(shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False) -> tuple[RunConfig, Parts]:
     """A run by recipe `paper` over a random backbone of a real shape and made data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

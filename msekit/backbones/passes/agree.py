@@ -38,9 +38,7 @@ def difference(mine: tuple[Tensor, Tensor], plain: tuple[Tensor, Tensor]) -> str
     for what, ours, theirs in zip(("logits", "gradient"), mine, plain, strict=True):
         apart = torch.linalg.vector_norm(ours - theirs) / torch.linalg.vector_norm(theirs)
         if not apart <= APART:  # what is not a number is no agreement
-            return (
-                f"in a trial in fp32 its {what} came out otherwise, {apart:.1e} of their length apart"
-            )
+            return f"in a trial in fp32 its {what} came out otherwise, {apart:.1e} of their length apart"
     return None
 
 
