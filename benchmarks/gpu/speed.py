@@ -29,7 +29,7 @@ from benchmarks.speed.eval_speed import procedure_side as answers_side
 from benchmarks.speed.measure import alternate, machine, matrix_peak, spread
 from benchmarks.speed.procedure import Procedure
 from benchmarks.speed.train_speed import in_layout, kit_side, procedure_side, seeds_side
-from msekit.backbones.backbone import Backbone
+from msekit.backbones.backbone import Backbone, PassSettings
 from msekit.data.batches.batch import Collator
 from msekit.data.catalogue import DATASETS
 from msekit.model.assemble import make_adapter
@@ -121,7 +121,7 @@ class MadeTable:
         return self.vision_LD[: self.vision_lengths[position]]
 
 
-def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfig, Parts]:
+def made(shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False) -> tuple[RunConfig, Parts]:
     """A run by recipe `paper` over a random backbone of a real shape and made data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -131,7 +131,7 @@ def made(shape: str, dtype: torch.dtype, device: torch.device) -> tuple[RunConfi
     with torch.device(device):
         attention = "sdpa" if device.type == "cuda" else "eager"
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    backbone = Backbone(shape, model, PieceTokenizer(config.vocab_size), "random")
+    backbone = Backbone(shape, model, PieceTokenizer(config.vocab_size), "random", PassSettings(compiled=compiled))
     spec = DATASETS["meld"]
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     assert spec.labels is not None
@@ -168,9 +168,7 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     """
     published = name.startswith(PROCEDURE)
     half = torch.float16 if published else torch.bfloat16
-    config, parts = made(shape, half if device.type == "cuda" else torch.float32, device)
-    if name.endswith(COMPILED):
-        parts.backbone.compile()
+    config, parts = made(shape, half if device.type == "cuda" else torch.float32, device, name.endswith(COMPILED))
     if layout := re.match("kit, (.+) layout", name):
         config, parts = in_layout(config, parts, layout[1])
     loss = first_loss(name, config, parts)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from msekit.backbones.catalogue import check_architecture
-from msekit.backbones.cpu.decoder_layers import FrozenLayers
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.passes.agree import decoder_layers
-from msekit.backbones.passes.compiled import CompiledPass
-from msekit.backbones.passes.last_layer import LastLayer
-from msekit.backbones.passes.lean_mlp_norm import make_leaner
-from msekit.backbones.passes.prefix import read_prefix
+from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
 from msekit.backbones.quantise import settle
 from msekit.backbones.sequence import Sequence
 from msekit.errors import MsekitError
@@ -37,6 +29,8 @@ class Backbone:
     tokenizer: Any
     fingerprint: str
     """Of the source tensors, before any cast or quantisation."""
+    settings: PassSettings = field(default_factory=PassSettings)
+    """What is asked of its pass."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     """Held by whoever computes with it, where several threads share it."""
 
@@ -48,17 +42,17 @@ class Backbone:
         check_architecture(self.name, self.model.config)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
-        self.takes = set(inspect.signature(self.model.forward).parameters)
-        # transformers' name for keys and values read before: `cache` from 5.24 on
-        self.cache_argument = "cache" if "cache" in self.takes else "past_key_values"
-        make_leaner(self.model)
-        self.last_layer = LastLayer(self.model)
-        self.frozen_layers = FrozenLayers(self.model, decoder_layers(self.model))
-        self.shortens: bool | None = None  # whether the last layer is: not known before the first pass
-        self.compiled: CompiledPass | None = None
-        self._plainly = False
         self._constants: dict[tuple[int, ...], Tensor] = {}
-        self._prefixes: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
+        self._prefixes: dict[tuple[int, ...], Any] = {}
+
+    @cached_property
+    def passes(self) -> Chosen:
+        """Its pass and the ways that it takes, decided when first asked for.
+
+        Raises:
+            MsekitError: A way that was asked for by name cannot be used, or layers cannot be recomputed.
+        """
+        return choose(self.model, self.settings)
 
     @property
     def text_dim(self) -> int:
@@ -81,28 +75,13 @@ class Backbone:
             self._constants[ids] = self.embed(torch.tensor(ids, dtype=torch.long, device=self.device))
         return self._constants[ids]
 
-    def prefix(self, opening: tuple[int, ...], following: tuple[int, ...]) -> Any:
-        """Keys and values of tokens that every sequence begins with, read once; None where that does not work."""
-        if (opening, following) not in self._prefixes:
-            with self.plainly():
-                self._prefixes[opening, following] = read_prefix(self, list(opening), list(following))
-        return self._prefixes[opening, following]
-
-    def compile(self) -> None:
-        """From the next pass on, let it run as a compiled program."""
-        self.compiled = CompiledPass(self._logits, self.device.type)
-
-    @contextmanager
-    def plainly(self) -> Iterator[None]:
-        """Within, nothing is compiled.
-
-        So a prefix is exact, and shorter ways are compared without steps between.
-        """
-        before, self._plainly = self._plainly, True
-        try:
-            yield
-        finally:
-            self._plainly = before
+    def prefix(self, opening: tuple[int, ...]) -> Any:
+        """Keys and values of tokens that every sequence begins with, read once; None where its pass takes none."""
+        if not opening or "prefix" not in self.passes.uses:
+            return None
+        if opening not in self._prefixes:
+            self._prefixes[opening] = read_prefix(self.model, self.constant(opening)[None])
+        return self._prefixes[opening]
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
@@ -139,39 +118,7 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        untried = self.frozen_layers.works is None and self.compiled is None
-        if self.shortens is None or untried:  # on the first samples that come
-            self._try_shorter_ways(sequence.first(2))
-        if self.compiled is not None and not self._plainly:
-            compute: Callable[[Sequence], Tensor] = self.compiled
-        elif self.frozen_layers.works:
-            with self.frozen_layers.used(sequence.answers):
-                return self._logits(sequence)
-        else:
-            compute = self._logits
-        with self.last_layer.shortened(sequence.answers) if self.shortens else nullcontext():
-            return compute(sequence)
-
-    def _try_shorter_ways(self, few: Sequence) -> None:
-        with self.plainly():
-            if self.shortens is None:
-                self.shortens = self.last_layer.works(lambda: self._logits(few), few.answers)
-            if self.compiled is None:
-                again = partial(replace, few)
-                self.frozen_layers.try_on(lambda x: self._logits(again(embeddings=x)), few.embeddings, few.answers)
-
-    def _logits(self, sequence: Sequence) -> Tensor:
-        options: dict[str, Any] = {"logits_to_keep": sequence.answers} if "logits_to_keep" in self.takes else {}
-        if sequence.prefix is not None:
-            options[self.cache_argument] = sequence.prefix
-        logits = self.model(
-            inputs_embeds=sequence.embeddings,
-            attention_mask=sequence.mask,
-            position_ids=sequence.positions,
-            use_cache=False,
-            **options,
-        ).logits
-        return logits[:, -sequence.answers :]
+        return self.passes.run(sequence)
 
 
 def _whole(text: str) -> str:

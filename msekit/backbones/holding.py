@@ -1,4 +1,4 @@
-"""The ways to hold a frozen LLM, and figures of theirs that a plan needs: nothing here imports torch."""
+"""The ways to hold a frozen LLM and to compute its pass, by name, and figures of theirs that a plan needs. No torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""
 NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
+WAYS = ("prefix", "last-layer", "lean-parts", "written-out", "compiled")
+"""Shorter ways through a frozen LLM (`model.passes`); `passes/choose.py` says what each is."""
 PACKED_MOST = 3 << 29
 """Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`cpu/packed_products.py`)."""
 
@@ -25,3 +27,25 @@ def check_kind(quantization: str) -> None:
     """
     if quantization not in KINDS:
         raise MsekitError(f"unknown quantization '{quantization}'", fix=f"Use {choice(KINDS)}.")
+
+
+def check_ways(passes: object) -> str | tuple[str, ...]:
+    """`auto`, `plain`, or names of `WAYS`: one alone, or several, as settings give them.
+
+    Returns:
+        The same, names as a tuple.
+
+    Raises:
+        ValueError: Another name.
+    """
+    if isinstance(passes, str):
+        names: object = (passes,)
+        if passes in ("auto", "plain"):
+            return passes
+    else:
+        names = passes
+    if not isinstance(names, list | tuple):
+        raise ValueError(f"neither auto, plain nor a list of {choice(WAYS)}")
+    if unknown := [name for name in names if name not in WAYS]:
+        raise ValueError(f"no way through the LLM is named '{unknown[0]}'; known are auto, plain, {', '.join(WAYS)}")
+    return tuple(names)

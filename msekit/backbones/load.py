@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
 from msekit.backbones.fingerprint import fingerprint_checkpoint
-from msekit.backbones.holding import check_kind
-from msekit.backbones.passes.recompute import _recompute_layers
+from msekit.backbones.holding import check_kind, check_ways
+from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype
 from msekit.backbones.quantise import check_quantised, quantization_config
 from msekit.errors import MsekitError
@@ -33,6 +35,8 @@ def load_backbone(
     device: torch.device | str | None = None,
     checkpointing: bool = False,
     double_quantization: bool = False,
+    passes: str | tuple[str, ...] = "auto",
+    compiled: bool = False,
 ) -> Backbone:
     """Load and freeze an LLM.
 
@@ -43,31 +47,55 @@ def load_backbone(
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         double_quantization: Quantise the scales of nf4 too.
+        passes: Shorter ways that its pass may take: `auto` for every one that works, `plain` for none, or names
+            (`prefix`, `last-layer`, `lean-parts`, `written-out`, `compiled`), which then must work.
+        compiled: Let `torch.compile` make one program of its pass.
 
     Returns:
         The frozen backbone.
 
     Raises:
-        MsekitError: Unknown name, unusable checkpoint, or one that needs code of its repository.
+        MsekitError: Unknown name, unusable checkpoint, one that needs code of its repository, or a way that was asked
+            for by name and cannot be used.
     """
+    try:
+        settings = PassSettings(check_ways(passes), compiled, checkpointing)
+    except ValueError as error:
+        raise MsekitError(str(error), where="passes") from error
     device = torch.device(device) if device else default_device()
     dtype = dtype or default_dtype(device)
     check_kind(quantization)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
-    model = _load_model(folder, DTYPES[dtype], device, quantised)
+    with quiet_transformers():
+        model = _load_model(folder, DTYPES[dtype], device, quantised)
+        tokenizer = _load_tokenizer(folder)
     check_quantised(model, quantization)
-    if checkpointing:
-        _recompute_layers(model)
-    return Backbone(name_or_path, model, _load_tokenizer(folder), fingerprint_checkpoint(folder))
+    backbone = Backbone(name_or_path, model, tokenizer, fingerprint_checkpoint(folder), settings)
+    if settings != PassSettings():  # what was asked for and cannot be had is refused here
+        _ = backbone.passes
+    return backbone
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within, transformers logs errors alone and draws no bars: what it warns of while loading is checked by us."""
+    from transformers.utils import logging as transformers_logging
+
+    logger, bars = logging.getLogger("transformers"), transformers_logging.is_progress_bar_enabled()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:
-    from transformers.utils import logging as transformers_logging
-
     model_class, extra = architecture_of(folder)
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         model, info = model_class.from_pretrained(
             folder,

@@ -34,15 +34,20 @@ class Sequence:
         )
 
     def widened(self, columns: int) -> Sequence:
-        """The same sequence padded on the left to so many columns."""
+        """The same sequence padded on the left to so many columns, behind its prefix if it has one."""
         pad = columns - self.embeddings.shape[1]
+        read = 0 if self.prefix is None else self.prefix.get_seq_length()
         flat = self.mask.ndim == 2
-        unseen = 0 if flat else torch.finfo(self.mask.dtype).min
+        prefix, own = self.mask[..., :read], self.mask[..., read:]
+        if flat:
+            own = F.pad(own, (pad, 0))
+        else:  # new rows see the prefix, as every row does, and nothing else
+            prefix, own = F.pad(prefix, (0, 0, pad, 0)), F.pad(own, (pad, 0, pad, 0), value=torch.finfo(own.dtype).min)
         return replace(
             self,
             embeddings=F.pad(self.embeddings, (0, 0, pad, 0)),
-            mask=F.pad(self.mask, (pad, 0) if flat else (pad, 0, pad, 0), value=unseen),
-            positions=F.pad(self.positions, (pad, 0)),
+            mask=torch.cat([prefix, own], dim=-1) if read else own,
+            positions=F.pad(self.positions, (pad, 0), value=read),
         )
 
     def first(self, samples: int) -> Sequence:

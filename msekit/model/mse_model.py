@@ -7,7 +7,6 @@ Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from msekit.adapters.interface import Adapter
 from msekit.backbones.backbone import Backbone
-from msekit.backbones.passes.compiled import MULTIPLE
 from msekit.backbones.sequence import Sequence, join
 from msekit.data.batches.batch import Batch
 from msekit.model.edges import EdgeScores
@@ -64,15 +62,16 @@ class MSEModel(nn.Module):
         """The frozen LLM."""
         return self._frozen[0]
 
-    @cached_property
+    @property
     def prefix(self) -> Any:
-        """Keys and values of the opening part; None where the backbone's architecture does not take them."""
-        return self.backbone.prefix(tuple(self.layout.opening), tuple(self.layout.closing))
+        """Keys and values of the opening part; None where the backbone's pass takes none."""
+        return self.backbone.prefix(tuple(self.layout.opening))
 
-    def lay_out(self, layout: PromptLayout) -> None:
-        """From now on with another prompt or order."""
-        self.layout = layout
-        self.__dict__.pop("prefix", None)  # what was read of the old one
+    def laid_out_as(self, layout: PromptLayout) -> MSEModel:
+        """The same adapter, backbone and labels with another prompt or order."""
+        model = MSEModel(self.backbone, self.adapter, layout, self.labels).to(self.backbone.device)
+        model.objective = self.objective
+        return model
 
     def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
         """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
@@ -104,8 +103,6 @@ class MSEModel(nn.Module):
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
-        if self.backbone.compiled is not None:
-            sequence = sequence.widened(-(-sequence.embeddings.shape[1] // MULTIPLE) * MULTIPLE)
         return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
 
     def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:

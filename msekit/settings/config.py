@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
 from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
-from msekit.backbones.holding import Quantization
+from msekit.backbones.holding import Quantization, check_ways
 from msekit.settings.choices import Estimate, Layout, OnMissing
 from msekit.settings.recipes import Recipe
 
@@ -147,6 +147,23 @@ class BackboneConfig(_Section):
     """Recompute layers in the backward pass: less memory, about a third more time. `auto`: where the plan needs it."""
     compile: bool = False
     """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
+    passes: Annotated[Literal["auto", "plain"] | tuple[str, ...], BeforeValidator(check_ways)] = "auto"
+    """Shorter ways through the LLM (`backbones/passes/choose.py`): `auto` for every one that works here, `plain` for
+    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `written-out`, `compiled`), which then must
+    work. Values are those of the plain pass up to rounding."""
+
+    @model_validator(mode="after")
+    def _one_pass_alone(self) -> BackboneConfig:
+        if self.compile and self.passes == "plain":
+            raise ValueError("model.compile asks for a compiled pass, model.passes for the plain one")
+        if self.compiles and "written-out" in self.passes:
+            raise ValueError("a compiled pass is of transformers' layers: it does not go with the way written-out")
+        return self
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the pass is compiled: `compile`, or `compiled` among the ways by name."""
+        return self.compile or "compiled" in self.passes
 
 
 class EvaluationConfig(_Section):

@@ -91,9 +91,9 @@ def sensitivity(
     accelerator, backbone = accelerator_for(parts.backbone.device), parts.backbone
     prompts, metrics = wordings(parts.spec, orders), {}
     for name, prompt in prompts.items():
-        parts.model.lay_out(PromptLayout(backbone.encode, backbone.bos, prompt, config.layout))
+        model = parts.model.laid_out_as(PromptLayout(backbone.encode, backbone.bos, prompt, config.layout))
         size = parts.evaluation_batch
-        scores = score_split(parts.model, parts.collators[split], size, accelerator, reporter, name)
+        scores = score_split(model, parts.collators[split], size, accelerator, reporter, name)
         metrics[name] = scores.metrics(parts.spec, config.evaluation.estimate)
     return {
         "dataset": parts.spec.name,

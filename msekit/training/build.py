@@ -194,13 +194,11 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
         dtype = run_dtype(checkpoint_folder(name), settings.quantization, device)  # type: ignore[assignment]
     if zero is None or zero.stage < 3:
         double = settings.double_quantization
-        backbone = load_backbone(name, settings.quantization, dtype, device, checkpointing, double)
-        if settings.compile:
-            backbone.compile()
-        return backbone
-    check_sharding(settings.quantization, settings.compile)
+        ways = (settings.passes, settings.compiles)
+        return load_backbone(name, settings.quantization, dtype, device, checkpointing, double, *ways)
+    check_sharding(settings.quantization, settings.compiles)
     with loading_in_shards(zero, dtype):
-        backbone = load_backbone(name, "none", dtype, device, checkpointing)
+        backbone = load_backbone(name, "none", dtype, device, checkpointing, passes=settings.passes)
     gather_when_used(backbone, zero, dtype)
     return backbone
 

@@ -46,14 +46,6 @@ def make_backbone() -> ModuleType:
 
 
 @pytest.fixture
-def transformers_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the layers are not written out: on a GPU, quantised, of another kind."""
-    from msekit.backbones.cpu import decoder_layers
-
-    monkeypatch.setattr(decoder_layers, "CLASSES", ())
-
-
-@pytest.fixture
 def published(make_backbone: ModuleType, tmp_path: Path) -> Callable[..., Path]:
     """Make a tiny checkpoint: published("qwen1" or "chatglm3", seed=…, binary=…, field=value, …) → its folder."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo
-from whole_pass import TEXTS, model_of, outcome
+from whole_pass import TEXTS, model_of, outcome, outcome_by
 
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes import compiled
@@ -36,13 +36,12 @@ def without_kernels(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_what_comes_out_is_what_the_plain_pass_gives(kind, held, checkpointing, prompt_first, name_of):
-    backbone = load_backbone(name_of(kind), held, "fp32", "cpu", checkpointing)
+    backbone = load_backbone(name_of(kind), held, "fp32", "cpu", checkpointing, compiled=True)
     short, long = (
         model_of(backbone, DATASETS["synthetic-erc"], prompt_first, texts)
         for texts in (TEXTS, ("a text that is longer than any other one here", "yes", "no"))
     )
-    plain = [outcome(*short), outcome(*long)]
-    backbone.compile()
+    plain = [outcome_by((), *short), outcome_by((), *long)]
     made = []
     for case, exact in zip((short, long), plain, strict=True):
         for mine, theirs in zip(outcome(*case), exact, strict=True):
@@ -51,21 +50,28 @@ def test_what_comes_out_is_what_the_plain_pass_gives(kind, held, checkpointing, 
     assert made[0] == made[1] > 0, "no program is made again for other lengths"
 
 
-def test_columns_are_padded_so_that_few_sizes_come_up(tiny, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("prompt_first", [False, True])
+def test_columns_are_padded_so_that_few_sizes_come_up(prompt_first: bool, monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr(tiny, "compiled", lambda sequence: seen.append(sequence) or tiny._logits(sequence))
+
+    def spied(compute, **_):
+        return lambda sequence: seen.append(sequence) or compute(sequence)
+
+    monkeypatch.setattr(torch, "compile", spied)
+    backbone = load_backbone("tiny-llama", device="cpu", compiled=True)
     for texts in (("ok", "", "no"), TEXTS):
-        model, batch = model_of(tiny, DATASETS["synthetic-msa"], texts=texts)
-        scores = model.score(batch)
-        with monkeypatch.context() as without:
-            without.setattr(tiny, "compiled", None)
+        model, batch = model_of(backbone, DATASETS["synthetic-msa"], prompt_first, texts)
+        scores, loss = model.score(batch), model(batch)
+        with backbone.passes.limited(()):
             assert (scores - model.score(batch)).abs().max() <= 1e-5 * scores.abs().max()
+            assert torch.allclose(loss, model(batch), rtol=1e-5)
     sizes = [sequence.embeddings.shape[1] for sequence in seen]
-    assert len(sizes) == 2
+    assert len(sizes) == 4
     assert all(size % MULTIPLE == 0 for size in sizes)
+    assert {sequence.mask.ndim for sequence in seen} == {2, 4}
 
 
-def test_no_number_of_the_llm_is_an_input_in_the_hosts_memory(tiny, monkeypatch: pytest.MonkeyPatch):
+def test_no_number_of_the_llm_is_an_input_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch):
     # such an input keeps a program out of CUDA graphs
     numbers = []
 
@@ -74,17 +80,17 @@ def test_no_number_of_the_llm_is_an_input_in_the_hosts_memory(tiny, monkeypatch:
         return program
 
     monkeypatch.setattr(compiled, "BACKEND", look)
-    monkeypatch.setattr(tiny, "compiled", None)
-    tiny.compile()
-    outcome(*model_of(tiny, DATASETS["synthetic-erc"]))
+    settings = {name: getattr(torch._dynamo.config, name) for name in ("recompile_limit", "specialize_float")}
+    outcome(*model_of(load_backbone("tiny-llama", device="cpu", compiled=True), DATASETS["synthetic-erc"]))
+    for name, before in settings.items():
+        assert getattr(torch._dynamo.config, name) == before, "what others compile is left alone"
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert not numbers
 
 
 def test_an_llm_that_cannot_be_compiled_is_refused_with_the_reason(name_of):
-    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu", compiled=True)
     backbone.model.model.norm.register_forward_hook(lambda *_: torch._dynamo.graph_break())
-    backbone.compile()
     with pytest.raises(MsekitError, match=r"cannot be compiled.*graph_break") as error:
         outcome(*model_of(backbone, DATASETS["synthetic-erc"]))
     assert "Leave model.compile out" in str(error.value.fix)
@@ -96,8 +102,14 @@ def test_what_does_not_go_with_it_is_refused_at_the_start():
     assert error.value.where == "model.compile"
 
 
-def test_a_run_that_asks_for_it_gets_it():
+@pytest.mark.parametrize(
+    ("override", "compiles"),
+    [("compile=false", False), ("compile=true", True), ("passes=[prefix, compiled]", True), ("passes=plain", False)],
+)
+def test_a_run_that_asks_for_it_gets_it(override: str, compiles: bool):
     given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "none"}
-    for asked in (False, True):
-        config = resolve(given, task="erc", overrides=[f"model.compile={asked}"])
-        assert (load_frozen("tiny-llama", config.model, False).compiled is not None) is asked
+    config = resolve(given, task="erc", overrides=[f"model.{override}"])
+    passes = load_frozen("tiny-llama", config.model, False).passes
+    assert ("compiled" in passes.uses) is compiles
+    assert ("compiled" in passes.refused) is not compiles
+    assert not {"written-out", "compiled"} <= set(passes.uses)

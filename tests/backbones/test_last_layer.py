@@ -5,25 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from whole_pass import model_of, outcome
+from transformers.models.llama.modeling_llama import LlamaMLP
+from whole_pass import model_of, outcome_by
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.agree import decoder_layers
-from msekit.backbones.passes.last_layer import LastLayer
-from msekit.data.batches.batch import Batch
+from msekit.backbones.passes.last_layer import obstacle
 from msekit.data.catalogue import DATASETS
-from msekit.model.mse_model import MSEModel
+from msekit.errors import MsekitError
 
-pytestmark = pytest.mark.usefixtures("transformers_layers")
+WAYS = ("prefix", "last-layer", "lean-parts")
+WHOLE = ("prefix", "lean-parts")
 KINDS = ("tiny-llama", "qwen2", "qwen1", "chatglm3", "gpt2", "mixtral")
-
-
-def shortened(model: MSEModel, batch: Batch, shorten: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `outcome`."""
-    model.backbone.shortens = shorten
-    return outcome(model, batch)
 
 
 def columns_of(layer: nn.Module) -> list[int]:
@@ -38,13 +33,10 @@ def columns_of(layer: nn.Module) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_logits_gradients_and_scores_are_those_of_the_whole_layer(kind: str, dataset: str, name_of):
     backbone = load_backbone(name_of(kind), dtype="fp32", device="cpu")
+    whole, ways = (tuple(way for way in some if "lean" not in way or kind != "gpt2") for some in (WHOLE, WAYS))
     for prompt_first in (False, True):
         model, batch = model_of(backbone, DATASETS[dataset], prompt_first)
-        backbone.shortens = None
-        with torch.no_grad():
-            model(batch)
-        assert backbone.shortens, "the architecture takes it"
-        for mine, plain in zip(shortened(model, batch, True), shortened(model, batch, False), strict=True):
+        for mine, plain in zip(outcome_by(ways, model, batch), outcome_by(whole, model, batch), strict=True):
             assert plain.abs().max() > 0
             assert (mine - plain).abs().max() <= 1e-5 * plain.abs().max()
 
@@ -54,12 +46,12 @@ def test_loss_logits_gradients_and_scores_are_those_of_the_whole_layer(kind: str
 def test_with_recomputed_and_quantised_layers(kind: str, held: str, checkpointing: bool, name_of):
     backbone = load_backbone(name_of(kind), held, "fp32", "cpu", checkpointing)
     model, batch = model_of(backbone, DATASETS["synthetic-erc"])
-    for mine, plain in zip(shortened(model, batch, True), shortened(model, batch, False), strict=True):
+    for mine, plain in zip(outcome_by(WAYS, model, batch), outcome_by(WHOLE, model, batch), strict=True):
         assert (mine - plain).abs().max() <= 1e-5 * plain.abs().max()
 
 
 def test_only_the_columns_that_are_read_are_computed(name_of):
-    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu", passes=WAYS)
     first, last = (columns_of(layer) for layer in (decoder_layers(backbone.model)[i] for i in (0, -1)))
     model, batch = model_of(backbone, DATASETS["synthetic-erc"])
     answers = model.for_training(batch).answers
@@ -72,7 +64,7 @@ def test_only_the_columns_that_are_read_are_computed(name_of):
 
 
 def test_the_model_is_the_same_for_everyone_else(name_of):
-    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu", passes=WAYS)
     names, fingerprint = list(backbone.model.state_dict()), fingerprint_model(backbone.model)
     ids = torch.tensor([[1, 2, 3, 4]])
     before = backbone.model(ids).logits
@@ -98,7 +90,9 @@ class Pair(nn.Module):
 
 
 @pytest.mark.parametrize("mlp", [Mixing, Pair])
-def test_an_architecture_that_cannot_be_shortened_is_computed_as_it_is(mlp: type[nn.Module], name_of):
+def test_a_layer_with_another_part_is_computed_as_it_is(
+    mlp: type[nn.Module], name_of, caplog: pytest.LogCaptureFixture
+):
     plain = load_backbone(name_of("tiny-llama"), device="cpu")
     model = plain.model
     decoder_layers(model)[-1].mlp = mlp()
@@ -108,14 +102,22 @@ def test_an_architecture_that_cannot_be_shortened_is_computed_as_it_is(mlp: type
     backbone = Backbone("odd", model, plain.tokenizer, "none")
     whole, batch = model_of(backbone, DATASETS["synthetic-erc"])
     whole(batch).backward()
-    assert backbone.shortens is False
-    assert backbone.last_layer.columns is None
+    assert backbone.passes.uses == ("lean-parts",)
+    assert mlp.__name__ in backbone.passes.refused["last-layer"]
+    assert len([line for line in caplog.messages if "last-layer" in line]) == 1
 
 
-def test_a_model_without_marked_layers_is_left_alone():
+def test_an_architecture_whose_columns_see_one_another_is_found_out(monkeypatch: pytest.MonkeyPatch, name_of):
+    """As if that was how transformers writes it: on the twin too."""
+    plain = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: plain(self, x + x.mean(dim=1, keepdim=True)))
+    backbone = load_backbone(name_of("tiny-llama"), device="cpu")
+    assert "otherwise" in backbone.passes.refused["last-layer"]
+    with pytest.raises(MsekitError, match=r"'last-layer' through the LLM cannot be used: .* its logits"):
+        load_backbone(name_of("tiny-llama"), device="cpu", passes="last-layer")
+
+
+def test_a_model_without_marked_layers_has_none_to_shorten():
     model = nn.Sequential(nn.Linear(4, 4))
-    last = LastLayer(model)
-    with last.shortened(1):
-        assert model(torch.ones(1, 3, 4)).shape == (1, 3, 4)
     assert decoder_layers(model) == []
-    assert last.works(lambda: torch.tensor([1.0, 2.0]), 1)
+    assert obstacle(model) == "the architecture does not mark its decoder layers"

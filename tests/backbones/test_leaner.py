@@ -6,9 +6,9 @@ import pytest
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, make_leaner
+from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, find_parts, make_leaner
 
 SIZES = {
     "vocab_size": 32,
@@ -21,13 +21,6 @@ SIZES = {
     "pad_token_id": 0,
 }
 NORMS, MLPS, COLUMNS = 5, 2, 2 * 5
-
-
-class Doubled(LlamaMLP):
-    """Writes what is known, and something besides."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
 def made(kind: str, **more: object) -> nn.Module:
@@ -59,7 +52,10 @@ def passed(model: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, int]:
 def test_it_computes_the_same_and_keeps_less(kind: str, dtype: torch.dtype):
     model = made(kind).to(dtype)
     logits, gradient, kept = passed(model, dtype)
-    assert make_leaner(model) == NORMS + MLPS
+    parts, refused = find_parts(model)
+    assert len(parts) == NORMS + MLPS
+    assert not refused
+    make_leaner(parts).on = True
     leaner = passed(model, dtype)
     assert torch.equal(leaner[0], logits)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
@@ -79,10 +75,37 @@ def test_the_gradients_are_right():
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_written_otherwise_is_left_alone():
-    assert make_leaner(made("llama", hidden_act="gelu")) == NORMS, "no MLP"
-    assert make_leaner(made("gpt_neox")) == 0
-    model = made("llama")
-    for layer in model.model.layers:
-        layer.mlp.__class__ = Doubled
-    assert make_leaner(model) == NORMS, "an MLP that does more than what is known"
+def test_what_is_built_otherwise_is_left_alone():
+    for model, count in ((made("llama", hidden_act="gelu"), NORMS), (made("gpt_neox"), 0)):
+        parts, refused = find_parts(model)
+        assert len(parts) == count
+        assert not refused
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (lambda mlp, x: 2 * mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)), "something else"),
+        (lambda mlp, x: mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x).detach()), "another gradient"),
+        (lambda mlp, x, router: mlp.down_proj(x), "cannot be tried"),
+    ],
+)
+def test_what_has_the_parts_and_computes_something_else_is_left_alone(other, reason: str, monkeypatch):
+    monkeypatch.setattr(LlamaMLP, "forward", other)
+    parts, refused = find_parts(made("llama"))
+    assert len(parts) == NORMS
+    assert reason in refused["LlamaMLP"]
+
+
+def test_a_norm_that_rounds_in_another_order_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    """In fp32 it is the same: bf16 tells them apart."""
+
+    def forward(norm: nn.Module, x: Tensor) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+        return (norm.weight.float() * (wide * scale)).to(x.dtype)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
+    parts, refused = find_parts(made("llama"))
+    assert len(parts) == MLPS
+    assert "bfloat16" in refused["LlamaRMSNorm"]

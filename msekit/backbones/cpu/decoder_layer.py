@@ -7,10 +7,10 @@ Of the layer that Llama, Qwen 2, Mistral and many more share:
 
 What it does otherwise than transformers, which is written for weights that train and for any attention: queries of the
 heads that share keys are one product, so keys and values are never repeated; residuals are added by the products;
-rotations go straight to where they are read; weights are laid out for their products once (`products.py`); the gradient
-of what is frozen is not prepared for; and the last layer is computed only at the columns whose logits are read. Values
-and gradients are those of transformers up to rounding. What it gives is in `benchmarks/RESULTS.md` ("Speed"); which
-models' layers are computed so, `frozen_layers.py` decides.
+rotations go straight to where they are read; weights are laid out for their products once (`packed_products.py`); the
+gradient of what is frozen is not prepared for; and the last layer is computed only at the columns whose logits are
+read. Values and gradients are those of transformers up to rounding. What it gives is in `benchmarks/RESULTS.md`
+("Speed"); which models' layers are of this kind, `decoder_layers.py` tells.
 
 Shapes: B batch, S columns, R last columns that are read, P columns of a prefix, T = P + S, H query heads, G heads of
 keys and values, D width of a head, d width of the model, F width between an MLP's projections.
@@ -59,7 +59,7 @@ class Parts:
     """Keep the input alone for the backward pass."""
 
     @classmethod
-    def of(cls, layer: Any, products: list[Product]) -> Parts:
+    def of(cls, layer: Any, products: list[Product], recompute: bool) -> Parts:
         """Those of a layer of transformers and its products, in the order of `LINEARS`."""
         q, k, v, o, gate, up, down = products
         attention, width = layer.self_attn, layer.self_attn.head_dim
@@ -70,7 +70,7 @@ class Parts:
             heads=attention.q_proj.out_features // width,
             groups=attention.k_proj.out_features // width,
             scaling=attention.scaling,
-            recompute=getattr(layer, "recomputed", False),
+            recompute=recompute,
         )
 
 

@@ -1,59 +1,85 @@
-"""The layers of a frozen LLM on a CPU that are computed as `frozen_layer.py` writes them, and its head likewise.
+"""The layers of a frozen LLM on a CPU that are computed as `decoder_layer.py` writes them.
 
-They are tried on the first samples that come: logits and their gradient beside those of transformers. They act within
-`Backbone.logits` alone: anyone else who calls the model meets transformers' own layers.
+They act within a pass that asks for them: anyone else who calls the model meets transformers' own layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from msekit.backbones.cpu.decoder_layer import LINEARS, FrozenLayer, Parts, Seen
-from msekit.backbones.cpu.packed_products import FrozenProduct, Product, product_of, products_of
+from msekit.backbones.cpu.packed_products import PackedProduct, Product, why_not_packed
+from msekit.backbones.passes.agree import Pass
+from msekit.backbones.passes.switch import Forward, Switch
+from msekit.backbones.sequence import Sequence
 
 CLASSES: tuple[str, ...] = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "MistralDecoderLayer")
 """Layers of transformers that are this one."""
-APART, APART_16_BIT = {torch.float32: 1e-3}, 0.7
-"""How far, as a share, rounding may put two ways apart: in bf16 a real LLM's gradients were up to .27 apart."""
+_WEIGHTS = {f"{name}.weight" for name in (*LINEARS, "input_layernorm", "post_attention_layernorm")}
+_MAY_HAVE = {f"{name}.bias" for name in LINEARS}
+_ARGUMENTS = {"attention_mask", "cache", "past_key_values", "position_embeddings"}
+"""What transformers gives a layer beside its input, as far as it is read here."""
+_UNREAD = {"hidden_states", "position_ids", "use_cache", "cache_position", "kwargs"}
+"""What it may give besides: the input itself, and what is in the other arguments already."""
+
+
+def obstacle(layers: list[nn.Module]) -> str | None:
+    """Why a decoder's layers cannot be computed so, as far as their structure tells."""
+    if not layers:
+        return "the architecture does not mark its decoder layers"
+    return next(filter(None, map(_unlike, layers)), None)
+
+
+def _unlike(layer: Any) -> str | None:
+    """In what a layer is not of this kind, its weights plain and whole on a CPU."""
+    if any(weight.device.type != "cpu" for weight in layer.parameters()):
+        return "written out for a CPU alone"
+    if type(layer).__name__ not in CLASSES:
+        return f"{type(layer).__name__} is none of {', '.join(CLASSES)}"
+    weights = {name for name, _ in layer.named_parameters()}
+    if odd := sorted((weights ^ _WEIGHTS) - _MAY_HAVE):
+        return f"{type(layer).__name__} here has or lacks {', '.join(odd)}"
+    if unread := sorted(set(inspect.signature(type(layer).forward).parameters) - _ARGUMENTS - _UNREAD - {"self"}):
+        return f"{type(layer).__name__} of this transformers takes {', '.join(unread)} too"
+    activation = layer.mlp.act_fn
+    if not (isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"):
+        return f"its MLP has {type(activation).__name__}, not SiLU"
+    linears = [layer.get_submodule(name) for name in LINEARS]
+    if odd_kind := next((type(linear).__name__ for linear in linears if type(linear) is not nn.Linear), None):
+        return f"its weights are in a {odd_kind}"
+    return "its weights are sharded" if any(hasattr(linear.weight, "ds_id") for linear in linears) else None
 
 
 class FrozenLayers:
-    """Lets a frozen model's layers be computed so within `used`.
+    """Lets a frozen model's layers be computed so in a pass.
 
     Args:
-        model: The transformers model; its layers' `forward` is wrapped for good.
-        layers: Its decoder layers, from the first to the last.
+        layers: Its decoder layers, from the first to the last, without an obstacle.
+        recomputed: For each, whether it keeps its input alone for the backward pass.
     """
 
-    def __init__(self, model: nn.Module, layers: list[nn.Module]) -> None:
-        self.columns: int | None = None
-        """How many last columns of the running pass are read; None outside of `used`."""
-        self.works: bool | None = None if layers and all(map(is_known, layers)) else False
-        """Whether it leaves logits and gradients as they are; None before it was tried."""
-        self._products: list[Product] = []
-        if self.works is None:
-            linears: list[Any] = [layer.get_submodule(name) for layer in layers for name in LINEARS]
-            products = self._products = products_of(linears)
-            for number, layer in enumerate(layers):
-                own = products[number * len(LINEARS) : (number + 1) * len(LINEARS)]
-                last = number == len(layers) - 1
-                layer.forward = partial(self._forward, layer.forward, Parts.of(layer, own), number, last)
-            head: Any = model.get_output_embeddings()  # type: ignore[operator]
-            if is_plain(head):
-                head.forward = partial(self._head, head.forward, product_of(head))
+    def __init__(self, layers: list[nn.Module], recomputed: list[bool]) -> None:
+        self.columns = 0
+        """How many last columns of the running pass are read."""
+        self._switch = Switch()
+        linears: list[Any] = [layer.get_submodule(name) for layer in layers for name in LINEARS]
+        self.not_laid_out = why_not_packed(linears)
+        """Why the weights are multiplied as they are; None where they are laid out."""
+        products = [Product(linear) if self.not_laid_out else PackedProduct(linear) for linear in linears]
+        for number, layer in enumerate(layers):
+            own = products[number * len(LINEARS) : (number + 1) * len(LINEARS)]
+            parts = Parts.of(layer, own, recomputed[number])
+            last = number == len(layers) - 1
+            self._switch.put_over(layer, partial(self._written_out, parts, number, last))
 
-    def _forward(
-        self, stock: Callable[..., Tensor], layer: Parts, number: int, last: bool, *x: Tensor, **given: Any
-    ) -> Tensor:
-        if self.columns is None:
-            return stock(*x, **given)
-        (x_BSd,) = x
+    def _written_out(self, parts: Parts, number: int, last: bool, inner: Forward) -> Forward:
+        return partial(self._forward, parts, number, last)
+
+    def _forward(self, layer: Parts, number: int, last: bool, x_BSd: Tensor, **given: Any) -> Tensor:
         cos_BSD, sin_BSD = given["position_embeddings"]
         cache = given.get("cache", given.get("past_key_values"))
         prefix = None if cache is None else (cache.layers[number].keys, cache.layers[number].values)
@@ -61,63 +87,10 @@ class FrozenLayers:
         seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), given["attention_mask"], prefix, read)
         return FrozenLayer.apply(x_BSd, layer, seen)
 
-    def _head(self, stock: Callable[[Tensor], Tensor], product: Product, x_BRd: Tensor) -> Tensor:
-        if self.columns is None:
-            return stock(x_BRd)
-        return FrozenProduct.apply(x_BRd.flatten(0, 1), product).unflatten(0, x_BRd.shape[:2])
-
-    @contextmanager
-    def used(self, columns: int) -> Iterator[None]:
-        """Within, all layers are computed so, the last one at so many last columns."""
-        self.columns = columns
+    def run(self, compute: Pass, sequence: Sequence) -> Tensor:
+        """A pass whose layers are computed so, the last one at the columns that are read."""
+        self.columns, self._switch.on = sequence.answers, True
         try:
-            yield
+            return compute(sequence)
         finally:
-            self.columns = None
-
-    def try_on(self, logits: Callable[[Tensor], Tensor], embeddings_BSd: Tensor, columns: int) -> None:
-        """Find out whether it works: logits and their gradient beside those of transformers."""
-        if self.works is not None:
-            return
-        trains = torch.is_grad_enabled()
-        try:
-            plain = value_and_gradient(logits, embeddings_BSd)
-            with self.used(columns):
-                mine = value_and_gradient(logits, embeddings_BSd)
-            self.works = all(map(alike, mine, plain))
-        except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            self.works = False
-        for product in self._products:
-            if not self.works or not trains:
-                product.forget(transposed_alone=self.works)
-
-
-def is_known(layer: Any) -> bool:
-    """Whether a decoder layer is of this kind, its weights plain and whole on a CPU."""
-    if type(layer).__name__ not in CLASSES:
-        return False
-    activation = getattr(layer.mlp, "act_fn", None)
-    silu = isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
-    return silu and all(is_plain(layer.get_submodule(name)) for name in LINEARS)
-
-
-def is_plain(linear: Any) -> bool:
-    """Whether a linear layer's weights are as they are, whole and on a CPU."""
-    return type(linear) is nn.Linear and linear.weight.device.type == "cpu" and not hasattr(linear.weight, "ds_id")
-
-
-def value_and_gradient(logits: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of the largest ones."""
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
-        value = logits(x)
-        (gradient,) = torch.autograd.grad(value.amax(dim=-1).sum(), x)
-    return value.detach(), gradient
-
-
-def alike(mine: Tensor, plain: Tensor) -> bool:
-    """Whether tensors that were computed in two ways differ by rounding alone, as a share of their length."""
-    bound = APART.get(plain.dtype, APART_16_BIT)
-    return bool(
-        torch.linalg.vector_norm(mine.float() - plain.float()) <= bound * torch.linalg.vector_norm(plain.float())
-    )
+            self._switch.on = False

@@ -7,11 +7,12 @@ are those of the plain pass up to rounding. What it gives on a GPU has not been 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from msekit.backbones.passes.agree import Pass
 from msekit.backbones.sequence import Sequence
 from msekit.errors import MsekitError
 
@@ -33,21 +34,25 @@ class CompiledPass:
         MsekitError: In the first call, where the architecture or the machine does not let it be compiled.
     """
 
-    def __init__(self, compute: Callable[[Sequence], Tensor], device: str) -> None:
+    def __init__(self, compute: Pass, device: str) -> None:
         import torch._dynamo
 
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
-        # with sizes as symbols, a norm's epsilon would be an input in the host's memory: no CUDA graph takes one
-        torch._dynamo.config.specialize_float = True
+        self._settings: dict[str, Any] = {
+            "recompile_limit": max(torch._dynamo.config.recompile_limit, _GRAPHS),
+            # with sizes as symbols, a norm's epsilon would be an input in the host's memory: no CUDA graph takes one
+            "specialize_float": True,
+        }
         mode = "reduce-overhead" if device == "cuda" else None
         self._compute = torch.compile(compute, dynamic=True, fullgraph=True, backend=BACKEND, mode=mode)
         self._refusals = torch._dynamo.exc.TorchDynamoException
 
     def __call__(self, sequence: Sequence) -> Tensor:
         """Its logits. They are good until the next call: on a GPU that one writes into the same memory."""
+        columns = sequence.embeddings.shape[1]
         torch.compiler.cudagraph_mark_step_begin()
         try:
-            return self._compute(sequence)
+            with torch._dynamo.config.patch(self._settings):
+                return self._compute(sequence.widened(-(-columns // MULTIPLE) * MULTIPLE))
         except self._refusals as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise MsekitError(

@@ -7,58 +7,55 @@ weights, their names and what the model computes for anyone else stay as they ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.backbones.passes.agree import agree, decoder_layers
+from msekit.backbones.passes.agree import Pass, decoder_layers
+from msekit.backbones.passes.switch import Forward, Switch
 from msekit.backbones.quantise import mixes_columns
+from msekit.backbones.sequence import Sequence
 
 PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 """What works on every column by itself, as far as a layer has it under these names."""
 
 
+def obstacle(model: nn.Module) -> str | None:
+    """Why a model's last layer cannot be shortened, as far as its structure tells."""
+    layers = decoder_layers(model)
+    if not layers:
+        return "the architecture does not mark its decoder layers"
+    if not set(PARTS) & set(dict(layers[-1].named_modules())):
+        return f"its last layer has none of {', '.join(PARTS)}"
+    return "in 8 bit on a GPU a column's numbers depend on the others'" if mixes_columns(model) else None
+
+
 class LastLayer:
-    """Shortens a model's last decoder layer within `shortened`.
+    """Shortens a model's last decoder layer in a pass.
 
     Args:
-        model: The frozen transformers model; its parts' `forward` is wrapped for good.
+        model: The frozen transformers model, without an obstacle.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.columns: int | None = None
-        """How many last columns of the running pass are read; None for all."""
-        layers = decoder_layers(model)
-        modules = dict(layers[-1].named_modules()) if layers and not mixes_columns(model) else {}
+        self.columns = 0
+        """How many last columns of the running pass are read."""
+        self._switch = Switch()
+        modules = dict(decoder_layers(model)[-1].named_modules())
         for part in (modules[name] for name in PARTS if name in modules):
-            part.forward = partial(self._forward, part.forward)
+            self._switch.put_over(part, lambda inner: partial(self._forward, inner))
 
-    def _forward(self, compute: Callable[..., Tensor], hidden_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.columns is None:
-            return compute(hidden_BSd, *args, **kwargs)
+    def _forward(self, compute: Forward, hidden_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         read_BCd = compute(hidden_BSd[:, -self.columns :].contiguous(), *args, **kwargs)
+        # (B, C, d) → (B, S, d): zeros where nothing is read
         return F.pad(read_BCd, (0, 0, hidden_BSd.shape[1] - self.columns, 0))
 
-    @contextmanager
-    def shortened(self, columns: int) -> Iterator[None]:
-        """Within, only so many last columns are computed."""
-        self.columns = columns
+    def run(self, compute: Pass, sequence: Sequence) -> Tensor:
+        """A pass whose last layer is computed at the columns that are read."""
+        self.columns, self._switch.on = sequence.answers, True
         try:
-            yield
+            return compute(sequence)
         finally:
-            self.columns = None
-
-    @torch.no_grad()
-    def works(self, logits: Callable[[], Tensor], columns: int) -> bool:
-        """Whether it leaves an architecture's logits of the last columns as they are. The one place to fall back."""
-        plain = logits()
-        try:
-            with self.shortened(columns):
-                return agree(logits(), plain)
-        except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
-            return False
+            self._switch.on = False

@@ -6,16 +6,16 @@
   input in its own precision and one number per column are enough. Values stay the same bit for bit, gradients up to
   rounding.
 
-What they give is measured in `benchmarks/RESULTS.md` ("Speed").
+Which modules they are for is told by the parts that a module has, and by its values: a small double of it, with its
+own forward, must give the same values bit for bit and the same gradient. What they give is measured in
+`benchmarks/RESULTS.md` ("Speed").
 
 Shapes: any; F the width between an MLP's projections, d the width of a norm.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,6 +23,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from msekit.backbones.passes.agree import APART, said
+from msekit.backbones.passes.switch import Switch
 
 
 class GatedSiLU(torch.autograd.Function):
@@ -63,26 +66,47 @@ class FrozenRMSNorm(torch.autograd.Function):
         return (asked * scale).addcmul_(wide, mean * scale**3, value=-1).to(x.dtype), None, None
 
 
-def make_leaner(model: nn.Module) -> int:
-    """Give a frozen model's parts of these kinds their forward; how many there were."""
-    count = 0
+def find_parts(model: nn.Module) -> tuple[dict[nn.Module, Callable[..., Tensor]], dict[str, str]]:
+    """Look for a frozen model's parts of these kinds.
+
+    Returns:
+        Module → its leaner forward; and class → why its modules, which have such parts too, are left alone.
+    """
+    forwards: dict[nn.Module, Callable[..., Tensor]] = {}
+    refused: dict[str, str] = {}
+    tried: dict[Any, str | None] = {}
     for module in model.modules():
-        if (forward := forward_for(module)) is not None:
-            module.forward = partial(forward, module)
-            count += 1
-    return count
+        if (forward := _by_structure(module)) is None:
+            continue
+        kind = (type(module), forward, tuple(sorted((k, v) for k, v in vars(module).items() if isinstance(v, float))))
+        if kind not in tried:
+            tried[kind] = _try(module, forward)
+        if (reason := tried[kind]) is None:
+            forwards[module] = partial(forward, module)
+        else:
+            refused[type(module).__name__] = reason
+    return forwards, refused
 
 
-def forward_for(module: nn.Module) -> Callable[..., Tensor] | None:
-    """The leaner forward for a module whose class writes its own in a way that is known here; None for any other."""
+def make_leaner(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Switch:
+    """Give modules their leaner forward, behind a switch."""
+    switch = Switch()
+    for module, forward in forwards.items():
+        switch.put_over(module, lambda inner, forward=forward: forward)  # type: ignore[misc]
+    return switch
+
+
+def _by_structure(module: nn.Module) -> Callable[..., Tensor] | None:
+    """The leaner forward for a module with the parts of a gated MLP or of an RMS norm; None for any other."""
+    parts = {name for name, _ in module.named_children()}
     activation = getattr(module, "act_fn", getattr(module, "activation_fn", None))
-    silu = isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation"
-    if not silu and not hasattr(module, "variance_epsilon"):
-        return None
-    (written,) = ast.parse(textwrap.dedent(inspect.getsource(type(module).forward))).body
-    assert isinstance(written, ast.FunctionDef)
-    body = written.body[1:] if ast.get_docstring(written) else written.body
-    return _WRITTEN.get("\n".join(map(ast.unparse, body)))
+    if isinstance(activation, nn.SiLU) or type(activation).__name__ == "SiLUActivation":
+        if parts - {"act_fn"} == {"gate_proj", "up_proj", "down_proj"}:
+            return _apart  # Llama, Qwen, Mistral and many more
+        if parts - {"activation_fn"} == {"gate_up_proj", "down_proj"}:
+            return _joined  # GLM, Phi-3
+    weights = {name for name, _ in module.named_parameters()}
+    return _norm if hasattr(module, "variance_epsilon") and weights == {"weight"} and not parts else None
 
 
 def _apart(module: Any, x: Tensor) -> Tensor:
@@ -97,20 +121,43 @@ def _norm(module: Any, x: Tensor) -> Tensor:
     return FrozenRMSNorm.apply(x, module.weight, module.variance_epsilon)
 
 
-_WRITTEN = {
-    # Llama, Qwen, Mistral and many more
-    "down_proj = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))\nreturn down_proj": _apart,
-    "return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))": _apart,
-    # GLM, Phi-3
-    "up_states = self.gate_up_proj(hidden_states)\n"
-    "gate, up_states = up_states.chunk(2, dim=-1)\n"
-    "up_states = up_states * self.activation_fn(gate)\n"
-    "return self.down_proj(up_states)": _joined,
-    # all of these
-    "input_dtype = hidden_states.dtype\n"
-    "hidden_states = hidden_states.to(torch.float32)\n"
-    "variance = hidden_states.pow(2).mean(-1, keepdim=True)\n"
-    "hidden_states = hidden_states * torch.rsqrt(variance + self.variance_epsilon)\n"
-    "return self.weight * hidden_states.to(input_dtype)": _norm,
-}
-"""How transformers writes it, word for word and nothing besides, and what computes the same."""
+def _try(module: nn.Module, forward: Callable[..., Tensor]) -> str | None:
+    """Why a forward is not that of a module's class; None where it is, on a small double of the module."""
+    for dtype in (torch.float32, torch.bfloat16):
+        generator = torch.Generator().manual_seed(0)
+        x, asked = (torch.randn(3, _SMALL, generator=generator).to(dtype) for _ in range(2))
+        x.requires_grad_()
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                double = _double(module, dtype, generator)
+                values = [compute(double, x) for compute in (forward, type(double).forward)]
+                mine, theirs = (torch.autograd.grad(value, x, asked)[0].float() for value in values)
+        except Exception as error:  # whatever a forward raises that wants other inputs or other parts
+            return f"cannot be tried ({said(error)})"
+        if not torch.equal(*values):
+            return f"computes something else in {dtype}"
+        # bf16 rounds each side's gradient in its own order; a mistake has been seen in fp32
+        if dtype == torch.float32 and not (mine - theirs).norm() <= APART * theirs.norm():
+            return "has another gradient"
+    return None
+
+
+_SMALL = 8
+"""Features of a double."""
+
+
+def _double(module: Any, dtype: torch.dtype, generator: torch.Generator) -> Any:
+    """A module of the same class and settings with small random weights, on the CPU."""
+    double = copy.copy(module)
+    double.__dict__.pop("forward", None)
+    double._modules, double._parameters = dict(module._modules), {}
+    for name in module._parameters:
+        double.register_parameter(name, nn.Parameter(1 + torch.rand(_SMALL, generator=generator).to(dtype)))
+    for name, linear in module.named_children():
+        if isinstance(linear, nn.Linear):
+            rows = 2 * _SMALL if name == "gate_up_proj" else _SMALL
+            small = nn.utils.skip_init(nn.Linear, _SMALL, rows, bias=linear.bias is not None, dtype=dtype)
+            for parameter in small.parameters():
+                parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+            double._modules[name] = small
+    return double.requires_grad_(False)

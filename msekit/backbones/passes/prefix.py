@@ -6,16 +6,12 @@ in training as in evaluation, and no gradient needs to pass through them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import inspect
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
-
-from msekit.backbones.passes.agree import agree
-
-if TYPE_CHECKING:
-    from msekit.backbones.backbone import Backbone
 
 
 class PrefixLayer(DynamicLayer):
@@ -40,41 +36,26 @@ class PrefixLayer(DynamicLayer):
         )
 
 
-@torch.no_grad()
-def read_prefix(backbone: Backbone, prefix: list[int], following: list[int]) -> Cache | None:
-    """Let the backbone read a prefix.
-
-    Args:
-        backbone: The frozen LLM.
-        prefix: Tokens that every sequence begins with.
-        following: Tokens to try the cache on.
-
-    Returns:
-        The cache to put in front of every batch; None where there is no prefix, or where the architecture does not
-        take one (its logits after the cache differ from those of the whole sequence).
-    """
-    if not prefix or backbone.cache_argument not in backbone.takes:
-        return None
-    embedded = backbone.embed(torch.tensor([prefix + following], device=backbone.device))
-    try:
-        cache = DynamicCache()
-        options: dict[str, Any] = {backbone.cache_argument: cache, "use_cache": True}
-        backbone.model(inputs_embeds=embedded[:, : len(prefix)], **options)
-        read = Cache(layers=[PrefixLayer(layer.keys, layer.values) for layer in cache.layers])
-        return read if _agrees(backbone, read, embedded, len(prefix)) else None
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return None  # state-space and other layers keep something else than keys and values
+def cache_argument(model: nn.Module) -> str | None:
+    """transformers' name for keys and values that were read before: `cache` from 5.24 on; None where there is none."""
+    names = inspect.signature(model.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
-def _agrees(backbone: Backbone, cache: Cache, embedded_1Sd: Tensor, prefix: int) -> bool:
-    """Whether two samples, one with a column of padding after the prefix, get the logits they get without a cache."""
-    from msekit.backbones.sequence import Sequence
+def obstacle(model: nn.Module) -> str | None:
+    """Why a model cannot take a prefix, as far as its structure tells."""
+    if cache_argument(model) is None:
+        return f"{type(model).__name__} takes no keys and values that were read before"
+    if getattr(model, "_is_stateful", False):
+        return f"{type(model).__name__} keeps a state instead of keys and values"
+    return None
 
-    whole = embedded_1Sd.expand(2, -1, -1)
-    mask = torch.ones(whole.shape[:2], dtype=torch.long, device=whole.device)
-    mask[1, prefix] = 0
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    plain = backbone.logits(Sequence(whole, mask, positions, 1))
-    behind = Sequence(whole[:, prefix:], mask[:, prefix:], positions[:, prefix:] - prefix, 1).behind(cache)
-    cached = backbone.logits(behind)
-    return agree(cached, plain)
+
+def read_prefix(model: nn.Module, embedded_1Pd: Tensor) -> Cache:
+    """Let a model without an obstacle read a prefix (1, P, d): the cache to put in front of every batch."""
+    name = cache_argument(model)
+    assert name is not None
+    cache = DynamicCache()
+    with torch.inference_mode(False), torch.no_grad():
+        model(inputs_embeds=embedded_1Pd.clone(), use_cache=True, **{name: cache})
+        return Cache(layers=[PrefixLayer(layer.keys, layer.values) for layer in cache.layers])
