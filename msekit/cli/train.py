@@ -48,7 +48,7 @@ def train_command(
     main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
-    asked = Asked(
+    request = Asked(
         backbone=backbone,
         dataset=dataset,
         source=source.resolve() if source else None,
@@ -68,7 +68,7 @@ def train_command(
         seeds=parse_seeds(seeds) if seeds else None,
         overrides=tuple(overrides or ()),
     )
-    runs, folder = plan_runs(asked)
+    runs, folder = plan_runs(request)
     if dry_run:
         from msekit.training.dry_run import show_run
 
