@@ -7,7 +7,7 @@ from typing import Any
 from msekit import paper
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import fraction, show
+from msekit.evaluation.units import fraction, show
 from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import MetricSummary, aggregate

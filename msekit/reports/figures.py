@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import axis as axis_of
-from msekit.evaluation.metrics import higher_is_better, percent
+from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.reliability import answers, calibration_error, reliability
+from msekit.evaluation.units import axis as axis_of
+from msekit.evaluation.units import percent
 from msekit.runs.predictions import Predictions
 
 Array = NDArray[Any]

@@ -24,8 +24,9 @@ from msekit.data.batches.batch import Batch, ModalityDropout, Noise, global_batc
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
-from msekit.evaluation.metrics import higher_is_better, show
+from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
+from msekit.evaluation.units import show
 from msekit.reporter import Reporter
 from msekit.runs.files import write_text
 from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty

@@ -11,17 +11,9 @@ import pytest
 
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import (
-    bootstrap,
-    collapsed_to,
-    erc_metrics,
-    fraction,
-    higher_is_better,
-    metrics_of,
-    msa_metrics,
-    show,
-)
+from msekit.evaluation.metrics import bootstrap, collapsed_to, erc_metrics, higher_is_better, metrics_of, msa_metrics
 from msekit.evaluation.reliability import answers
+from msekit.evaluation.units import fraction, show
 
 LABELS = ("joy", "anger", "fear")
 
