@@ -228,15 +228,20 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
     return values[0] if len(values) > 1 and len(set(values)) == 1 else None
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of this metric is the better one.
+def metric_named(name: str) -> Metric:
+    """The metric of a name.
 
     Raises:
-        MsekitError: No metric has this name.
+        MsekitError: There is none.
     """
-    if metric not in METRICS:
-        raise MsekitError(f"unknown metric '{metric}'", fix=nearest(metric, METRICS))
-    return METRICS[metric].higher_is_better
+    if name not in METRICS:
+        raise MsekitError(f"unknown metric '{name}'", fix=nearest(name, METRICS))
+    return METRICS[name]
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value of this metric is the better one."""
+    return metric_named(metric).higher_is_better
 
 
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:

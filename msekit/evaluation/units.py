@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msekit.evaluation.metrics import METRICS
+from msekit.evaluation.metrics import metric_named
 
 
 def fraction(metric: str, printed: float) -> float:
     """A metric's value as this kit keeps it, from how a paper prints it: percent → fraction, others as they are."""
-    return round(printed / 100, 6) if METRICS[metric].percent else printed
+    return round(printed / 100, 6) if metric_named(metric).percent else printed
 
 
 def axis(metric: str) -> tuple[float, str]:
     """What a figure multiplies a metric with, and its unit."""
-    return (100.0, "%") if METRICS[metric].percent else (1.0, "")
+    return (100.0, "%") if metric_named(metric).percent else (1.0, "")
 
 
 def percent(share: float) -> str:
@@ -41,7 +41,7 @@ def show(
     """
     if value is None:
         return "undefined"
-    scale, digits, unit = (100.0, 2, " %") if METRICS[metric].percent else (1.0, 3, "")
+    scale, digits, unit = (100.0, 2, " %") if metric_named(metric).percent else (1.0, 3, "")
     sign = "+" if signed else ""
     text = f"{value * scale:{sign}.{digits}f}"
     if spread is not None:
