@@ -1,7 +1,7 @@
 """The paper's Tables 1–5 and its published settings as data, under this project's names.
 
 Numbers stand as printed (accuracies and F1 in percent, MAE and correlation as they are, parameters in millions);
-`evaluation.metrics.fraction` turns them into what this kit keeps. A cell that the paper leaves empty is absent.
+`evaluation.units.fraction` turns them into what this kit keeps. A cell that the paper leaves empty is absent.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.paper import PAPER_DATASETS
 from msekit.planning.memory import memory_plan
-from msekit.planning.plan_run import Plan, held, plan_run
+from msekit.planning.plan_run import Plan, holding_of, plan_run
 from msekit.settings.config import RunConfig
 from msekit.settings.recipes import published_settings
 from msekit.settings.resolve import resolve
@@ -140,8 +140,9 @@ def against_plan(model: MSEModel, config: RunConfig, micro: Batch, peak: int | N
     """
     plan = plan_run(config)
     tokens, samples = model.laid_out(micro).embeddings.shape[1], len(micro.index)
-    work = replace(plan.work, samples=samples, scored_samples=samples, tokens=tokens)
-    memory = memory_plan(shape_of(config.backbone), work, held(config, plan.profile))
+    prefix = 0 if model.prefix is None else len(model.layout.opening)
+    work = replace(plan.work, samples=samples, scored_samples=samples, tokens=tokens - prefix, prefix=prefix)
+    memory = memory_plan(shape_of(config.backbone), work, holding_of(config, plan.profile))
     foreseen = memory.total(config.model.checkpointing == "on") - memory.reserve
     return {
         "tokens": tokens,

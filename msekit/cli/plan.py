@@ -31,7 +31,7 @@ def plan_command(
     from msekit.planning.plan_run import plan_run
     from msekit.settings.plan_runs import Asked, plan_runs
 
-    asked = Asked(
+    request = Asked(
         backbone=backbone,
         dataset=dataset,
         recipe=recipe,
@@ -43,7 +43,7 @@ def plan_command(
         run_file=config,
         overrides=tuple(overrides or ()),
     )
-    runs, _ = plan_runs(asked)
+    runs, _ = plan_runs(request)
     plan = plan_run(runs[0], parallel_seeds)
     answer(fmt, plan.as_json(), lambda: _show(plan, parallel_seeds))
 

@@ -129,7 +129,7 @@ def _predict_file(
 
 def _show(prediction: Prediction, reporter: Reporter) -> None:
     """The answer and its ten most probable labels."""
-    from msekit.evaluation.metrics import percent
+    from msekit.evaluation.units import percent
     from msekit.reporter import table_of
 
     value = prediction.prediction

@@ -18,7 +18,7 @@ def sensitivity_command(
     fmt: Format = "table",
 ) -> None:
     """Test a run with other wordings of its prompt and other orders of the labels."""
-    from msekit.evaluation.metrics import show as show_metric
+    from msekit.evaluation.units import show as show_metric
     from msekit.reporter import Reporter, table_of
     from msekit.reports.summary import show_cases
     from msekit.studies.sensitivity import sensitivity

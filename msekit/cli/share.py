@@ -77,7 +77,7 @@ def average_command(
 
 def _show(result: dict[str, Any], reporter: Reporter) -> None:
     """Each seed, the best one, the average and the ensemble side by side."""
-    from msekit.evaluation.metrics import show
+    from msekit.evaluation.units import show
     from msekit.reporter import table_of
 
     names = {run["run"]: f"{Path(run['run']).parent.name}/{Path(run['run']).name}" for run in result["runs"]}

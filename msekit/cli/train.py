@@ -48,39 +48,47 @@ def train_command(
     main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
-    asked = Asked(
-        backbone=backbone,
-        dataset=dataset,
-        source=source.resolve() if source else None,
-        own_set=options.own_set(labels, span, language, prompt),
-        recipe=recipe,
-        profile=profile,
-        layout=layout,
-        quantization=quantization,
-        adapter=adapter,
-        ablate=ablate,
-        epochs=epochs,
-        limit_train=limit_train,
-        on_missing=on_missing,
-        context=context,
-        output=output,
-        run_file=config,
-        seeds=parse_seeds(seeds) if seeds else None,
-        overrides=tuple(overrides or ()),
+    runs, folder = plan_runs(
+        Asked(
+            backbone=backbone,
+            dataset=dataset,
+            source=source.resolve() if source else None,
+            own_set=options.own_set(labels, span, language, prompt),
+            recipe=recipe,
+            profile=profile,
+            layout=layout,
+            quantization=quantization,
+            adapter=adapter,
+            ablate=ablate,
+            epochs=epochs,
+            limit_train=limit_train,
+            on_missing=on_missing,
+            context=context,
+            output=output,
+            run_file=config,
+            seeds=parse_seeds(seeds) if seeds else None,
+            overrides=tuple(overrides or ()),
+        )
     )
-    runs, folder = plan_runs(asked)
     if dry_run:
-        from msekit.training.dry_run import show_run
+        _show(runs[0])
+    elif launch is not None and not already_launched():
+        _launch(launch, num_processes, num_machines, machine_rank, main_address)
+    else:
+        train_all(runs, folder, resume, parallel_seeds)
 
-        show_run(runs[0])
-        return
-    if launch is not None and not already_launched():
-        from msekit.distributed.launch import Where
-        from msekit.distributed.launch import launch as start
 
-        start(launch, Where(num_processes, num_machines, machine_rank, main_address), sys.argv[1:])
-        return
-    train_all(runs, folder, resume, parallel_seeds)
+def _show(run: RunConfig) -> None:
+    from msekit.training.dry_run import show_run
+
+    show_run(run)
+
+
+def _launch(name: str, processes: int | None, machines: int, rank: int, address: str | None) -> None:
+    """Run this very command in several processes."""
+    from msekit.distributed.launch import Where, launch
+
+    launch(name, Where(processes, machines, rank, address), sys.argv[1:])
 
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:

@@ -252,29 +252,29 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     Args:
         name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
-        options: `labels`, `range`, `language`, `prompt`: override what is known; None counts as not given. A set
+        options: `labels`, `range`, `language`, `prompt`: override what is known; None says nothing. A set
             that is neither in the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
-    given = {key: value for key, value in (options or {}).items() if value is not None}
+    overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        given["source"] = Path(source).resolve()
+        overrides["source"] = Path(source).resolve()
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix in (".yaml", ".yml"):
         if not Path(name).is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(Path(name))
-    elif "labels" in given or "range" in given:
+    elif "labels" in overrides or "range" in overrides:
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
-        task: Task = "erc" if "labels" in given else "msa"
-        return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **given}, name)
+        task: Task = "erc" if "labels" in overrides else "msa"
+        return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **overrides}, name)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
-    return _checked(spec.model_dump() | given, name) if given else spec
+    return _checked(spec.model_dump() | overrides, name) if overrides else spec
 
 
 def layout_of(source: Path, task: Task) -> Layout:

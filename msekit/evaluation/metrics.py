@@ -1,4 +1,4 @@
-"""METRICS: what each metric is, how it is read and how it is written. Adding one is one entry here.
+"""METRICS: what each metric is, which data sets have it, and how people read it. Adding one is one entry here.
 
 Definitions: the paper's section "Metrics"; where it is silent, the usual ones of the field's benchmarks:
 Acc-7 and the non-zero Acc-2 of CMU-MOSEI, the non-positive/positive Acc-2 and the weak subset of CH-SIMS v2
@@ -228,59 +228,20 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
     return values[0] if len(values) > 1 and len(set(values)) == 1 else None
 
 
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of this metric is the better one.
+def metric_named(name: str) -> Metric:
+    """The metric of a name.
 
     Raises:
-        MsekitError: No metric has this name.
+        MsekitError: There is none.
     """
-    if metric not in METRICS:
-        raise MsekitError(f"unknown metric '{metric}'", fix=nearest(metric, METRICS))
-    return METRICS[metric].higher_is_better
+    if name not in METRICS:
+        raise MsekitError(f"unknown metric '{name}'", fix=nearest(name, METRICS))
+    return METRICS[name]
 
 
-def fraction(metric: str, printed: float) -> float:
-    """A metric's value as this kit keeps it, from how a paper prints it: percent → fraction, others as they are."""
-    return round(printed / 100, 6) if METRICS[metric].percent else printed
-
-
-def axis(metric: str) -> tuple[float, str]:
-    """What a figure multiplies a metric with, and its unit."""
-    return (100.0, "%") if METRICS[metric].percent else (1.0, "")
-
-
-def percent(share: float) -> str:
-    """A share of 1 as people read it: `48.53 %`."""
-    return f"{100 * share:.2f} %"
-
-
-def show(
-    metric: str,
-    value: float | None,
-    *,
-    spread: float | None = None,
-    interval: Sequence[float] | None = None,
-    signed: bool = False,
-) -> str:
-    """A metric as people read it everywhere: `62.00 %`, or three decimals for one that is no percentage.
-
-    Args:
-        metric: A key of `METRICS`.
-        value: A fraction, or what the metric's unit is; None reads "undefined".
-        spread: Standard deviation: `62.00 ± 1.50 %`.
-        interval: Its bounds: `62.00 [60.12, 63.90] %`.
-        signed: Write a + before what is not negative, as for differences.
-    """
-    if value is None:
-        return "undefined"
-    scale, digits, unit = (100.0, 2, " %") if METRICS[metric].percent else (1.0, 3, "")
-    sign = "+" if signed else ""
-    text = f"{value * scale:{sign}.{digits}f}"
-    if spread is not None:
-        text += f" ± {spread * scale:.{digits}f}"
-    if interval is not None:
-        text += f" [{', '.join(f'{bound * scale:{sign}.{digits}f}' for bound in interval)}]"
-    return text + unit
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value of this metric is the better one."""
+    return metric_named(metric).higher_is_better
 
 
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:

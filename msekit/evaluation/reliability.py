@@ -97,11 +97,11 @@ def reliability(confidence_N: Array, right_N: Array, bins: int = BINS) -> list[B
 
 def calibration_error(bins: list[Bin]) -> float:
     """ECE: the mean distance between confidence and accuracy over the bins, by their samples (Naeini et al. 2015)."""
-    total = sum(one.samples for one in bins)
-    return sum(one.samples * abs(one.confidence - one.accuracy) for one in bins) / total
+    total = sum(group.samples for group in bins)
+    return sum(group.samples * abs(group.confidence - group.accuracy) for group in bins) / total
 
 
 def describe_calibration(distribution_NK: Array, values_K: Array, truth_N: Array, spec: DatasetSpec) -> dict[str, Any]:
     """`{"ece", "bins"}` of a distribution."""
     bins = reliability(*answers(distribution_NK, values_K, truth_N, spec))
-    return {"ece": calibration_error(bins), "bins": [asdict(one) for one in bins]}
+    return {"ece": calibration_error(bins), "bins": [asdict(group) for group in bins]}

@@ -89,7 +89,7 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
     for dataset in datasets:
         task = resolve_dataset(dataset).task
         if TASKS.get(table, task) != task:
-            other = next(name for name, each in TASKS.items() if each == task)
+            other = next(name for name, its in TASKS.items() if its == task)
             raise MsekitError(f"{table} is about {TASKS[table]}, '{dataset}' is {task}", fix=f"Use {other}.")
     rows = []
     for dataset in datasets or own:
@@ -104,9 +104,9 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
     return rows
 
 
-def _refuse_namesakes(what: str, given: list[str], names: list[str]) -> None:
+def _refuse_namesakes(what: str, written: list[str], names: list[str]) -> None:
     for name in (name for name in names if names.count(name) > 1):
-        both = ", ".join(each for each, its in zip(given, names, strict=True) if its == name)
+        both = ", ".join(text for text, its in zip(written, names, strict=True) if its == name)
         raise MsekitError(
             f"two {what} are called '{name}', and their runs would share their folders",
             where=both,
@@ -114,11 +114,11 @@ def _refuse_namesakes(what: str, given: list[str], names: list[str]) -> None:
         )
 
 
-def cost(found: list[Experiment], samples: Callable[[RunConfig], int]) -> list[dict[str, Any]]:
+def cost(rows: list[Experiment], samples: Callable[[RunConfig], int]) -> list[dict[str, Any]]:
     """What is left to do, a line per experiment.
 
     Args:
-        found: Experiments with their runs.
+        rows: Experiments with their runs.
         samples: A run → the samples of one of its epochs.
 
     Returns:
@@ -127,30 +127,30 @@ def cost(found: list[Experiment], samples: Callable[[RunConfig], int]) -> list[d
         that backbone and data set, None before there is one.
     """
     speeds: dict[tuple[str, str], list[float]] = {}
-    for each in found:
-        for folder in each.finished():
+    for row in rows:
+        for folder in row.finished():
             speed = read_report(folder).get("train_samples_per_s")
-            speeds.setdefault((each.backbone, each.dataset), []).append(float(speed or 0))
+            speeds.setdefault((row.backbone, row.dataset), []).append(float(speed or 0))
     lines = []
-    for each in found:
-        missing = len(each.runs) - len(each.finished())
-        left = missing * samples(each.runs[0]) * each.runs[0].optim.epochs
-        known = [speed for speed in speeds.get((each.backbone, each.dataset), []) if speed]
+    for row in rows:
+        missing = len(row.runs) - len(row.finished())
+        left = missing * samples(row.runs[0]) * row.runs[0].optim.epochs
+        here = [speed for speed in speeds.get((row.backbone, row.dataset), []) if speed]
         lines.append(
             {
-                "row": each.row,
-                "dataset": each.runs[0].dataset,
-                "backbone": each.backbone,
-                "runs": len(each.runs),
-                "finished": len(each.finished()),
+                "row": row.row,
+                "dataset": row.runs[0].dataset,
+                "backbone": row.backbone,
+                "runs": len(row.runs),
+                "finished": len(row.finished()),
                 "samples": left,
-                "hours": left / (sum(known) / len(known)) / 3600 if known else None,
+                "hours": left / (sum(here) / len(here)) / 3600 if here else None,
             }
         )
     return lines
 
 
-def run_missing(found: list[Experiment], reporter: Reporter) -> list[str]:
+def run_missing(rows: list[Experiment], reporter: Reporter) -> list[str]:
     """Train what is missing, seed by seed; unfinished runs are resumed, finished ones reused.
 
     Raises:
@@ -163,15 +163,15 @@ def run_missing(found: list[Experiment], reporter: Reporter) -> list[str]:
     from msekit.training.loop import train
 
     failures = []
-    for number in range(len(found[0].runs)):
-        for each in found:
-            run = each.runs[number]
-            reporter.note(f"{each.row} on {Path(run.dataset).stem}, {run.backbone}, seed {run.seed}")
+    for number in range(len(rows[0].runs)):
+        for row in rows:
+            run = row.runs[number]
+            reporter.note(f"{row.row} on {Path(run.dataset).stem}, {run.backbone}, seed {run.seed}")
             try:
                 train(run, resume=True, reporter=reporter)
             except (StoppedError, LostProcessError):
                 raise
             except UnfinishedRunError as error:
-                failures.append(f"{each.row}, seed {run.seed}: {error}")
+                failures.append(f"{row.row}, seed {run.seed}: {error}")
                 reporter.warn(failures[-1])
     return failures

@@ -7,7 +7,7 @@ from typing import Any
 from msekit import paper
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import fraction, show
+from msekit.evaluation.units import fraction, show
 from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import MetricSummary, aggregate
@@ -29,12 +29,12 @@ RIVALS = {
 """What the paper did otherwise with the rivals of Table 5 (its footnote), or left unsaid."""
 
 
-def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
+def reproduced(table: str, experiments: list[Experiment]) -> dict[str, Any]:
     """All that a table needs, as one document.
 
     Args:
         table: `table2` … `table5`.
-        found: Its experiments; those without a finished run have empty cells.
+        experiments: Its experiments; those without a finished run have empty cells.
 
     Returns:
         `{"table", "caption", "footnotes", "rows", "warnings", "differs", "paper"}`; warnings are what makes a row's
@@ -44,13 +44,13 @@ def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
         `change` is against the full adapter (tables 4 and 5). Fractions; but `paper` holds the rows as printed.
     """
     warnings: list[str] = []
-    rows = [_row(table, each, warnings) for each in found]
+    rows = [_row(table, experiment, warnings) for experiment in experiments]
     full = {(row["dataset"], row["backbone"]): row["metrics"] for row in rows if row["key"] == "mse"}
     for row in rows:
         for name, cell in row["metrics"].items():
             base = full.get((row["dataset"], row["backbone"]), {}).get(name, {}).get("mean")
-            known = table in ("table4", "table5") and row["key"] != "mse" and None not in (base, cell["mean"])
-            cell["change"] = cell["mean"] - base if known else None
+            compared = table in ("table4", "table5") and row["key"] != "mse" and None not in (base, cell["mean"])
+            cell["change"] = cell["mean"] - base if compared else None
     original = TABLES[table]
     return {
         "table": table,
@@ -58,35 +58,40 @@ def reproduced(table: str, found: list[Experiment]) -> dict[str, Any]:
         "footnotes": list(original.footnotes),
         "rows": rows,
         "warnings": warnings,
-        "differs": differences(found),
+        "differs": differences(experiments),
         "paper": [
             {"row": row.model, "cells": {f"{d}.{m}": v for (d, m), v in row.cells.items()}} for row in original.rows
         ],
     }
 
 
-def _row(table: str, each: Experiment, warnings: list[str]) -> dict[str, Any]:
+def _row(table: str, experiment: Experiment, warnings: list[str]) -> dict[str, Any]:
     """One experiment's line; metrics are empty before its first run is finished. Adds to the warnings."""
-    spec = resolve_dataset(each.dataset)
+    spec = resolve_dataset(experiment.dataset)
     printed = {
         metric: fraction(metric, value)
-        for (dataset, metric), value in paper.table_cells(TABLES[table], each.row).items()
+        for (dataset, metric), value in paper.table_cells(TABLES[table], experiment.row).items()
         if dataset == spec.name
     }
-    line: dict[str, Any] = {"row": each.row, "key": each.key, "dataset": spec.name, "backbone": each.backbone}
-    folders = each.finished()
+    line: dict[str, Any] = {
+        "row": experiment.row,
+        "key": experiment.key,
+        "dataset": spec.name,
+        "backbone": experiment.backbone,
+    }
+    folders = experiment.finished()
     if not folders:
         return line | {"seeds": [], "trainable": None, "metrics": {}}
     group, *others = aggregate(collect(folders))
     if others:
         raise MsekitError(
-            f"the finished runs of row '{each.row}' were made with different settings",
+            f"the finished runs of row '{experiment.row}' were made with different settings",
             where=folders[0].parent,
             fix="Move those away that do not belong, or give every setting its own --output.",
         )
-    warnings += [f"{each.row} on {spec.name}, {each.backbone}: {line}" for line in group.warnings]
+    warnings += [f"{experiment.row} on {spec.name}, {experiment.backbone}: {line}" for line in group.warnings]
     # Table 4's rows do not name a backbone: they are ChatGLM3-6B's
-    comparable = table != "table4" or each.backbone == "chatglm3-6b"
+    comparable = table != "table4" or experiment.backbone == "chatglm3-6b"
     names = [name for name in dict.fromkeys((*TASK_METRICS[spec.task], *printed)) if name in group.metrics]
     metrics = {name: _cell(group.metrics[name], printed.get(name) if comparable else None) for name in names}
     trainable = read_report(folders[0])["trainable_parameters"]
@@ -99,41 +104,41 @@ def _cell(summary: MetricSummary, printed: float | None) -> dict[str, float | No
     return shown | {"paper": printed, "difference": difference}
 
 
-def differences(found: list[Experiment]) -> list[str]:
+def differences(experiments: list[Experiment]) -> list[str]:
     """What is not as the paper did it, a line each, over all experiments."""
     lines: dict[str, None] = {}
-    for each in found:
-        spec = resolve_dataset(each.dataset)
-        if each.backbone not in paper.PAPER_BACKBONES:
-            lines[f"backbone {each.backbone}: not one of the paper's"] = None
+    for experiment in experiments:
+        spec = resolve_dataset(experiment.dataset)
+        if experiment.backbone not in paper.PAPER_BACKBONES:
+            lines[f"backbone {experiment.backbone}: not one of the paper's"] = None
         if spec.name not in paper.PAPER_DATASETS:
             lines[f"data set {spec.name}: not one of the paper's"] = None
-        if each.key in RIVALS and spec.name in paper.PAPER_DATASETS:
-            lines[RIVALS[each.key]] = None
-        for run in _settings(each):
+        if experiment.key in RIVALS and spec.name in paper.PAPER_DATASETS:
+            lines[RIVALS[experiment.key]] = None
+        for run in _settings(experiment):
             for line in _settings_apart(run, spec.task):
                 lines[line] = None
-    others = sorted({run.seed for each in found for run in each.runs} - set(SEEDS))
+    others = sorted({run.seed for experiment in experiments for run in experiment.runs} - set(SEEDS))
     if others:
         lines[f"seeds {', '.join(map(str, others))}: not the paper's"] = None
-    counts = sorted({len(each.finished()) for each in found})
+    counts = sorted({len(experiment.finished()) for experiment in experiments})
     if counts[0] < len(SEEDS):
         reached = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
         lines[f"{reached} seeds of the paper's {len(SEEDS)}"] = None
     return list(lines)
 
 
-def _settings(each: Experiment) -> list[RunConfig]:
+def _settings(experiment: Experiment) -> list[RunConfig]:
     """The settings of the finished runs; before the first, those planned."""
-    folders = each.finished()
-    return [validated(read_run_file(folder / "config.yaml")) for folder in folders] or each.runs[:1]
+    folders = experiment.finished()
+    return [validated(read_run_file(folder / "config.yaml")) for folder in folders] or experiment.runs[:1]
 
 
 def _settings_apart(run: RunConfig, task: str) -> list[str]:
     """A run's settings that recipe `paper` would set otherwise for its pair."""
-    given = {"backbone": run.backbone, "dataset": run.dataset, "output": run.output, "recipe": "paper"}
-    given["adapter"] = {"name": run.adapter.name, "ablate": run.adapter.ablate}
-    ours, theirs = (flatten(config.model_dump(mode="json")) for config in (run, resolve(given, task=task)))
+    settings = {"backbone": run.backbone, "dataset": run.dataset, "output": run.output, "recipe": "paper"}
+    settings["adapter"] = {"name": run.adapter.name, "ablate": run.adapter.ablate}
+    ours, theirs = (flatten(config.model_dump(mode="json")) for config in (run, resolve(settings, task=task)))
     # what the recipe leaves open stands in a run's settings as it was decided there
     apart = [key for key in ours if key not in NEVER_PUBLISHED and theirs.get(key) not in (ours[key], "auto")]
     recipe = [f"recipe {run.recipe}"] if run.recipe != "paper" else []

@@ -124,7 +124,7 @@ def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
     arguments += ["--seeds", str(seed), "--output", str(folder)]
     arguments += [part for override in overrides for part in ("--set", override)]
     source = options.get("source")
-    asked = Asked(
+    request = Asked(
         backbone=options.get("backbone"),
         dataset=options.get("dataset"),
         source=Path(source).resolve() if source else None,
@@ -134,7 +134,7 @@ def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
         output=folder,
         overrides=overrides,
     )
-    plan_runs(asked)
+    plan_runs(request)
     return Job(name, varied, folder, arguments, seed)
 
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from msekit.evaluation.metrics import show
+from msekit.evaluation.units import show
 from msekit.experiments.sweep import Job, Outcome
 from msekit.reporter import Reporter, table_of
 

@@ -58,7 +58,7 @@ class Plan:
             "backbone": self.config.backbone,
             "dataset": self.config.dataset,
             "profile": self.profile.name,
-            "dtype": held(self.config, self.profile).dtype,
+            "dtype": holding_of(self.config, self.profile).dtype,
             "quantization": model.quantization,
             "batch_size": optim.batch_size,
             "accumulation": optim.accumulation,
@@ -92,7 +92,7 @@ def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
     work, assumed = workload(config, spec, shape, encode, profile, seeds)
-    memory = memory_plan(shape, work, held(config, profile))
+    memory = memory_plan(shape, work, holding_of(config, profile))
     checkpointing = needs_checkpointing(config, memory, profile)
     samples = sample_count(config, spec)
     notes = [*assumed]
@@ -122,7 +122,7 @@ def needs_checkpointing(config: RunConfig, memory: MemoryPlan, profile: Profile)
     return config.model.checkpointing == "on"
 
 
-def held(config: RunConfig, profile: Profile) -> Holding:
+def holding_of(config: RunConfig, profile: Profile) -> Holding:
     """How a run on the profile's machine holds its backbone."""
     cuda = profile.device == "cuda"
     check_kind(config.model.quantization)
@@ -169,7 +169,7 @@ def workload(
         prefix=2 + opening,  # 2: bos, or gMASK and sop
     )
     if config.evaluation.batch_size is None:
-        work = with_evaluation_batch(shape, work, held(config, profile), profile.memory_bytes)
+        work = with_evaluation_batch(shape, work, holding_of(config, profile), profile.memory_bytes)
     return work, notes
 
 
@@ -221,12 +221,12 @@ def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Prof
     encode, _ = tokenizer_of(shape)
     batch, parts = config.optim.batch_size, config.optim.accumulation
     divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
-    asked = config.evaluation.batch_size
-    scored = [None] if asked is None else sorted({1, asked}, reverse=True)
+    wanted = config.evaluation.batch_size
+    scored = [None] if wanted is None else sorted({1, wanted}, reverse=True)
     for changes in product(KINDS[KINDS.index(config.model.quantization) :], divided, scored):
         tried = changed(config, *changes)
         work, _ = workload(tried, spec, shape, encode, profile, seeds)
-        if memory_plan(shape, work, held(tried, profile)).total(checkpointing=True) <= profile.memory_bytes:
+        if memory_plan(shape, work, holding_of(tried, profile)).total(checkpointing=True) <= profile.memory_bytes:
             return tuple(differences(config, tried))
     return ("a smaller backbone, or a card with more memory", *(["fewer seeds at once"] if seeds > 1 else []))
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from msekit.evaluation.metrics import fraction
+from msekit.evaluation.units import fraction
 from msekit.paper import paper_row
 from msekit.runs.report import GROUP_KEYS, RunReport, _unusual
 

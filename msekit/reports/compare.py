@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import MetricFn, metrics_of, show
+from msekit.evaluation.metrics import MetricFn, metrics_of
+from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
 from msekit.runs.description import read_spec_of

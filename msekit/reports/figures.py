@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import axis as axis_of
-from msekit.evaluation.metrics import higher_is_better, percent
+from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.reliability import answers, calibration_error, reliability
+from msekit.evaluation.units import axis as axis_of
+from msekit.evaluation.units import percent
 from msekit.runs.predictions import Predictions
 
 Array = NDArray[Any]
@@ -86,8 +87,8 @@ def metric_curves(histories: dict[int, list[dict[str, Any]]], key_metric: str) -
 def confusion(seeds: list[Predictions], labels: tuple[str, ...]) -> Svg:
     """True against predicted class, in percent of the true class, all seeds together."""
     counts_CC = np.zeros((len(labels), len(labels)))
-    for each in seeds:
-        np.add.at(counts_CC, (each.truth, each.prediction), 1)
+    for seed in seeds:
+        np.add.at(counts_CC, (seed.truth, seed.prediction), 1)
     shares_CC = counts_CC / counts_CC.sum(axis=1, keepdims=True).clip(min=1)
     with _figure(height=WIDTH + 0.2) as (axis, done):
         axis.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
@@ -104,8 +105,8 @@ def scatter(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
     """True against predicted intensity, a faint point per sample and seed."""
     assert spec.range is not None
     with _figure(height=WIDTH - 0.2) as (axis, done):
-        for each in seeds:
-            axis.plot(each.truth, each.prediction, ".", alpha=0.35, markersize=4)
+        for seed in seeds:
+            axis.plot(seed.truth, seed.prediction, ".", alpha=0.35, markersize=4)
         axis.plot(spec.range, spec.range, color="grey", linewidth=0.8)
         low, high = spec.range
         limits = (low - 0.03 * (high - low), high + 0.03 * (high - low))
@@ -115,7 +116,7 @@ def scatter(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
 
 def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
     """Accuracy against confidence, all seeds together, with the calibration error."""
-    parts = [answers(each.distribution, each.values, each.truth, spec) for each in seeds]
+    parts = [answers(seed.distribution, seed.values, seed.truth, spec) for seed in seeds]
     bins = reliability(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
     total = sum(group.samples for group in bins)
     with _figure() as (axis, done):

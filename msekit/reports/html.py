@@ -61,7 +61,7 @@ def html_report(runs: Sequence[Path]) -> str:
 
 def overviews(groups: Sequence[Group]) -> list[str]:
     """A table of the groups of each data set that has several: one line each, the metrics side by side."""
-    found = []
+    sections = []
     for dataset in dict.fromkeys(group.values["dataset"] for group in groups):
         members = [group for group in groups if group.values["dataset"] == dataset]
         if len(members) == 1:
@@ -78,8 +78,8 @@ def overviews(groups: Sequence[Group]) -> list[str]:
             ]
             for group in members
         ]
-        found.append(f"<h2>{escape(str(dataset))}</h2>{table(['runs', 'seeds', *names], rows)}")
-    return found
+        sections.append(f"<h2>{escape(str(dataset))}</h2>{table(['runs', 'seeds', *names], rows)}")
+    return sections
 
 
 def section(group: Group) -> str:
@@ -114,27 +114,27 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def drawn(members: list[RunReport]) -> dict[str, str]:
     """Alternative text → SVG of every figure whose files the runs have."""
-    found: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     histories = {run.seed: history for run in members if (history := _lines(run.path / "metrics.jsonl"))}
-    told = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / "adapter.json").is_file()]
-    if not told:
-        return found
-    spec = read_spec_of(told[0].path)
+    tested = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / "adapter.json").is_file()]
+    if not tested:
+        return pictures
+    spec = read_spec_of(tested[0].path)
     if histories:
-        found["loss by epoch"] = figures.loss_curves(histories)
-        found[f"validation {spec.key_metric} by epoch"] = figures.metric_curves(histories, spec.key_metric)
-    predictions = [read_predictions(run.path, spec) for run in told]
+        pictures["loss by epoch"] = figures.loss_curves(histories)
+        pictures[f"validation {spec.key_metric} by epoch"] = figures.metric_curves(histories, spec.key_metric)
+    predictions = [read_predictions(run.path, spec) for run in tested]
     if spec.labels:
-        found["confusion matrix"] = figures.confusion(predictions, spec.labels)
-        found["F1 by class"] = figures.class_f1([run.values["metrics"]["per_class_f1"] for run in members])
+        pictures["confusion matrix"] = figures.confusion(predictions, spec.labels)
+        pictures["F1 by class"] = figures.class_f1([run.values["metrics"]["per_class_f1"] for run in members])
     else:
-        found["true and predicted intensity"] = figures.scatter(predictions, spec)
-    if all(each.values.size for each in predictions):
-        found["reliability"] = figures.reliability_diagram(predictions, spec)
+        pictures["true and predicted intensity"] = figures.scatter(predictions, spec)
+    if all(answers.values.size for answers in predictions):
+        pictures["reliability"] = figures.reliability_diagram(predictions, spec)
     tests = _tests(members, spec)
     if len(tests) > 1:
-        found["robustness to missing modalities"] = figures.robustness(tests, spec.key_metric)
-    return found
+        pictures["robustness to missing modalities"] = figures.robustness(tests, spec.key_metric)
+    return pictures
 
 
 def _tests(members: list[RunReport], spec: DatasetSpec) -> dict[str, list[float]]:

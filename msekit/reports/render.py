@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from msekit.evaluation.metrics import show
+from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import Group, MetricSummary
 

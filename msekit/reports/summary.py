@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msekit.evaluation.metrics import show
+from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
 from msekit.runs.files import write_text

@@ -126,5 +126,5 @@ def read_spec_of(folder: Path) -> DatasetSpec:
         raise MsekitError(f"the file is damaged or missing: {error!r}", where=file) from error
 
 
-WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes"}
+WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames"}
 """What a data set's description says of its files, for which inference has no use."""

@@ -42,10 +42,10 @@ def read_profile(name: str) -> Profile:
     Raises:
         MsekitError: No such profile (the nearest are offered), or a wrong key in it.
     """
-    known = {path.stem: path for path in (shipped("configs") / "profiles").glob("*.yaml")}
-    path = known.get(name, Path(name))
+    files = {path.stem: path for path in (shipped("configs") / "profiles").glob("*.yaml")}
+    path = files.get(name, Path(name))
     if not path.is_file():
-        raise MsekitError(f"no profile '{name}'", fix=nearest(name, known) + " A YAML's path works too.")
+        raise MsekitError(f"no profile '{name}'", fix=nearest(name, files) + " A YAML's path works too.")
     try:
         return Profile(**{"name": path.stem} | read_mapping(path, "profile"))
     except ValidationError as error:
@@ -55,8 +55,10 @@ def read_profile(name: str) -> Profile:
 
 def profile_at_hand(name: str | None) -> str | None:
     """The profile that a run was made with, if it is here: a file of someone's own may be on another machine."""
-    known = name is not None and ((shipped("configs") / "profiles" / f"{name}.yaml").is_file() or Path(name).is_file())
-    return name if known else None
+    at_hand = name is not None and (
+        (shipped("configs") / "profiles" / f"{name}.yaml").is_file() or Path(name).is_file()
+    )
+    return name if at_hand else None
 
 
 def default_profile() -> str:

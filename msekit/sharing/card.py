@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from msekit.backbones.catalogue import BACKBONES
-from msekit.evaluation.metrics import show
+from msekit.evaluation.units import show
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
 from msekit.runs.folder import read_report

@@ -8,9 +8,10 @@ from typing import Any
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import accelerator_for
-from msekit.evaluation.metrics import higher_is_better, metrics_of, percent
+from msekit.evaluation.metrics import higher_is_better, metrics_of
 from msekit.evaluation.reliability import describe_calibration, fit_temperature, tempered
 from msekit.evaluation.scoring import Scores, score_split
+from msekit.evaluation.units import percent
 from msekit.reporter import Reporter
 from msekit.reports.summary import show_cases
 from msekit.runs.files import write_text

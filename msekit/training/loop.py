@@ -23,8 +23,9 @@ from msekit.data.batches.batch import Batch, ModalityDropout, Noise, global_batc
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
-from msekit.evaluation.metrics import higher_is_better, show
+from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
+from msekit.evaluation.units import show
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.files import write_text

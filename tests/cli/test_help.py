@@ -8,7 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from msekit.adapters.sizes import ABLATIONS, ADAPTERS
+from msekit.backbones.holding import KINDS
+from msekit.baselines.catalogue import BASELINES
+from msekit.cli.main import app
+from msekit.settings import choices
 from msekit.settings.plan_runs import Asked, plan_runs
+from msekit.settings.recipes import RECIPES
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,6 +45,22 @@ def test_json_is_the_only_thing_on_stdout():
         [sys.executable, "-m", "msekit", "count-params", "--format", "json"], capture_output=True, text=True, check=True
     )
     assert len(json.loads(done.stdout)) == 12
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("train", [*ADAPTERS, *ABLATIONS, *KINDS, *RECIPES, *choices.LAYOUTS, *choices.MISSING_POLICIES]),
+        ("count-params", [*ADAPTERS, *ABLATIONS]),
+        ("baseline", [*BASELINES]),
+        ("evaluate", [*choices.ESTIMATES["msa"], *KINDS]),
+        ("predict", [*choices.ESTIMATES["msa"], *KINDS]),
+    ],
+)
+def test_help_names_all_that_the_tables_hold(command: str, names: list[str]):
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    unbroken = "".join(shown.split())  # a line may end within a name
+    assert not [name for name in names if name not in unbroken]
 
 
 def test_every_shipped_run_file_resolves():

@@ -145,7 +145,7 @@ def test_a_class_without_f1_is_not_drawn_as_zero(monkeypatch):
     drawn = []
     monkeypatch.setattr(Axes, "barh", lambda self, place, width, **_: drawn.append((place, width)))
     found = figures.class_f1([{"joy": 0.5, "fear": None}, {"joy": None, "fear": None}])
-    assert drawn == [(0, 0.5)]
+    assert drawn == [(0, 50.0)]
     assert "fear (undefined)" in found
 
 

@@ -12,16 +12,18 @@ import pytest
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import (
+    METRICS,
+    Intensities,
+    Metric,
     bootstrap,
     collapsed_to,
     erc_metrics,
-    fraction,
     higher_is_better,
     metrics_of,
     msa_metrics,
-    show,
 )
 from msekit.evaluation.reliability import answers
+from msekit.evaluation.units import fraction, show
 
 LABELS = ("joy", "anger", "fear")
 
@@ -214,6 +216,19 @@ def test_a_description_from_before_the_field_keeps_its_sets_family(name, family)
     described = DATASETS[name].model_dump(mode="json", exclude={"metrics", "frames", "source", "files", "hub"})
     assert DatasetSpec(**described).metric_family == family
     assert DatasetSpec(**(described | {"range": (-2.0, 2.0)})).metric_family == "general", "another set of that name"
+
+
+def test_one_entry_adds_a_metric(monkeypatch):
+    def rmse(answers: Intensities) -> float:
+        return float(np.sqrt(np.mean((answers.truth - answers.prediction) ** 2)))
+
+    monkeypatch.setitem(METRICS, "rmse", Metric(rmse, ("sims",), higher_is_better=False, percent=False))
+    truth, prediction = np.array([0.2, -0.4]), np.array([0.5, -0.8])
+    metrics = metrics_of(DATASETS["sims"])(truth, prediction)
+    assert show("rmse", metrics["rmse"]) == "0.354"
+    assert not higher_is_better("rmse")
+    assert bootstrap(truth, prediction, metrics_of(DATASETS["sims"]), repeats=5)["rmse"] is not None
+    assert "rmse" not in metrics_of(DATASETS["mosi"])(truth, prediction)
 
 
 def test_only_intensities_have_families():

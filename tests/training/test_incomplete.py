@@ -195,9 +195,9 @@ def test_runs_with_context_are_averaged_with_it_and_not_with_others(described: P
 
 def test_dry_run_shows_the_context(described: Path, tmp_path: Path):
     arguments = ["train", "--backbone", "tiny-llama", "--dataset", str(described), "--output", str(tmp_path / "none")]
-    shown = CliRunner().invoke(app, [*arguments, "--context", "2", "--dry-run"]).stdout
-    assert "context of" in shown
-    assert shown.count("│ context") > 3
+    shown = CliRunner().invoke(app, [*arguments, "--context", "2", "--dry-run"])
+    assert "context of" in shown.stderr
+    assert shown.stdout.count("│ context") > 3
     assert "│ context" not in CliRunner().invoke(app, [*arguments, "--dry-run"]).stdout
 
 
