@@ -113,7 +113,7 @@ def _prompt(spec: AdapterSpec) -> int:
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """One adapter."""
+    """What the rest of the kit must know of an adapter before it is made."""
 
     made_by: str
     """`module:function` from an AdapterSpec to the module; imported where one is made, so that this table needs no
@@ -122,12 +122,14 @@ class AdapterEntry:
     """Its trainable parameters."""
     reads_features: bool = True
     """Whether it reads audio and vision at all."""
+    rewrites_text: bool = False
+    """Whether it shifts the text's embeddings and puts no pseudo tokens before them."""
 
 
 ADAPTERS: dict[AdapterName, AdapterEntry] = {
     "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
-    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag),
-    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn),
+    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, rewrites_text=True),
+    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, rewrites_text=True),
     "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
     "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
     "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),
