@@ -113,7 +113,7 @@ def _prompt(spec: AdapterSpec) -> int:
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """What the rest of the kit must know of an adapter before it is made."""
+    """One adapter."""
 
     made_by: str
     """`module:function` from an AdapterSpec to the module; imported where one is made, so that this table needs no
@@ -122,14 +122,14 @@ class AdapterEntry:
     """Its trainable parameters."""
     reads_features: bool = True
     """Whether it reads audio and vision at all."""
-    rewrites_text: bool = False
-    """Whether it shifts the text's embeddings and puts no pseudo tokens before them."""
+    adds_tokens: bool = True
+    """Whether it puts pseudo tokens before the text; otherwise it changes the text's own embeddings."""
 
 
 ADAPTERS: dict[AdapterName, AdapterEntry] = {
     "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
-    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, rewrites_text=True),
-    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, rewrites_text=True),
+    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, adds_tokens=False),
+    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, adds_tokens=False),
     "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
     "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
     "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),

@@ -55,7 +55,7 @@ def test_the_tables_hold_the_names_that_settings_accept():
 def test_the_table_tells_what_the_module_does(name):
     adapter, entry = made(name), ADAPTERS[name]
     assert entry.reads_features == (adapter.audio_dim > 0 and adapter.vision_dim > 0)
-    assert entry.rewrites_text == adapter.rewrites_text == (adapter.pseudo_tokens == 0)
+    assert entry.adds_tokens == (not adapter.rewrites_text) == (adapter.pseudo_tokens > 0)
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
