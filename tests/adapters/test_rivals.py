@@ -52,6 +52,13 @@ def test_the_tables_hold_the_names_that_settings_accept():
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
+def test_the_table_tells_what_the_module_does(name):
+    adapter, entry = made(name), ADAPTERS[name]
+    assert entry.reads_features == (adapter.audio_dim > 0 and adapter.vision_dim > 0)
+    assert entry.adds_tokens == (not adapter.rewrites_text) == (adapter.pseudo_tokens > 0)
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
 @pytest.mark.parametrize(("audio", "vision"), [(10, 7), (10, 0), (0, 7), (0, 0)])
 def test_the_count_without_torch_equals_the_module(name, audio, vision):
     built = sum(p.numel() for p in made(name, audio, vision).parameters())

@@ -25,11 +25,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo, SplitTable
-from msekit.data.cache.write_split import ModalityWriter, RowCallback, blocks, crc32, write_split
+from msekit.data.cache.write_split import Gathered, RowCallback, blocks, crc32, write_split
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.readers import synthetic
 from msekit.data.readers.open_source import open_source
-from msekit.data.readers.rows import Contents, Row, RowSource
+from msekit.data.readers.rows import Row, RowSource
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
@@ -271,15 +271,13 @@ def _build(
     building = path.with_name(f".{path.name}.build-{os.getpid()}-{time.time_ns()}")
     building.mkdir()
     try:
-        modalities = (ModalityWriter("audio", settings.dtype), ModalityWriter("vision", settings.dtype))
-        contents, warnings = Contents(), list[str]()
+        gathered = Gathered(settings.dtype)
         splits = {
-            split: write_split(
-                spec, rows(split), split, building / f"{split}.arrow", modalities, contents, warnings, progress
-            )
+            split: write_split(spec, rows(split), split, building / f"{split}.arrow", gathered, progress)
             for split in SPLITS
         }
-        for modality in modalities:
+        warnings = gathered.warnings
+        for modality in (gathered.audio, gathered.vision):
             if modality.clipped:
                 warnings.append(f"{modality.clipped} {modality.key} values were cut to the range of {settings.dtype}")
         info = CacheInfo(
@@ -289,8 +287,8 @@ def _build(
             format=CACHE_FORMAT,
             settings=settings,
             splits=splits,
-            audio=modalities[0].info(),
-            vision=modalities[1].info(),
+            audio=gathered.audio.info(),
+            vision=gathered.vision.info(),
             warnings=warnings,
         )
         _check_widths(spec, info)

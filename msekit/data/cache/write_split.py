@@ -145,14 +145,26 @@ def label_name(spec: DatasetSpec, label: float) -> str:
     return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
 
 
+class Gathered:
+    """What all splits of a set have in common while they are written, one after the other.
+
+    Args:
+        dtype: Of the stored features.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self.audio, self.vision = ModalityWriter("audio", dtype), ModalityWriter("vision", dtype)
+        self.contents = Contents()
+        self.warnings: list[str] = []
+        """A sentence for everything odd so far."""
+
+
 def write_split(
     spec: DatasetSpec,
     rows: Iterator[Row],
     split: str,
     path: Path,
-    modalities: tuple[ModalityWriter, ModalityWriter],
-    contents: Contents,
-    warnings: list[str],
+    gathered: Gathered,
     progress: RowCallback | None,
 ) -> SplitInfo:
     """Stream a split's rows into its Arrow file.
@@ -162,9 +174,7 @@ def write_split(
         rows: The split's rows.
         split: Its name.
         path: The Arrow file, which is written anew.
-        modalities: Writers of audio and vision, shared by all splits: they gather widths and statistics.
-        contents: Contents of earlier splits' samples, shared by all splits: it gets those of this one.
-        warnings: Gets a sentence for everything odd in this split.
+        gathered: What earlier splits gave; it gets the widths, statistics, contents and warnings of this one.
         progress: Called after every row.
 
     Returns:
@@ -175,7 +185,8 @@ def write_split(
     """
     from datasets.arrow_writer import ArrowWriter
 
-    features = _features(CacheSettings(dtype=modalities[0].dtype.name))
+    modalities = (gathered.audio, gathered.vision)
+    features = _features(CacheSettings(dtype=gathered.audio.dtype.name))
     counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
     ids: Counter[str] = Counter()
     leaked: Counter[str] = Counter()
@@ -189,7 +200,7 @@ def write_split(
             waiting_bytes += sum(frames.nbytes for frames in stored)
             counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
-            first = contents.seen_before(split, number, row)
+            first = gathered.contents.seen_before(split, number, row)
             if first is not None and first[0] != split:
                 leaked[first[0]] += 1
             if waiting_bytes >= _CHUNK_BYTES:
@@ -202,15 +213,28 @@ def write_split(
         if waiting:
             writer.write_table(_table(waiting, features))
         writer.finalize(close_stream=False)
-    repeated = sum(count - 1 for count in ids.values())
-    if repeated:
-        warnings.append(f"{repeated} samples of {split} repeat an id of the same split")
-    warnings += [f"{count} samples of {split} are in {other}, too, by content" for other, count in leaked.items()]
-    unseen = [label for label in spec.labels or () if split == "train" and not counts[label]]
-    if unseen:
-        warnings.append(f"no sample of train is labelled {', '.join(unseen)}")
+    gathered.warnings += _warnings(split, ids, leaked, counts)
     ordered = dict(counts) if spec.labels else dict(sorted(counts.items(), key=lambda item: float(item[0])))
     return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
+
+
+def _warnings(split: str, ids: Counter[str], leaked: Counter[str], labels: Counter[str]) -> Iterator[str]:
+    """A sentence for everything odd about a split.
+
+    Args:
+        split: Its name.
+        ids: Id → samples of the split that have it.
+        leaked: Other split → samples of this one that it holds, too.
+        labels: Label → samples of the split; classes without a sample are there with 0.
+    """
+    repeated = sum(count - 1 for count in ids.values())
+    if repeated:
+        yield f"{repeated} samples of {split} repeat an id of the same split"
+    for other, count in leaked.items():
+        yield f"{count} samples of {split} are in {other}, too, by content"
+    unseen = [label for label, count in labels.items() if split == "train" and not count]
+    if unseen:
+        yield f"no sample of train is labelled {', '.join(unseen)}"
 
 
 def _table(stored_rows: list[tuple[Row, list[np.ndarray]]], features: Features) -> Any:
