@@ -7,7 +7,16 @@ TORCH ?= torch==2.13.0
 # two tests at a time; a file's tests stay together, for they share what they trained, in the order of tests/conftest.py
 PYTEST ?= -n 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: setup train test fast lint clean
+# where sums may come out otherwise on another CPU: what computes, without what starts processes
+NUMERICS := tests/golden tests/adapters tests/model tests/backbones tests/training/test_engine.py
+AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
+NO_BF16 := ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MSEKIT_TEST_BF16=off
+
+.PHONY: setup train test fast numerics lint clean
+
+# threads that wait sleep: spinning ones take the cores from whatever else runs
+train test fast numerics: export GOMP_SPINCOUNT := 0
+train test fast numerics: export OMP_WAIT_POLICY := PASSIVE
 
 setup: $(VENV)/.installed
 
@@ -28,10 +37,16 @@ test: setup
 fast: setup
 	$(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess"
 
+# once more as on other CPUs: limited to AVX2, and as if there were no bf16 unit
+numerics: setup
+	$(AVX2) $(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess" $(NUMERICS)
+	$(NO_BF16) $(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess" $(NUMERICS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

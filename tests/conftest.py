@@ -14,6 +14,7 @@ from hub_server import HubServer
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parent.parent
@@ -25,6 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         heavy[item.path] += 3 * ("multiprocess" in item.keywords) + ("slow" in item.keywords)
     items.sort(key=lambda item: -heavy[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bf16_unit() -> None:
+    """`MSEKIT_TEST_BF16=off` takes this CPU for one without such a unit (`make numerics`)."""
+    if os.environ.get("MSEKIT_TEST_BF16") == "off":
+        from msekit.backbones import precision
+
+        precision.BF16_UNITS = ()
 
 
 @pytest.fixture(scope="session", autouse=True)
