@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import venv
@@ -31,6 +32,23 @@ def test_the_public_names_come_lazily():
     program = "import sys, msekit; assert 'torch' not in sys.modules; msekit.load_backbone; msekit.MSEAdapter"
     program += "; assert 'torch' in sys.modules; assert 'load_backbone' in dir(msekit)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+EFFECTS = re.compile(
+    r"os\.environ\[[^]]*\] = |os\.environ\.(setdefault|pop|update)\(|sys\.modules\[[^]]*\] = "
+    r"|os\.dup2\(|signal\.signal\(|\.setLevel\(|\.addFilter\(|warnings\.(filterwarnings|simplefilter)\("
+    r"|(torch|np\.random|random)\.(manual_seed|seed)\(|torch\.set_\w+\(|_dynamo\.config\.\w+ = |__compatible_ops__"
+)
+"""How code changes the whole process it runs in."""
+
+
+def test_what_is_done_to_the_whole_process_stands_in_one_list():
+    package = REPOSITORY / "msekit"
+    text = (package / "process.py").read_text(encoding="utf-8").partition('"""\n\nfrom')[0]
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert all((package / name).is_file() for name in named)
+    sources = {source.relative_to(package).as_posix(): source.read_text("utf-8") for source in package.rglob("*.py")}
+    assert {name for name, source in sources.items() if EFFECTS.search(source)} == named | {"process.py"}
 
 
 @pytest.mark.slow
