@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone
-from msekit.data.cache.cache import Cache, SplitTable, prepare
+from msekit.data.cache.cache import Cache, prepare
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.evaluation.metrics import metrics_of
 

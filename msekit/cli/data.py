@@ -144,7 +144,8 @@ def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:
 
 
 def _is_prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"]) -> bool:
-    from msekit.data.cache.cache import CacheSettings, is_prepared
+    from msekit.data.cache.cache import is_prepared
+    from msekit.data.cache.split_table import CacheSettings
 
     return is_prepared(spec, CacheSettings(dtype=dtype))
 
@@ -152,7 +153,8 @@ def _is_prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"]) -> boo
 def _prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter: Reporter) -> Cache:
     import time
 
-    from msekit.data.cache.cache import CacheSettings, prepare
+    from msekit.data.cache.cache import prepare
+    from msekit.data.cache.split_table import CacheSettings
     from msekit.data.readers.open_source import open_source
 
     started, built = time.perf_counter(), False

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from msekit.data.cache.split_table import Progress, label_name
+from msekit.data.cache.write_split import Progress, label_name
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import Contents, Row, named

@@ -17,8 +17,8 @@ from msekit.data.batches.batch import Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.cache import Cache, CacheSettings, SplitTable, prepare
-from msekit.data.cache.split_table import ModalityInfo
+from msekit.data.cache.cache import Cache, prepare
+from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitTable
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.download import with_features
 from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from msekit.data.cache.cache import CacheSettings, fingerprint_of
+from msekit.data.cache.cache import fingerprint_of
+from msekit.data.cache.split_table import CacheSettings
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.download import downloaded
 from msekit.distributed.accelerator import on_main

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msekit.data.cache.cache import Cache, CacheSettings, open_cache, prepare
-from msekit.data.cache.split_table import Moments
+from msekit.data.cache.cache import Cache, open_cache, prepare
+from msekit.data.cache.split_table import CacheSettings
+from msekit.data.cache.write_split import Moments
 from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
 from msekit.data.readers.published import read_split
 from msekit.data.readers.synthetic import synthetic_rows
@@ -98,7 +99,7 @@ class TestContent:
         assert (cache.info.audio.width, cache.info.vision.width, cache.info.warnings) == (16, 8, [])
 
     def test_several_record_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("msekit.data.cache.split_table._CHUNK_BYTES", 500)
+        monkeypatch.setattr("msekit.data.cache.write_split._CHUNK_BYTES", 500)
         spec = toy(tmp_path)
         same(prepare(spec, root=tmp_path), spec)
 
@@ -319,7 +320,7 @@ def flip(path: Path) -> None:
 BUILD = """
 import sys, time
 from pathlib import Path
-from msekit.data.cache import prepare
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import DATASETS
 def slow(split, rows):
     if split == 'valid' and rows == 50:
@@ -375,7 +376,7 @@ class TestProcesses:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from msekit.data.cache import prepare
+from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import DatasetSpec
 import datasets.arrow_writer, pyarrow
 spec = DatasetSpec.model_validate_json(sys.argv[1])

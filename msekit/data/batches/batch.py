@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.cache import SplitTable
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES
 
 _BUCKET_BATCHES = (

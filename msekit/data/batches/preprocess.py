@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from msekit.data.cache.cache import ModalityInfo
+from msekit.data.cache.split_table import ModalityInfo
 
 
 class Preprocessor(BaseModel):

@@ -24,17 +24,8 @@ from typing import Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from msekit.data.cache.split_table import (
-    CacheSettings,
-    ModalityInfo,
-    ModalityWriter,
-    Progress,
-    SplitInfo,
-    SplitTable,
-    blocks,
-    crc32,
-    write_split,
-)
+from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo, SplitTable
+from msekit.data.cache.write_split import ModalityWriter, Progress, blocks, crc32, write_split
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.readers import synthetic
 from msekit.data.readers.open_source import open_source

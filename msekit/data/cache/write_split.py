@@ -1,0 +1,212 @@
+"""Rows → one split's Arrow file, written row by row, with counts and the statistics of every feature.
+
+The columns are those that `split_table.py` lists.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
+from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.readers.rows import Contents, Row
+from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+_CHUNK_BYTES = 16 << 20  # features held in memory before they are written as one record batch
+_CONSTANT = 1e-12  # std / |mean| below which a feature is constant and its std is rounding
+
+Progress = Callable[[str, int], None]
+"""Called with the split and the rows written so far."""
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """A file's content, 4 MiB at a time."""
+    with path.open("rb") as file:
+        while block := file.read(4 << 20):
+            yield block
+
+
+def crc32(path: Path) -> int:
+    """zlib.crc32 of a file's content."""
+    value = 0
+    for block in blocks(path):
+        value = zlib.crc32(block, value)
+    return value
+
+
+class Moments:
+    """Running count, mean and sum of squared deviations per feature, float64 (Chan et al.'s merge)."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.mean, self.squares = np.zeros((3, width))
+
+    def add(self, x_LD: np.ndarray) -> None:
+        """Take in frames; NaN is left out."""
+        x_LD = x_LD.astype(np.float64)
+        real_LD = ~np.isnan(x_LD)
+        if real_LD.all():
+            count = np.full(x_LD.shape[1], float(len(x_LD)))
+            mean = x_LD.sum(axis=0) / np.maximum(count, 1)
+            squares = np.square(np.subtract(x_LD, mean, out=x_LD), out=x_LD).sum(axis=0)
+        else:
+            count = real_LD.sum(axis=0)
+            mean = np.where(real_LD, x_LD, 0.0).sum(axis=0) / np.maximum(count, 1)
+            squares = np.where(real_LD, (x_LD - mean) ** 2, 0.0).sum(axis=0)
+        total = np.maximum(self.count + count, 1)
+        delta = mean - self.mean
+        self.squares += squares + delta**2 * self.count * count / total
+        self.mean += delta * count / total
+        self.count += count
+
+    def std(self) -> np.ndarray:
+        """Population standard deviation [D]; 1 for constant features."""
+        std = np.sqrt(self.squares / np.maximum(self.count, 1))
+        return np.where(std > _CONSTANT * np.abs(self.mean), std, 1.0)
+
+
+class ModalityWriter:
+    """Converts one modality's frames for storage, while checking their width and counting."""
+
+    def __init__(self, key: str, dtype: str) -> None:
+        self.key, self.dtype = key, np.dtype(dtype)
+        self.width, self.longest, self.clipped = 0, 0, 0
+        self.moments: Moments | None = None
+        self.nonfinite, self.nonfinite_rows, self.absent = Counter[str](), Counter[str](), Counter[str]()
+
+    def store(self, row: Row, split: str, number: int) -> np.ndarray:
+        """Frames [L, D] in the cache's dtype, NaN where non-finite; [0, D] where the sample has none."""
+        frames_LD = getattr(row, self.key)
+        if frames_LD is None:
+            self.absent[split] += 1
+            return np.zeros((0, self.width), self.dtype)
+        self.width = self.width or frames_LD.shape[1]
+        if frames_LD.shape[1] != self.width:
+            raise MsekitError(
+                f"'{self.key}' has {frames_LD.shape[1]} features per frame, earlier rows have {self.width}",
+                where=f"{split} row {number}, id '{row.id}'",
+            )
+        self.longest = max(self.longest, len(frames_LD))
+        with np.errstate(over="ignore", invalid="ignore"):
+            stored_LD = frames_LD.astype(self.dtype)
+        if not np.isfinite(stored_LD).all():
+            self._clean(frames_LD, stored_LD, split)
+        if split == "train":
+            self.moments = self.moments or Moments(self.width)
+            self.moments.add(stored_LD)
+        return stored_LD
+
+    def _clean(self, frames_LD: np.ndarray, stored_LD: np.ndarray, split: str) -> None:
+        """Cut what the dtype cannot hold to its range, and mark what was never finite, in place."""
+        finite_LD = np.isfinite(frames_LD)
+        beyond_LD = finite_LD & ~np.isfinite(stored_LD)
+        self.clipped += int(beyond_LD.sum())
+        stored_LD[beyond_LD] = np.sign(frames_LD[beyond_LD]) * np.finfo(self.dtype).max
+        if not finite_LD.all():
+            self.nonfinite[split] += int((~finite_LD).sum())
+            self.nonfinite_rows[split] += 1
+            stored_LD[~finite_LD] = np.nan
+
+    def info(self) -> ModalityInfo:
+        """What was found."""
+        moments = self.moments or Moments(self.width)
+        return ModalityInfo(
+            width=self.width,
+            mean=moments.mean.tolist(),
+            std=moments.std().tolist(),
+            nonfinite={split: self.nonfinite[split] for split in SPLITS},
+            nonfinite_rows={split: self.nonfinite_rows[split] for split in SPLITS},
+            absent={split: self.absent[split] for split in SPLITS},
+            longest=self.longest,
+        )
+
+
+def _features(settings: CacheSettings) -> Features:
+    from datasets import Features, List, Value
+
+    frames = {key: List(Value(settings.dtype)) for key in ("audio", "vision")}
+    lengths = {f"{key}_length": Value("int32") for key in ("audio", "vision")}
+    texts = {"id": Value("string"), "text": Value("large_string")}
+    return Features(
+        **texts, label=Value("float64"), **frames, **lengths, speaker=Value("string"), dialogue_id=Value("string")
+    )
+
+
+def label_name(spec: DatasetSpec, label: float) -> str:
+    """What a label is counted as: the class's name, or the intensity to one decimal."""
+    return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
+
+
+def write_split(
+    spec: DatasetSpec,
+    rows: Iterator[Row],
+    split: str,
+    path: Path,
+    modalities: tuple[ModalityWriter, ModalityWriter],
+    contents: Contents,
+    warnings: list[str],
+    progress: Progress | None,
+) -> SplitInfo:
+    """Stream a split's rows into its Arrow file."""
+    from datasets.arrow_writer import ArrowWriter
+
+    features = _features(CacheSettings(dtype=modalities[0].dtype.name))
+    counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
+    ids: Counter[str] = Counter()
+    leaked: Counter[str] = Counter()
+    held: list[tuple[Row, list[np.ndarray]]] = []
+    held_bytes = 0
+    with path.open("wb") as stream:
+        writer = ArrowWriter(features=features, stream=stream)
+        for number, row in enumerate(rows):
+            stored = [modality.store(row, split, number) for modality in modalities]
+            held.append((row, stored))
+            held_bytes += sum(frames.nbytes for frames in stored)
+            counts[label_name(spec, row.label)] += 1
+            ids[row.id] += 1
+            first = contents.seen_before(split, number, row)
+            if first is not None and first[0] != split:
+                leaked[first[0]] += 1
+            if held_bytes >= _CHUNK_BYTES:
+                writer.write_table(_table(held, features))
+                held, held_bytes = [], 0
+            if progress is not None:
+                progress(split, number + 1)
+        if not ids:
+            raise MsekitError(f"split '{split}' is empty", where=spec.source or spec.name, fix="All three are needed")
+        if held:
+            writer.write_table(_table(held, features))
+        writer.finalize(close_stream=False)
+    repeated = sum(count - 1 for count in ids.values())
+    if repeated:
+        warnings.append(f"{repeated} samples of {split} repeat an id of the same split")
+    warnings += [f"{count} samples of {split} are in {other}, too, by content" for other, count in leaked.items()]
+    unseen = [label for label in spec.labels or () if split == "train" and not counts[label]]
+    if unseen:
+        warnings.append(f"no sample of train is labelled {', '.join(unseen)}")
+    ordered = dict(counts) if spec.labels else dict(sorted(counts.items(), key=lambda item: float(item[0])))
+    return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
+
+
+def _table(held: list[tuple[Row, list[np.ndarray]]], features: Features) -> Any:
+    """Rows and their stored frames → one Arrow table."""
+    import pyarrow as pa
+
+    rows = [row for row, _ in held]
+    columns: dict[str, Any] = {key: [getattr(row, key) for row in rows] for key in ("id", "text", "label", "speaker")}
+    columns["dialogue_id"] = [row.dialogue_id for row in rows]
+    for place, key in enumerate(("audio", "vision")):
+        frames = [stored[place] for _, stored in held]
+        offsets = np.cumsum([0, *(array.size for array in frames)], dtype=np.int32)
+        values = np.concatenate([array.reshape(-1) for array in frames])
+        columns[key] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, from_pandas=False))
+        columns[f"{key}_length"] = [len(array) for array in frames]
+    return pa.table({key: columns[key] for key in features}, schema=features.arrow_schema)
