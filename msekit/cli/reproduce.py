@@ -80,17 +80,19 @@ def _show_cost(found: list[Experiment], reporter: Reporter) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from msekit.data.cache.cache import prepare
-    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.open_data import open_data
     from msekit.experiments.paper_runs import cost
+    from msekit.settings.data_of import spec_of
 
     sizes: dict[str, int] = {}
 
     def samples(run: Any) -> int:
         if run.dataset not in sizes:
-            spec = resolve_dataset(run.dataset, run.source, run.description.model_dump())
-            known = spec.split_sizes[0] if spec.split_sizes else None
-            sizes[run.dataset] = known or prepare(spec).info.splits["train"].samples
+            spec = spec_of(run)
+            if spec.split_sizes:
+                sizes[run.dataset] = spec.split_sizes[0]
+            else:
+                sizes[run.dataset] = open_data(spec, run.data.dtype, reporter)[1].info.splits["train"].samples
         return min(sizes[run.dataset], run.data.limit_train or sizes[run.dataset])
 
     lines = cost(found, samples)

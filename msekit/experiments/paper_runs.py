@@ -17,7 +17,8 @@ from msekit.backbones.catalogue import canonical_name
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
-from msekit.runs.folder import REPORT, read_report
+from msekit.runs.files import REPORT
+from msekit.runs.report import read_report
 from msekit.settings.config import RunConfig
 
 SEEDS = (1111, 2222, 3333, 4444, 5555)
@@ -120,7 +121,8 @@ def cost(found: list[Experiment], samples: Callable[[RunConfig], int]) -> list[d
     speeds: dict[tuple[str, str], list[float]] = {}
     for each in found:
         for folder in each.finished():
-            speed = read_report(folder).get("train_samples_per_s")
+            report = read_report(folder)
+            speed = report.train_samples_per_s if report else None
             speeds.setdefault((each.backbone, each.dataset), []).append(float(speed or 0))
     lines = []
     for each in found:

@@ -14,10 +14,10 @@ from msekit.errors import MsekitError
 from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
 from msekit.reports.aggregate import MetricSummary, aggregate
 from msekit.reports.render import show
-from msekit.runs.folder import read_report
+from msekit.runs.config import read_config
 from msekit.runs.report import collect, flatten
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import read_run_file, resolve, validated
+from msekit.settings.resolve import resolve
 
 TASK_METRICS = {"erc": ("acc", "wf1"), "msa": ("acc2", "f1", "acc7", "mae", "corr")}
 NEVER_PUBLISHED = (
@@ -92,7 +92,7 @@ def _row(table: str, each: Experiment, warnings: list[str]) -> dict[str, Any]:
     comparable = table != "table4" or each.backbone == "chatglm3-6b"
     names = [name for name in dict.fromkeys((*TASK_METRICS[spec.task], *printed)) if name in group.metrics]
     metrics = {name: _cell(group.metrics[name], printed.get(name) if comparable else None) for name in names}
-    trainable = read_report(folders[0])["trainable_parameters"]
+    trainable = group.members[0].report.trainable_parameters
     return line | {"seeds": group.seeds, "trainable": trainable, "metrics": metrics}
 
 
@@ -129,7 +129,7 @@ def differences(found: list[Experiment]) -> list[str]:
 def _settings(each: Experiment) -> list[RunConfig]:
     """The settings of the finished runs; before the first, those planned."""
     folders = each.finished()
-    return [validated(read_run_file(folder / "config.yaml")) for folder in folders] or each.runs[:1]
+    return [read_config(folder) for folder in folders] or each.runs[:1]
 
 
 def _settings_apart(run: RunConfig, task: str) -> list[str]:

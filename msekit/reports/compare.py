@@ -169,16 +169,18 @@ def seeds_test(runs_a: Sequence[RunReport], runs_b: Sequence[RunReport]) -> dict
     """Paired t test over the common seeds, per metric; None where fewer than two, or where they do not vary."""
     from scipy.stats import ttest_rel
 
-    metrics_a, metrics_b = ({run.seed: run.values["metrics"] for run in runs} for runs in (runs_a, runs_b))
+    metrics_a, metrics_b = ({run.seed: run.report.scalars for run in runs} for runs in (runs_a, runs_b))
     common = sorted(metrics_a.keys() & metrics_b.keys())
-    found: dict[str, float | None] = {}
-    for name in (name for name, value in runs_a[0].values["metrics"].items() if not isinstance(value, dict)):
-        pairs = [(metrics_a[seed].get(name), metrics_b[seed].get(name)) for seed in common]
-        if len(pairs) < 2 or any(None in pair for pair in pairs) or np.ptp([b - a for a, b in pairs]) < 1e-12:
-            found[name] = None
-            continue
-        found[name] = float(ttest_rel([b for _, b in pairs], [a for a, _ in pairs]).pvalue)
-    return found
+    chances: dict[str, float | None] = {}
+    for name in runs_a[0].report.scalars:
+        values_a, values_b = ([metrics[seed].get(name) for seed in common] for metrics in (metrics_a, metrics_b))
+        a, b = ([value for value in values if value is not None] for values in (values_a, values_b))
+        defined = len(a) == len(b) == len(common)
+        if len(common) < 2 or not defined or np.ptp(np.subtract(b, a)) < 1e-12:
+            chances[name] = None
+        else:
+            chances[name] = float(ttest_rel(b, a).pvalue)
+    return chances
 
 
 def _minus(b: float | None, a: float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from rich.table import Table
 
 from msekit.reports.aggregate import aggregate
 from msekit.reports.render import show
-from msekit.runs.files import write_text
-from msekit.runs.report import RunReport, collect
+from msekit.runs.files import SUMMARY, write_json
+from msekit.runs.report import Report, RunReport, collect
 
 
 def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `{"seeds", "metrics": {name: {"mean", "std"}}, "warnings"}`; warnings say what the seeds do not share.
     """
-    key = RunReport(folder, report).key
+    key = RunReport(folder, Report.model_validate(report)).key
     group = aggregate([found for found in collect([folder]) if found.key == key])[0]
     metrics = {name: {"mean": summary.mean, "std": summary.std} for name, summary in group.metrics.items()}
     return {"seeds": group.seeds, "metrics": metrics, "warnings": group.warnings}
@@ -30,7 +29,7 @@ def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
     """Write `summary.json` beside the seeds' folders."""
-    write_text(folder / "summary.json", json.dumps(summarise(folder, reports[0]), indent=1) + "\n")
+    write_json(folder / SUMMARY, summarise(folder, reports[0]))
 
 
 def show_summary(folder: Path, reports: list[dict[str, Any]], console: Console) -> None:

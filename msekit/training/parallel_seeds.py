@@ -24,18 +24,16 @@ from msekit.data.batches.batch import Batch
 from msekit.distributed.accelerator import StopSignals, accelerator_for
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.scoring import Scores, score_together
-from msekit.model.assemble import make_adapter, text_scale
-from msekit.model.mse_model import MSEModel, losses_of
+from msekit.model.assemble import with_adapter
+from msekit.model.mse_model import losses_of
 from msekit.reporter import Reporter
-from msekit.runs.files import write_text
-from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.config import write_config
+from msekit.runs.files import REPORT, STATE
+from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
 from msekit.runs.identity import settings_of
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import dump
-from msekit.training.build import Parts, build
-from msekit.training.checkpoint import STATE_FILE
+from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.loop import Run
-from msekit.training.outcome import width_of
 from msekit.training.resume import finished_report
 
 T = TypeVar("T")
@@ -79,7 +77,10 @@ def check_alike(configs: list[RunConfig]) -> None:
     Raises:
         MsekitError: They do not, or the batches are computed in different numbers of parts.
     """
-    shared = [settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset} for c in configs]
+    shared = [
+        settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset, "dtype": c.model.dtype}
+        for c in configs
+    ]
     if any(settings != shared[0] for settings in shared):
         raise MsekitError("runs that train together may differ in seed and optimiser settings alone")
     if not configs[0].reads_features:
@@ -100,10 +101,10 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         parts = build(configs[0], reporter, seeds=len(configs))
         runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
         for run in runs:
-            if resume and (run.config.output / STATE_FILE).is_file():
+            if resume and (run.config.output / STATE).is_file():
                 run.restore()
             else:
-                write_text(run.config.output / "config.yaml", dump(run.config))
+                write_config(run.config)
         return Together(runs, accelerator, reporter)
     finally:
         remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))
@@ -112,12 +113,10 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
 def parts_for(config: RunConfig, parts: Parts) -> Parts:
     """A run's own adapter and noise, over the backbone and data of all."""
     first, backbone = parts.model, parts.backbone
-    audio, vision = width_of(parts, "audio"), width_of(parts, "vision")
-    adapter = make_adapter(config, backbone.text_dim, audio, vision, text_scale(backbone)).to(backbone.device)
+    adapter = fresh_adapter(config, backbone, parts.widths).to(backbone.device)
     for mine, theirs in zip(adapter.buffers(), first.adapter.buffers(), strict=True):
         mine.copy_(theirs)  # what the train split decided
-    model = MSEModel(backbone, adapter, first.layout, first.labels).to(backbone.device)
-    model.objective = first.objective
+    model = with_adapter(first, adapter)
     collators = {split: copy.copy(collator) for split, collator in parts.collators.items()}
     return replace(parts, model=model, collators=collators)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES
+from msekit.data.samples import Samples
 
 _BUCKET_BATCHES = (
     50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
@@ -102,7 +102,7 @@ class Collator:
     """Positions in a split → Batch.
 
     Args:
-        split: The cached samples.
+        split: The samples.
         text_ids: Each sample's text in tokens, already cut to the limit.
         labels: (N,) position of each sample's label in the LabelSpace.
         audio: The audio's way to the adapter; None to withhold the audio.
@@ -111,7 +111,7 @@ class Collator:
 
     def __init__(
         self,
-        split: SplitTable,
+        split: Samples,
         text_ids: Sequence[Sequence[int]],
         labels: np.ndarray,
         audio: Preprocessor | None,

@@ -5,12 +5,13 @@ None of it has a trained parameter; recipe `paper` switches all of it off but th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from msekit.data.cache.split_table import ModalityInfo
+if TYPE_CHECKING:
+    from msekit.data.cache.split_table import ModalityInfo
 
 
 class Preprocessor(BaseModel):
