@@ -1,4 +1,4 @@
-"""Run folders that version 0.1.0 left (`tests/golden/run`): every file loads, evaluates alike, and a stopped one ends."""
+"""Run folders that version 0.1.0 left, in `tests/golden/run`: they load, evaluate alike, and a stopped one ends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCORES = 1e-4
 
 @pytest.fixture(scope="module")
 def same_backbone(own_cache: Path) -> None:
-    """The random weights of tiny-llama come from torch's vectorised generator, which AVX2 and AVX-512 have in common."""
+    """tiny-llama's weights are drawn by torch's vectorised generator, which AVX2 and AVX-512 have in common."""
     trained = read_description(FINISHED).backbone.fingerprint
     if fingerprint_checkpoint(tiny_llama_folder()) != trained:
         pytest.skip(f"torch draws other weights for tiny-llama here ({torch.backends.cpu.get_capability()})")
