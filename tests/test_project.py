@@ -14,6 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 LONGEST_FILE = 350
 LONGEST_FUNCTION = 60
+MOST_MODULES = 60
 
 
 def test_files_and_functions_stay_short():
@@ -31,6 +32,32 @@ def test_the_public_names_come_lazily():
     program = "import sys, msekit; assert 'torch' not in sys.modules; msekit.load_backbone; msekit.MSEAdapter"
     program += "; assert 'torch' in sys.modules; assert 'load_backbone' in dir(msekit)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_using_a_plug_in_loads_little_and_nothing_of_training():
+    """Files of our own behind `msekit.load_run`; a sub-package's `__init__.py` is a docstring and does not count."""
+    program = "import sys, msekit; msekit.load_run; print(*("
+    program += "name for name, module in sys.modules.items() if name.split('.')[0] == 'msekit' "
+    program += "and not module.__file__.endswith('__init__.py')))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    names = done.stdout.splitlines()[-1].split()
+    assert "msekit.inference.load" in names
+    assert len(names) <= MOST_MODULES, names
+    above = ("training", "studies", "reports", "settings.resolve", "data.cache", "media")
+    assert not [name for name in names if name.removeprefix("msekit.").startswith(above)]
+
+
+def test_the_names_of_a_run_s_files_stand_in_one_file():
+    names = ("adapter.json", "adapter.safetensors", "config.yaml", "metrics.jsonl", "predictions-test.jsonl")
+    names += ("report.json", "summary.json", "robustness.json", "calibration.json", "state/state.safetensors")
+    for source in sorted((REPOSITORY / "msekit").rglob("*.py")):
+        strings = {
+            node.value for node in ast.walk(ast.parse(source.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        }
+        if source != REPOSITORY / "msekit" / "runs" / "files.py":
+            assert not strings & set(names), source
+        else:
+            assert strings >= set(names)
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from msekit.data.extractor import Extractor, check_kind
-from msekit.data.readers.feature_files import read_features
 from msekit.errors import MsekitError
 
 LARGEST_BYTES = 1 << 30
@@ -78,7 +77,8 @@ def frames_of(
 
 def _read(path: Path, modality: str, extractor: Extractor | None) -> np.ndarray:
     """A feature file of the right kind, or a clip through the extractor that training's features came from."""
-    from msekit.media.decode import SUFFIXES as CLIPS  # of use to paths alone, not to arrays
+    from msekit.data.readers.feature_files import read_features  # of use to paths alone, not to arrays
+    from msekit.media.decode import SUFFIXES as CLIPS
     from msekit.media.extract import extractor_of, features_of
 
     if path.suffix.lower() not in CLIPS:

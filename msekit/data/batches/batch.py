@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import MODALITIES
-from msekit.data.samples import Samples
+
+if TYPE_CHECKING:
+    from msekit.data.samples import Samples
 
 _BUCKET_BATCHES = (
     50  # batches that are sorted by length together; large enough to save padding, small enough to shuffle
