@@ -26,9 +26,9 @@ from msekit.evaluation.scoring import score_split
 from msekit.inference.jsonl import predict_file
 from msekit.inference.load import load_run
 from msekit.reporter import Reporter
+from msekit.runs.config import read_config
 from msekit.runs.folder import find_run
 from msekit.settings.data_of import spec_of
-from msekit.settings.resolve import read_run_file, validated
 from msekit.training.build import encode_texts
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     folder, reporter = find_run(options.run), Reporter(quiet=True)
-    config = validated(read_run_file(folder / "config.yaml"))
+    config = read_config(folder)
     plug_in = load_run(folder)
     _, cache = open_data(spec_of(config), config.data.dtype, reporter)
     table = FirstRows(cache.split("test"), options.rows)

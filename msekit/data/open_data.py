@@ -44,6 +44,6 @@ def at_hand(spec: DatasetSpec) -> DatasetSpec:
         return spec
     if (here := downloaded(spec)) is None:
         raise MsekitError(
-            f"the features of '{spec.name}' are not on this machine", fix=f"msekit data fetch {spec.name}"
+            f"the features of '{spec.name}' are not on this machine", fix=f"Use `msekit data fetch {spec.name}`."
         )
     return spec.model_copy(update={"source": here})

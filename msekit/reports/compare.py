@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,43 @@ Array = NDArray[Any]
 _SEED = 0
 
 
-def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
+class Seeds(TypedDict):
+    """Training seeds of the two sides, and those that both have."""
+
+    a: list[int]
+    b: list[int]
+    paired: list[int]
+
+
+class MetricComparison(TypedDict):
+    """One metric; None where it is undefined."""
+
+    a: float | None
+    """Mean over A's seeds."""
+    b: float | None
+    difference: float | None
+    """B - A."""
+    interval: list[float] | None
+    """95 % of the difference over resamples of the test samples."""
+    p_samples: float | None
+    p_seeds: float | None
+    """None for fewer than two common seeds, or where they do not vary."""
+
+
+class Comparison(TypedDict):
+    """What `msekit compare --format json` prints."""
+
+    a: str
+    b: str
+    dataset: str
+    samples: int
+    seeds: Seeds
+    metrics: dict[str, MetricComparison]
+    warnings: list[str]
+    """What the seeds of a side do not share."""
+
+
+def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     """Compare two runs, or two folders of seeds, on the same test samples.
 
     Args:
@@ -40,9 +76,7 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
         repeats: Resamples, and randomisations.
 
     Returns:
-        `{"a", "b", "samples", "seeds": {"a", "b", "paired"}, "metrics": {name: {"a", "b", "difference", "interval",
-        "p_samples", "p_seeds"}}, "warnings"}`; difference is B - A, `p_seeds` None for fewer than two common seeds;
-        warnings say what the seeds of a side do not share.
+        The document of `msekit compare --format json`.
 
     Raises:
         MsekitError: A side's runs are not of one kind, or the sides are of different data sets or test samples.
@@ -187,7 +221,7 @@ def _minus(b: float | None, a: float | None) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def show_comparison(document: dict[str, Any], console: Console) -> None:
+def show_comparison(document: Comparison, console: Console) -> None:
     """Print a comparison."""
     table = Table("metric", "A", "B", "B - A [95 %]", "p, samples", "p, seeds", title=f"{document['dataset']}, test")
     for name, cell in document["metrics"].items():

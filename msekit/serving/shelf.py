@@ -65,7 +65,7 @@ def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Repo
     try:
         return _opened(run, spec_of(read_config(run)), reporter)
     except MsekitError as error:
-        reporter.note(f"no samples to pick from: {error} Or name a data set with --dataset.")
+        reporter.note(f"no samples to pick from (--dataset names other data): {error}")
         return None
 
 

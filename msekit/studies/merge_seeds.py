@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -51,6 +51,25 @@ _ALIKE = (
 """Keys of adapter.json in which runs must agree to be averaged."""
 
 
+class Averaging(TypedDict):
+    """What `msekit average --format json` prints; metrics as in a report."""
+
+    split: str
+    samples: int
+    estimate: str
+    key_metric: str
+    runs: list[dict[str, Any]]
+    """`{"run", "seed", "metrics"}` of each."""
+    best: dict[str, Any]
+    """The one that was best on the validation split."""
+    average: dict[str, Any]
+    """Metrics of the averaged weights."""
+    ensemble: dict[str, Any]
+    """Metrics of the averaged scores."""
+    collapsed_to: str | None
+    """The one label that the averaged weights answer to every sample."""
+
+
 @dataclass
 class Member:
     """One of the runs."""
@@ -64,7 +83,7 @@ class Member:
 
 def average_runs(
     runs: Sequence[Path], output: Path | None = None, *, split: str = "test", reporter: Reporter | None = None
-) -> dict[str, Any]:
+) -> Averaging:
     """Average the weights of runs and compare.
 
     Args:
@@ -74,8 +93,7 @@ def average_runs(
         reporter: Where progress goes; None for the terminal.
 
     Returns:
-        `{"split", "samples", "estimate", "key_metric", "runs": [{"run", "seed", "metrics"}], "best", "average",
-        "ensemble"}`; `best` is the seed that was best on the validation split.
+        The document of `msekit average --format json`.
 
     Raises:
         MsekitError: Fewer than two runs, or runs that differ in more than their seed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -33,7 +33,39 @@ PROMPTS = (
 _FRAMES, _SAMPLES = 20, 2
 
 
-def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
+class Source(TypedDict):
+    """Fingerprints of the backbone's source tensors."""
+
+    trained_on: str
+    found: str
+
+
+class PromptCheck(TypedDict):
+    """One plain prompt, read alone and with the plug-in beside."""
+
+    prompt: str
+    identical: bool
+    largest_difference: float
+
+
+class Evidence(TypedDict):
+    """What `msekit verify-backbone --format json` prints."""
+
+    run: str
+    backbone: str
+    quantization: str
+    dtype: str
+    source: Source
+    weights_in_training: dict[str, str] | None
+    """`before` and `after`; None where the run has no report."""
+    weights_now: dict[str, str]
+    prompts: list[PromptCheck]
+    adapter_gradient_norm: float
+    intact: bool
+    """Whether all of it agrees."""
+
+
+def verify_backbone(run: Path, reporter: Reporter) -> Evidence:
     """Check that a run left its LLM alone and that attaching the plug-in changes nothing for plain text.
 
     The backbone is loaded as in training. Its weights are fingerprinted and plain prompts read; then the plug-in is
@@ -44,7 +76,7 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
         reporter: Where progress goes.
 
     Returns:
-        The evidence, and `intact`: whether all of it agrees.
+        The document of `msekit verify-backbone --format json`.
 
     Raises:
         MsekitError: No run there, a damaged one, or its backbone is not at hand.
@@ -67,27 +99,23 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
     beside, after = plain_logits(backbone), fingerprint_model(backbone.model)
     report = read_report(folder)
     training = report.backbone_weights if report else None
-    prompts = [
+    prompts: list[PromptCheck] = [
         {"prompt": text, "identical": torch.equal(a, b), "largest_difference": float((a - b).abs().max())}
         for text, a, b in zip(PROMPTS, alone, beside, strict=True)
     ]
     trained_on = description.backbone.fingerprint
-    evidence = {
-        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
-        "weights_in_training": training and training.model_dump(),
-        "weights_now": {"before": before, "after": after},
-        "prompts": prompts,
-    }
     intact = trained_on == backbone.fingerprint and before == after and all(line["identical"] for line in prompts)
-    intact = intact and (training is None or training.before == training.after)
     return {
         "run": str(folder),
         "backbone": config.backbone,
         "quantization": config.model.quantization,
         "dtype": str(backbone.model.dtype).removeprefix("torch."),
-        **evidence,
+        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
+        "weights_in_training": training.model_dump() if training else None,
+        "weights_now": {"before": before, "after": after},
+        "prompts": prompts,
         "adapter_gradient_norm": gradient,
-        "intact": intact,
+        "intact": intact and (training is None or training.before == training.after),
     }
 
 
