@@ -15,6 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 LONGEST_FILE = 350
 LONGEST_FUNCTION = 60
+MOST_MODULES = 60
 
 
 def test_files_and_functions_stay_short():
@@ -49,6 +50,32 @@ def test_what_is_done_to_the_whole_process_stands_in_one_list():
     assert all((package / name).is_file() for name in named)
     sources = {source.relative_to(package).as_posix(): source.read_text("utf-8") for source in package.rglob("*.py")}
     assert {name for name, source in sources.items() if EFFECTS.search(source)} == named | {"process.py"}
+
+
+def test_using_a_plug_in_loads_little_and_nothing_of_training():
+    """Files of our own behind `msekit.load_run`; a sub-package's `__init__.py` is a docstring and does not count."""
+    program = "import sys, msekit; msekit.load_run; print(*("
+    program += "name for name, module in sys.modules.items() if name.split('.')[0] == 'msekit' "
+    program += "and not module.__file__.endswith('__init__.py')))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    names = done.stdout.splitlines()[-1].split()
+    assert "msekit.inference.load" in names
+    assert len(names) <= MOST_MODULES, names
+    above = ("training", "studies", "reports", "settings.resolve", "data.cache", "media")
+    assert not [name for name in names if name.removeprefix("msekit.").startswith(above)]
+
+
+def test_the_names_of_a_run_s_files_stand_in_one_file():
+    names = ("adapter.json", "adapter.safetensors", "config.yaml", "metrics.jsonl", "predictions-test.jsonl")
+    names += ("report.json", "summary.json", "robustness.json", "calibration.json", "state/state.safetensors")
+    for source in sorted((REPOSITORY / "msekit").rglob("*.py")):
+        strings = {
+            node.value for node in ast.walk(ast.parse(source.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        }
+        if source != REPOSITORY / "msekit" / "runs" / "files.py":
+            assert not strings & set(names), source
+        else:
+            assert strings >= set(names)
 
 
 @pytest.mark.slow

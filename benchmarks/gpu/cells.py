@@ -20,8 +20,8 @@ from msekit.backbones.load import load_backbone
 from msekit.backbones.shape import shape_of
 from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
-from msekit.model.assemble import make_adapter
 from msekit.model.labels import LabelSpace
+from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.paper import PAPER_DATASETS
@@ -97,7 +97,8 @@ def cell_model(backbone: Backbone, config: RunConfig, plan: Plan) -> MSEModel:
     spec = DATASETS[config.dataset]
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
-    adapter = make_adapter(config, backbone.text_dim, *(width for _, width, _ in plan.work.encoders))
+    widths = (width for _, width, _ in plan.work.encoders)
+    adapter = make_adapter(config.adapter, backbone.text_dim, *widths, seed=config.seed)
     return MSEModel(backbone, adapter, layout, labels).to(backbone.device)
 
 

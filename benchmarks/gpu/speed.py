@@ -32,8 +32,8 @@ from benchmarks.speed.train_speed import in_layout, kit_side, procedure_side, se
 from msekit.backbones.backbone import Backbone, PassSettings
 from msekit.data.batches.batch import Collator
 from msekit.data.catalogue import DATASETS
-from msekit.model.assemble import make_adapter
 from msekit.model.labels import LabelSpace
+from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.settings.config import RunConfig
@@ -146,7 +146,7 @@ def made(shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = 
     sizes = [f"optim.batch_size={size}", f"evaluation.batch_size={size}", "adapter.pseudo_tokens=4"]
     run = resolve(given | {"recipe": "paper"}, task="erc", overrides=sizes)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
-    adapter = make_adapter(run, backbone.text_dim, AUDIO[1], VISION[1])
+    adapter = make_adapter(run.adapter, backbone.text_dim, AUDIO[1], VISION[1], seed=run.seed)
     parts = Parts(
         spec=spec,
         cache=cache,  # type: ignore[arg-type]

@@ -87,7 +87,7 @@ def read_in(parts: Parts) -> Work:
 
 def published_side(parts: Parts, batch_size: int) -> Side:
     """An epoch of the published way."""
-    split, work = PublishedSet(parts.collators["train"].split), read_in(parts)
+    split, work = PublishedSet(parts.cache.split("train")), read_in(parts)
     loader = DataLoader(split, batch_size, shuffle=True, collate_fn=Padding(parts))
 
     def block() -> Work:

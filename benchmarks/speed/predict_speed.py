@@ -20,14 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from msekit.data.batches.batch import Collator
+from msekit.data.open_data import open_data
 from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.scoring import score_split
 from msekit.inference.jsonl import predict_file
 from msekit.inference.load import load_run
 from msekit.reporter import Reporter
+from msekit.runs.config import read_config
 from msekit.runs.folder import find_run
-from msekit.settings.resolve import read_run_file, validated
-from msekit.training.build import encode_texts, open_data
+from msekit.settings.data_of import spec_of
+from msekit.training.build import encode_texts
 
 
 class FirstRows:
@@ -54,9 +56,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     options = parser.parse_args()
     folder, reporter = find_run(options.run), Reporter(quiet=True)
-    config = validated(read_run_file(folder / "config.yaml"))
+    config = read_config(folder)
     plug_in = load_run(folder)
-    _, cache = open_data(config, reporter)
+    _, cache = open_data(spec_of(config), config.data.dtype, reporter)
     table = FirstRows(cache.split("test"), options.rows)
     rows = [(table.texts[i], present(table.audio(i)), present(table.vision(i))) for i in range(len(table))]
     accelerator = accelerator_for(plug_in.backbone.device)

@@ -24,7 +24,7 @@ from benchmarks.speed.procedure import Procedure
 from msekit.data.batches.batch import global_batches
 from msekit.data.catalogue import resolve_dataset
 from msekit.distributed.accelerator import accelerator_for
-from msekit.model.assemble import make_adapter
+from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.reporter import Reporter
@@ -68,7 +68,7 @@ def in_layout(config: RunConfig, parts: Parts, layout: str) -> Prepared:
     model, old = parts.backbone, parts.model
     config = config.model_copy(update={"layout": layout})
     widths = (parts.cache.info.audio.width, parts.cache.info.vision.width)
-    adapter = make_adapter(config, model.text_dim, *widths)
+    adapter = make_adapter(config.adapter, model.text_dim, *widths, seed=config.seed)
     order = PromptLayout(model.encode, model.bos, parts.spec.task_prompt, layout)  # type: ignore[arg-type]
     return config, dataclasses.replace(parts, model=MSEModel(model, adapter, order, old.labels).to(model.device))
 

@@ -5,7 +5,6 @@ A run's folder is like an adapter's, without weights: report.json, predictions-t
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import replace
@@ -22,19 +21,20 @@ from msekit.baselines.models import MODELS
 from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.cache import Cache, prepare
+from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.download import with_features
+from msekit.data.open_data import open_data
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
-from msekit.runs.description import WHERE_ITS_FILES_LIE
-from msekit.runs.files import write_text
-from msekit.runs.folder import REPORT, read_report
-from msekit.runs.predictions import PREDICTIONS
-from msekit.runs.report import peak_memory, versions
+from msekit.runs.description import FORMAT, Baseline, write_description
+from msekit.runs.files import METRICS, write_lines
+from msekit.runs.machine import peak_memory, versions
+from msekit.runs.predictions import prediction_line, write_predictions
+from msekit.runs.report import Report, read_report, write_report
 from msekit.settings.config import DataConfig
+from msekit.version import __version__
 
 LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8
 
@@ -68,9 +68,7 @@ def run_baseline(
     """
     if name not in BASELINES:
         raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
-    cache = prepare(with_features(spec, reporter))
-    for warning in cache.info.warnings:
-        reporter.warn(warning)
+    spec, cache = open_data(spec, "float32", reporter)
     kind = {
         "adapter": name,
         "dataset": spec.name,
@@ -79,8 +77,8 @@ def run_baseline(
         "epochs": None if name == "text-linear" else epochs,
         "limit_train": limit_train,
     }
-    if (output / REPORT).is_file():
-        return _finished(output, kind)
+    if (report := read_report(output)) is not None:
+        return _finished(output, report.document(), kind)
     size = len(cache.split("train"))
     chosen = np.arange(size)
     if limit_train is not None:
@@ -94,13 +92,12 @@ def run_baseline(
     return _write(kind, spec, cache, output, outcome)
 
 
-def _finished(output: Path, kind: dict[str, Any]) -> dict[str, Any]:
+def _finished(output: Path, report: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
     """The report of a finished run.
 
     Raises:
         MsekitError: It is of another kind.
     """
-    report = read_report(output)
     for key, value in kind.items():
         if report.get(key) != value:
             raise MsekitError(
@@ -235,7 +232,7 @@ def _write(
     collapsed = collapsed_to(predictions.tolist())
     named = (lambda value: (spec.labels or ())[int(value)]) if spec.labels else float
     shuffled = outcome["shuffled"]
-    report = kind | {
+    document = kind | {
         "backbone": "none",
         "recipe": "baseline",
         "split": "test",
@@ -252,15 +249,15 @@ def _write(
         "peak_memory_bytes": peak_memory(torch.device("cpu")),
         "versions": versions(),
     }
+    report = Report.model_validate(document)
     lines = []
-    for place, sample in enumerate(split.ids):
+    for place, id in enumerate(split.ids):
         shares = outcome["scores"][place].tolist() if spec.labels else []
-        scores = {label: round(share, 8) for label, share in zip(spec.labels or (), shares, strict=True)}
-        line = {"id": sample, "truth": named(split.labels[place]), "prediction": named(predictions[place])}
-        lines.append(json.dumps(line | {"scores": scores}, ensure_ascii=False) + "\n")
-    write_text(output / PREDICTIONS, "".join(lines))
-    write_text(output / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in outcome["history"]))
-    described = spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)
-    write_text(output / "adapter.json", json.dumps({"dataset": described}, ensure_ascii=False, indent=1) + "\n")
-    write_text(output / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-    return report
+        scores = dict(zip(spec.labels or (), shares, strict=True))
+        lines.append(prediction_line(id, named(predictions[place]), scores, named(split.labels[place])))
+    write_predictions(output, lines)
+    write_lines(output / METRICS, outcome["history"])
+    described = Baseline(kind="baseline", format=FORMAT, msekit=__version__, name=report.adapter, dataset=spec)
+    write_description(output, described)
+    write_report(output, report)
+    return report.document()

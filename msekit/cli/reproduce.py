@@ -79,18 +79,20 @@ def reproduce(
 
 def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:
     """The runs, those that are left, and what they take at most; a note says how many hours that is."""
-    from msekit.data.cache.cache import prepare
-    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.open_data import open_data
     from msekit.experiments.paper_runs import cost
     from msekit.reporter import table_of
+    from msekit.settings.data_of import spec_of
 
     sizes: dict[str, int] = {}
 
     def samples(run: RunConfig) -> int:
         if run.dataset not in sizes:
-            spec = resolve_dataset(run.dataset, run.source, run.description.model_dump())
-            published = spec.split_sizes[0] if spec.split_sizes else None
-            sizes[run.dataset] = published or prepare(spec).info.splits["train"].samples
+            spec = spec_of(run)
+            if spec.split_sizes:
+                sizes[run.dataset] = spec.split_sizes[0]
+            else:
+                sizes[run.dataset] = open_data(spec, run.data.dtype, reporter)[1].info.splits["train"].samples
         return min(sizes[run.dataset], run.data.limit_train or sizes[run.dataset])
 
     lines = cost(rows, samples)

@@ -31,14 +31,15 @@ def serve_command(
     except ImportError as error:
         raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
     from msekit.inference.host import PlugInHost
-    from msekit.inference.load import load_run, run_folder
+    from msekit.inference.load import load_run
     from msekit.reporter import Reporter
+    from msekit.runs.folder import fetch_run
     from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
 
     reporter = Reporter()
     names = _names(runs)
-    folders = [run_folder(run) for run in runs]
+    folders = [fetch_run(run) for run in runs]
     with reporter.status(f"loading {runs[0]}"):
         first = load_run(folders[0], backbone, quantization=quantization, force=force)
     plug_ins = PlugInHost(first.backbone)
@@ -46,11 +47,9 @@ def serve_command(
     for name, folder in zip(names, folders, strict=True):
         plug_ins.add(name, folder, force=force)
         with reporter.status(f"samples for {name}"):
-            shelf = shelf_of(folder, dataset, source)
+            shelf = shelf_of(folder, dataset, source, reporter)
         if shelf is not None:
             shelves[name] = shelf
-        else:
-            reporter.note(f"{name}: no samples to pick from; name a data set with --dataset")
     queue = RequestQueue(plug_ins)
     loopback = host in ("127.0.0.1", "localhost", "::1")
     if not loopback:

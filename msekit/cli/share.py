@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,7 +76,7 @@ def average_command(
         reporter.note(f"run folder: {output}")
 
 
-def _show(result: dict[str, Any], reporter: Reporter) -> None:
+def _show(result: Mapping[str, Any], reporter: Reporter) -> None:
     """Each seed, the best one, the average and the ensemble side by side."""
     from msekit.evaluation.units import show
     from msekit.reporter import table_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ def verify_backbone_command(
         raise typer.Exit(1)
 
 
-def _show(evidence: dict[str, Any], reporter: Reporter) -> None:
+def _show(evidence: Mapping[str, Any], reporter: Reporter) -> None:
     from msekit.reporter import table_of
 
     source, now, training = evidence["source"], evidence["weights_now"], evidence["weights_in_training"]

@@ -17,7 +17,8 @@ from msekit.backbones.catalogue import canonical_name
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
-from msekit.runs.folder import REPORT, read_report
+from msekit.runs.files import REPORT
+from msekit.runs.report import read_report
 from msekit.settings.config import RunConfig
 from msekit.settings.plan_runs import Asked
 
@@ -129,7 +130,8 @@ def cost(rows: list[Experiment], samples: Callable[[RunConfig], int]) -> list[di
     speeds: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         for folder in row.finished():
-            speed = read_report(folder).get("train_samples_per_s")
+            report = read_report(folder)
+            speed = report.train_samples_per_s if report else None
             speeds.setdefault((row.backbone, row.dataset), []).append(float(speed or 0))
     lines = []
     for row in rows:

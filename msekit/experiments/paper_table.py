@@ -11,10 +11,10 @@ from msekit.evaluation.units import fraction, show
 from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import MetricSummary, aggregate
-from msekit.runs.folder import read_report
+from msekit.runs.config import read_config
 from msekit.runs.report import collect, flatten
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import read_run_file, resolve, validated
+from msekit.settings.resolve import resolve
 
 TASK_METRICS = {"erc": ("acc", "wf1"), "msa": ("acc2", "f1", "acc7", "mae", "corr")}
 NEVER_PUBLISHED = (
@@ -94,7 +94,7 @@ def _row(table: str, experiment: Experiment, warnings: list[str]) -> dict[str, A
     comparable = table != "table4" or experiment.backbone == "chatglm3-6b"
     names = [name for name in dict.fromkeys((*TASK_METRICS[spec.task], *printed)) if name in group.metrics]
     metrics = {name: _cell(group.metrics[name], printed.get(name) if comparable else None) for name in names}
-    trainable = read_report(folders[0])["trainable_parameters"]
+    trainable = group.members[0].report.trainable_parameters
     return line | {"seeds": group.seeds, "trainable": trainable, "metrics": metrics}
 
 
@@ -131,7 +131,7 @@ def differences(experiments: list[Experiment]) -> list[str]:
 def _settings(experiment: Experiment) -> list[RunConfig]:
     """The settings of the finished runs; before the first, those planned."""
     folders = experiment.finished()
-    return [validated(read_run_file(folder / "config.yaml")) for folder in folders] or experiment.runs[:1]
+    return [read_config(folder) for folder in folders] or experiment.runs[:1]
 
 
 def _settings_apart(run: RunConfig, task: str) -> list[str]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.errors import MsekitError, StoppedError, nearest
+from msekit.runs.files import METRICS, REPORT, SUMMARY
 from msekit.settings.plan_runs import DEFAULT_SEED, Asked, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
@@ -72,12 +73,12 @@ class Job:
 
     def report(self) -> dict[str, Any] | None:
         """The finished run's report."""
-        path = self.run / "report.json"
+        path = self.run / REPORT
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def latest(self) -> str:
         """The last epoch's figures, while it trains."""
-        path = self.run / "metrics.jsonl"
+        path = self.run / METRICS
         if not path.is_file():
             return ""
         line = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
@@ -257,7 +258,7 @@ def run_sweep(
     show(jobs)
     outcome = summarise(jobs)
     if output is not None:
-        (output / "summary.json").write_text(json.dumps(outcome, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        (output / SUMMARY).write_text(json.dumps(outcome, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if sweep.stopping:
         raise StoppedError("the sweep was stopped", where=output, fix="Give the same command again to go on.")
     return outcome

@@ -15,10 +15,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.extractor import Extractor, check_extractor
-from msekit.data.readers.feature_files import read_features
 from msekit.errors import MsekitError
-from msekit.media.decode import CLIP_SUFFIXES
-from msekit.media.extract import extractor_of, features_of
 
 LARGEST_BYTES = 1 << 30
 """Of one feature array; the longest published one takes 2 MB."""
@@ -80,6 +77,10 @@ def frames_of(
 
 def _read(path: Path, modality: str, extractor: Extractor | None) -> np.ndarray:
     """A feature file of the right kind, or a clip through the extractor that training's features came from."""
+    from msekit.data.readers.feature_files import read_features  # of use to paths alone, not to arrays
+    from msekit.media.decode import CLIP_SUFFIXES
+    from msekit.media.extract import extractor_of, features_of
+
     if path.suffix.lower() not in CLIP_SUFFIXES:
         check_extractor(modality, extractor, extractor_of(path), path)
         return read_features(path, modality)

@@ -21,8 +21,8 @@ import torch
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError, nearest
-from msekit.inference.load import run_folder
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, read_plug_in
+from msekit.runs.folder import fetch_run
 
 
 class PlugInHost:
@@ -55,7 +55,7 @@ class PlugInHost:
         Raises:
             MsekitError: The name is taken, no plug-in there, or it does not fit the backbone.
         """
-        plug_in = read_plug_in(run_folder(run, revision), self.backbone, force)
+        plug_in = read_plug_in(fetch_run(run, revision), self.backbone, force)
         with self._registry:
             if name in self._plug_ins:
                 raise MsekitError(f"a plug-in named '{name}' is there already", fix="Remove it, or choose a name.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -12,10 +11,8 @@ from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.errors import MsekitError
 from msekit.inference.plugin import PlugIn, read_plug_in
-from msekit.runs.description import ADAPTER_FILE, DESCRIPTION_FILE, read_description
-from msekit.runs.folder import find_run
-
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+from msekit.runs.description import read_description
+from msekit.runs.folder import fetch_run
 
 
 def load_run(
@@ -45,7 +42,7 @@ def load_run(
     Raises:
         MsekitError: No run there, damaged files, or another backbone than the one trained on.
     """
-    folder = run_folder(run, revision)
+    folder = fetch_run(run, revision)
     trained = read_description(folder).backbone
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
@@ -60,43 +57,3 @@ def load_run(
             f"the run's backbone cannot be loaded: {error}", where=folder, fix="Name it by backbone= (--backbone)."
         ) from error
     return read_plug_in(folder, loaded, force)
-
-
-def run_folder(run: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a run; a hub repository's description and tensors are downloaded, and nothing else.
-
-    Raises:
-        MsekitError: Neither a folder with a run nor a repository with a plug-in.
-    """
-    path = Path(run)
-    if path.exists() or not _REPOSITORY.fullmatch(str(run)) or str(run).startswith("."):
-        if not path.is_dir():
-            raise MsekitError("no such run", where=run, fix="Give a run's folder, or a hub repository user/name.")
-        return find_run(path)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        wanted = [DESCRIPTION_FILE, ADAPTER_FILE]
-        folder = Path(snapshot_download(str(run), revision=revision, allow_patterns=wanted))
-    except RepositoryNotFoundError as error:
-        raise MsekitError(
-            "neither a folder nor a repository on the hub",
-            where=run,
-            fix="If it is private, log in with `hf auth login`.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise MsekitError(f"no such revision '{revision}'", where=run) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise MsekitError(
-            "no such folder, and the hub cannot be reached", where=run, fix="Check the name and the network."
-        ) from error
-    for name in wanted:
-        if not (folder / name).is_file():
-            raise MsekitError(f"the repository holds no plug-in: {name} is missing", where=run)
-    return folder

@@ -12,25 +12,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import torch
 
 from msekit.adapters.interface import Adapter
-from msekit.adapters.weights import check_adapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
-from msekit.data.cache.split_table import SplitTable
 from msekit.errors import MsekitError
-from msekit.inference.samples import Prepared, SampleTable, prepare_sample
-from msekit.model.assemble import check_context, make_adapter
-from msekit.model.labels import LabelSpace, check_estimate
-from msekit.model.mse_model import MSEModel
-from msekit.model.prompt import PromptLayout
-from msekit.runs.description import ADAPTER_FILE, Description, read_description
-from msekit.runs.files import read_tensors
-from msekit.settings.config import DataConfig, RunConfig
+from msekit.inference.restore import usable_adapter
+from msekit.inference.samples import Prepared, PreparedSamples, prepare_sample
+from msekit.model.assemble import assemble
+from msekit.model.labels import check_estimate
+from msekit.runs.description import Description, read_description
+from msekit.runs.predictions import prediction_line
 
 BATCH_SIZE = 16
 
@@ -64,8 +59,7 @@ class Prediction:
 
     def record(self) -> dict[str, Any]:
         """`{"id", "prediction", "scores"}`, as in `predictions-test.jsonl`."""
-        scores = {label: round(share, 8) for label, share in self.scores.items()}
-        return {"id": self.id, "prediction": self.prediction, "scores": scores}
+        return prediction_line(self.id, self.prediction, self.scores)
 
 
 class PlugIn:
@@ -88,14 +82,11 @@ class PlugIn:
                 fix="Use `msekit evaluate`, or a run without --context.",
             )
         self.description, self.backbone, self.notices = description, backbone, notices
-        spec = description.dataset
-        self.labels = LabelSpace(spec, backbone.encode, backbone.end)
-        layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, description.layout)
-        if layout.sha256 != description.prompt_sha256:
-            raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
         adapter.requires_grad_(False).eval()
-        self.model = MSEModel(backbone, adapter, layout, self.labels).to(backbone.device)
-        check_context(backbone, self.model, description.text_limit)
+        self.model = assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
+        self.labels = self.model.labels
+        if self.model.layout.sha256 != description.prompt_sha256:
+            raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
 
     def predict(
         self,
@@ -181,10 +172,8 @@ class PlugIn:
         with self.backbone.lock:
             encoded = [self.backbone.encode(sample.text) for sample in samples]
         ways = self.description.features
-        table = cast(SplitTable, SampleTable(samples))
-        collator = Collator(
-            table, [ids[:limit] for ids in encoded], np.zeros(len(samples), np.int64), ways["audio"], ways["vision"]
-        )
+        texts, unknown = [ids[:limit] for ids in encoded], np.zeros(len(samples), np.int64)
+        collator = Collator(PreparedSamples(samples), texts, unknown, ways["audio"], ways["vision"])
         for positions in evaluation_batches(*collator.lengths(), batch_size, 0, 1):
             start = time.perf_counter()
             batch = collator(positions)
@@ -243,7 +232,7 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
         notices += ("the backbone's weights are not those that the plug-in was trained on",)
     if trained != held:
         notices += (f"trained with quantization {trained}, used with {held}: scores differ a little",)
-    return PlugIn(description, restored_adapter(folder, description), backbone, notices)
+    return PlugIn(description, usable_adapter(folder, description), backbone, notices)
 
 
 def quantization_of(backbone: Backbone) -> str:
@@ -252,40 +241,3 @@ def quantization_of(backbone: Backbone) -> str:
     if settings is None:
         return "none"
     return "int8" if settings.load_in_8bit else "nf4"
-
-
-def restored_adapter(folder: Path, description: Description) -> Adapter:
-    """The adapter that a description speaks of, with the folder's tensors.
-
-    Raises:
-        MsekitError: Tensors whose names or shapes do not fit the description; an ablation that reads no sample.
-    """
-    if not description.adapter.parts.reads_the_sample:
-        raise MsekitError(
-            f"an adapter trained with --ablate {description.adapter.ablate} is an experiment, not one to use",
-            where=folder,
-            fix="`msekit evaluate` tests it.",
-        )
-    path = folder / ADAPTER_FILE
-    tensors, _ = read_tensors(path)
-    config = RunConfig(
-        backbone=description.backbone.name,
-        dataset=description.dataset.name,
-        recipe="paper" if description.recipe == "paper" else "kit",
-        output=folder,
-        adapter=description.adapter,
-        data=DataConfig(on_missing=description.on_missing),
-    )
-    try:
-        with torch.device("meta"):  # sizes that a file merely states take no memory
-            adapter = make_adapter(
-                config, description.text_dim, description.widths["audio"], description.widths["vision"]
-            )
-    except (RuntimeError, ValueError, OverflowError, TypeError) as error:
-        raise MsekitError(f"the plug-in's sizes cannot be: {error}", where=folder) from error
-    check_adapter(adapter, tensors, path)
-    if bad := [name for name, tensor in sorted(tensors.items()) if not tensor.isfinite().all()]:
-        raise MsekitError(f"{bad[0]} holds values that are not finite", where=path)
-    adapter = adapter.to_empty(device="cpu").float()
-    adapter.load_state_dict(tensors)
-    return adapter

@@ -80,15 +80,11 @@ def prepare_sample(
     return Prepared(id, text, frames["audio"], frames["vision"], tuple(notes), time.perf_counter() - start)
 
 
-class SampleTable:
-    """Prepared samples behind the attributes of a `SplitTable` that a Collator reads."""
+class PreparedSamples:
+    """Prepared samples as a Collator reads them: `data.samples.Samples`."""
 
     def __init__(self, samples: Sequence[Prepared]) -> None:
-        self.name = "given"
         self.ids = [sample.id for sample in samples]
-        self.texts = [sample.text for sample in samples]
-        self.speakers: list[str | None] = [None] * len(samples)
-        self.dialogues: list[str | None] = [None] * len(samples)
         self.labels = np.zeros(len(samples))
         self.audio_lengths = np.array([len(sample.audio) for sample in samples], np.int64)
         self.vision_lengths = np.array([len(sample.vision) for sample in samples], np.int64)

@@ -1,4 +1,4 @@
-"""A backbone and a config or description → MSEModel: the one place that puts a model together."""
+"""A backbone and an adapter → MSEModel: the one place that puts a model together, for training and for use."""
 
 from __future__ import annotations
 
@@ -6,20 +6,39 @@ import torch
 
 from msekit.adapters.interface import Adapter
 from msekit.backbones.backbone import Backbone
+from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.model.make_adapter import adapter_from
+from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
-from msekit.settings.config import RunConfig
+from msekit.model.prompt import PromptLayout
+from msekit.settings.choices import Layout
 
 
-def make_adapter(
-    config: RunConfig, text_dim: int, audio_width: int, vision_width: int, text_scale: float = 1.0
-) -> Adapter:
-    """A freshly initialised adapter, the same for the same seed whatever ran before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        learned = config.data.on_missing == "learned"
-        return adapter_from(config.adapter, text_dim, audio_width, vision_width, text_scale, learned)
+def assemble(backbone: Backbone, adapter: Adapter, spec: DatasetSpec, order: Layout, text_limit: int) -> MSEModel:
+    """Put a model together, on the backbone's device.
+
+    Args:
+        backbone: The frozen LLM.
+        adapter: Fresh or trained.
+        spec: The data set: its labels or range, and its prompt.
+        order: Where the task prompt stands.
+        text_limit: Longest text in tokens.
+
+    Raises:
+        MsekitError: Sequences may be longer than the backbone was trained for.
+    """
+    labels = LabelSpace(spec, backbone.encode, backbone.end)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, order)
+    model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+    _check_context(model, text_limit)
+    return model
+
+
+def with_adapter(model: MSEModel, adapter: Adapter) -> MSEModel:
+    """A second model that shares all but the adapter with the first."""
+    second = MSEModel(model.backbone, adapter, model.layout, model.labels).to(model.backbone.device)
+    second.objective = model.objective
+    return second
 
 
 def text_scale(backbone: Backbone) -> float:
@@ -28,17 +47,17 @@ def text_scale(backbone: Backbone) -> float:
     return float(torch.linalg.vector_norm(table_Vd, dtype=torch.float32) / table_Vd.numel() ** 0.5)
 
 
-def check_context(backbone: Backbone, model: MSEModel, limit: int) -> None:
+def _check_context(model: MSEModel, limit: int) -> None:
     """Refuse sequences longer than the backbone was trained for.
 
     Raises:
         MsekitError: With both lengths.
     """
-    trained = getattr(backbone.model.config, "max_position_embeddings", None)
+    trained = getattr(model.backbone.model.config, "max_position_embeddings", None)
     answer = max(len(tokens) for tokens in model.labels.tokens)
     longest = len(model.layout.opening) + model.adapter.pseudo_tokens + limit + len(model.layout.closing) + answer
     if trained is not None and longest > trained:
         raise MsekitError(
-            f"sequences of up to {longest} tokens exceed the {trained} that {backbone.name} was trained for",
+            f"sequences of up to {longest} tokens exceed the {trained} that {model.backbone.name} was trained for",
             fix="Lower data.text_limit.",
         )

@@ -1,8 +1,10 @@
-"""An adapter's settings → the module, by its entry in ADAPTERS."""
+"""An adapter's settings and sizes → the module, by its entry in ADAPTERS."""
 
 from __future__ import annotations
 
 from importlib import import_module
+
+import torch
 
 from msekit.adapters.interface import Adapter
 from msekit.adapters.sizes import ADAPTERS, AdapterSpec
@@ -10,42 +12,48 @@ from msekit.errors import MsekitError
 from msekit.settings.config import AdapterConfig
 
 
-def adapter_from(
-    config: AdapterConfig,
+def make_adapter(
+    settings: AdapterConfig,
     text_dim: int,
     audio_width: int,
     vision_width: int,
-    text_scale: float,
+    *,
+    text_scale: float = 1.0,
     learned_absent: bool = False,
+    seed: int = 0,
 ) -> Adapter:
-    """Make the adapter that settings ask for, with fresh weights from torch's random state.
+    """A freshly initialised adapter, the same for the same seed whatever ran before.
 
     Args:
-        config: Name, sizes, conditioning, ablation.
+        settings: Name, sizes, conditioning, ablation.
         text_dim: Width of the backbone's embeddings.
         audio_width: Features per audio frame; 0 where there is no audio.
         vision_width: Features per vision frame; 0 where there is no vision.
-        text_scale: RMS of the backbone's embeddings.
+        text_scale: RMS of the backbone's embeddings, which some adapters start at; of no use where trained tensors
+            take the place of the fresh ones.
         learned_absent: Train a vector that stands in for an absent modality (the paper's plug-in only).
+        seed: Decides the fresh weights.
 
     Raises:
-        MsekitError: The settings ask for learned stand-ins of another adapter than the paper's.
+        MsekitError: Learned stand-ins asked of another adapter.
     """
-    if learned_absent and config.name != "mse":
-        raise MsekitError(f"--on-missing learned is for the adapter mse, not for {config.name}", fix="Use zero.")
+    if learned_absent and settings.name != "mse":
+        raise MsekitError(f"--on-missing learned is for the adapter mse, not for {settings.name}", fix="Use zero.")
     spec = AdapterSpec(
         text_dim=text_dim,
         audio_dim=audio_width,
         vision_dim=vision_width,
-        audio_hidden=config.audio_hidden,
-        vision_hidden=config.vision_hidden,
-        pseudo_tokens=config.pseudo_tokens,
-        hidden=config.hidden,
+        audio_hidden=settings.audio_hidden,
+        vision_hidden=settings.vision_hidden,
+        pseudo_tokens=settings.pseudo_tokens,
+        hidden=settings.hidden,
         learned_absent=learned_absent,
-        parts=config.parts,
-        conditioning=config.conditioning,
+        parts=settings.parts,
+        conditioning=settings.conditioning,
         text_scale=text_scale,
     )
-    module, _, function = ADAPTERS[config.name].made_by.partition(":")
-    adapter: Adapter = getattr(import_module(module), function)(spec)
+    module, _, function = ADAPTERS[settings.name].made_by.partition(":")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapter: Adapter = getattr(import_module(module), function)(spec)
     return adapter

@@ -10,12 +10,13 @@ from typing import Any
 from msekit.adapters.sizes import ADAPTERS, parameter_count
 from msekit.backbones.holding import KINDS, check_kind
 from msekit.backbones.shape import Shape, shape_of
-from msekit.data.catalogue import MODALITIES, DatasetSpec, resolve_dataset
+from msekit.data.catalogue import MODALITIES, DatasetSpec
 from msekit.data.readers import synthetic
 from msekit.model.labels import Encode, LabelSpace
 from msekit.model.wording import constant_parts
 from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
 from msekit.settings.config import RunConfig
+from msekit.settings.data_of import spec_of
 from msekit.settings.profiles import Profile, default_profile, read_profile
 
 ASSUMED_FRAMES, ASSUMED_WIDTH = 500, 128
@@ -88,7 +89,7 @@ def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
         MsekitError: The backbone's configuration is not at hand or cannot be understood; no such data set.
     """
     profile = read_profile(config.profile or default_profile())
-    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    spec = spec_of(config)
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
     work, assumed = workload(config, spec, shape, encode, profile, seeds)

@@ -2,7 +2,7 @@
 
     report.json of every seed → groups of comparable runs → Markdown, JSON or a terminal table
 
-Runs are comparable when everything in `GROUP_KEYS` agrees; what else should agree between seeds and does not is
+Runs are comparable when everything in `COMPARABLE` agrees; what else should agree between seeds and does not is
 said in the group's warnings.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from msekit.evaluation.units import fraction
 from msekit.paper import paper_row
-from msekit.runs.report import GROUP_KEYS, RunReport, _unusual
+from msekit.runs.report import COMPARABLE, NAMES_A_RUN, SETS_IT_APART, RunReport, scalars
 
 UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 """Keys that, when set, make a run another experiment than the paper's."""
@@ -51,7 +51,7 @@ class Group:
     """Comparable runs, summarised."""
 
     values: dict[str, Any]
-    """The `GROUP_KEYS` that the reports have."""
+    """The `COMPARABLE` keys that the reports have."""
     seeds: list[int]
     metrics: dict[str, MetricSummary]
     warnings: list[str]
@@ -61,13 +61,11 @@ class Group:
     @property
     def title(self) -> str:
         """One line that names the group."""
-        extras = [
-            f"{name} {', '.join(value) if isinstance(value, list) else value}"
-            for name, value in ((name, self.values.get(name)) for name in GROUP_KEYS[6:])
-            if _unusual(name, value)
-        ]
-        first = [str(self.values[name]) for name in GROUP_KEYS[:4]]
-        return " · ".join([*first, f"{self.values['estimate']} estimate", str(self.values["split"]), *extras])
+        report = self.members[0].report
+        apart = {name: value for name in SETS_IT_APART if (value := report.unusual(name))}
+        extras = [f"{name} {', '.join(value) if isinstance(value, list) else value}" for name, value in apart.items()]
+        named = [str(getattr(report, name)) for name in NAMES_A_RUN]
+        return " · ".join([*named, f"{report.estimate} estimate", report.split, *extras])
 
 
 def aggregate(reports: Sequence[RunReport]) -> list[Group]:
@@ -88,32 +86,29 @@ def aggregate(reports: Sequence[RunReport]) -> list[Group]:
 
 def _summarise(members: list[RunReport]) -> Group:
     """The group of runs that share a key, sorted by seed."""
-    first = members[0].values
+    first = members[0].report
     published: dict[str, float] = {}
-    if first["split"] == "test" and not any(first.get(name) for name in UNLIKE_THE_PAPER):
-        printed = paper_row(str(first["backbone"]), str(first["dataset"]), str(first["adapter"]))
+    if first.split == "test" and not any(getattr(first, name) for name in UNLIKE_THE_PAPER):
+        printed = paper_row(first.backbone, first.dataset, first.adapter)
         published = {name: fraction(name, value) for name, value in printed.items()}
-    names = [
-        name for member in members for name, value in member.values["metrics"].items() if not isinstance(value, dict)
-    ]
+    names = [name for member in members for name in member.report.scalars]
     metrics = {}
     for name in dict.fromkeys(names):
-        found = [member.values["metrics"].get(name) for member in members]
-        values = [float(value) for value in found if value is not None]
+        values = [value for member in members if (value := member.report.scalars.get(name)) is not None]
         mean = statistics.fmean(values) if values else None
-        checks = [((member.values.get("integrity") or {}).get("metrics") or {}).get(name) for member in members]
-        shuffled = [float(value) for value in checks if value is not None]
+        checks = [member.report.integrity for member in members]
+        shuffled = [value for check in checks if check and (value := scalars(check.metrics).get(name)) is not None]
         paper = published.get(name)
         metrics[name] = MetricSummary(
             mean=mean,
             std=statistics.stdev(values) if len(values) > 1 else None,
             seeds=len(values),
-            confidence=(first.get("confidence") or {}).get(name) if len(members) == 1 else None,
+            confidence=(first.confidence or {}).get(name) if len(members) == 1 else None,
             paper=paper,
             difference=None if mean is None or paper is None else mean - paper,
             shuffled=statistics.fmean(shuffled) if shuffled else None,
         )
-    shared = {name: first[name] for name in GROUP_KEYS if name in first}
+    shared = {name: value for name, value in members[0].values.items() if name in COMPARABLE}
     return Group(shared, [member.seed for member in members], metrics, _warnings(members), members)
 
 
@@ -121,7 +116,7 @@ def _warnings(members: list[RunReport]) -> list[str]:
     """What makes the seeds of a group less comparable than their key says, a line each."""
     lines = []
     for name in FINGERPRINTS:
-        seen = {member.values[name] for member in members if member.values.get(name) is not None}
+        seen = {getattr(member.report, name) for member in members} - {None}
         if len(seen) > 1:
             lines.append(f"the seeds were run with {len(seen)} different values of {name}")
     seeds = [member.seed for member in members]
@@ -133,6 +128,6 @@ def _warnings(members: list[RunReport]) -> list[str]:
         if len(seen) > 1 and key not in OF_THE_MACHINE and key.rsplit(".", 1)[-1] not in PER_SEED_SETTINGS:
             lines.append(f"the seeds were run with different {key}: {', '.join(sorted(seen))}")
     for member in members:
-        if member.values.get("collapsed_to") is not None:
-            lines.append(f"seed {member.seed} answers '{member.values['collapsed_to']}' to every sample")
+        if (label := member.report.collapsed_to) is not None:
+            lines.append(f"seed {member.seed} answers '{label}' to every sample")
     return lines

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,43 @@ Array = NDArray[Any]
 _SEED = 0
 
 
-def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
+class Seeds(TypedDict):
+    """Training seeds of the two sides, and those that both have."""
+
+    a: list[int]
+    b: list[int]
+    paired: list[int]
+
+
+class MetricComparison(TypedDict):
+    """One metric; None where it is undefined."""
+
+    a: float | None
+    """Mean over A's seeds."""
+    b: float | None
+    difference: float | None
+    """B - A."""
+    interval: list[float] | None
+    """95 % of the difference over resamples of the test samples."""
+    p_samples: float | None
+    p_seeds: float | None
+    """None for fewer than two common seeds, or where they do not vary."""
+
+
+class Comparison(TypedDict):
+    """What `msekit compare --format json` prints."""
+
+    a: str
+    b: str
+    dataset: str
+    samples: int
+    seeds: Seeds
+    metrics: dict[str, MetricComparison]
+    warnings: list[str]
+    """What the seeds of a side do not share."""
+
+
+def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     """Compare two runs, or two folders of seeds, on the same test samples.
 
     Args:
@@ -38,9 +74,7 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> dict[str, Any]:
         repeats: Resamples, and randomisations.
 
     Returns:
-        `{"a", "b", "samples", "seeds": {"a", "b", "paired"}, "metrics": {name: {"a", "b", "difference", "interval",
-        "p_samples", "p_seeds"}}, "warnings"}`; difference is B - A, `p_seeds` None for fewer than two common seeds;
-        warnings say what the seeds of a side do not share.
+        The document of `msekit compare --format json`.
 
     Raises:
         MsekitError: A side's runs are not of one kind, or the sides are of different data sets or test samples.
@@ -167,23 +201,25 @@ def seeds_test(runs_a: Sequence[RunReport], runs_b: Sequence[RunReport]) -> dict
     """Paired t test over the common seeds, per metric; None where fewer than two, or where they do not vary."""
     from scipy.stats import ttest_rel
 
-    metrics_a, metrics_b = ({run.seed: run.values["metrics"] for run in runs} for runs in (runs_a, runs_b))
+    metrics_a, metrics_b = ({run.seed: run.report.scalars for run in runs} for runs in (runs_a, runs_b))
     common = sorted(metrics_a.keys() & metrics_b.keys())
-    found: dict[str, float | None] = {}
-    for name in (name for name, value in runs_a[0].values["metrics"].items() if not isinstance(value, dict)):
-        pairs = [(metrics_a[seed].get(name), metrics_b[seed].get(name)) for seed in common]
-        if len(pairs) < 2 or any(None in pair for pair in pairs) or np.ptp([b - a for a, b in pairs]) < 1e-12:
-            found[name] = None
-            continue
-        found[name] = float(ttest_rel([b for _, b in pairs], [a for a, _ in pairs]).pvalue)
-    return found
+    chances: dict[str, float | None] = {}
+    for name in runs_a[0].report.scalars:
+        values_a, values_b = ([metrics[seed].get(name) for seed in common] for metrics in (metrics_a, metrics_b))
+        a, b = ([value for value in values if value is not None] for values in (values_a, values_b))
+        defined = len(a) == len(b) == len(common)
+        if len(common) < 2 or not defined or np.ptp(np.subtract(b, a)) < 1e-12:
+            chances[name] = None
+        else:
+            chances[name] = float(ttest_rel(b, a).pvalue)
+    return chances
 
 
 def _minus(b: float | None, a: float | None) -> float | None:
     return None if a is None or b is None else b - a
 
 
-def show_comparison(document: dict[str, Any], reporter: Reporter) -> None:
+def show_comparison(document: Comparison, reporter: Reporter) -> None:
     """Show a comparison."""
     rows = []
     for name, cell in document["metrics"].items():

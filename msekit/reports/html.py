@@ -16,8 +16,8 @@ from msekit.reports import figures
 from msekit.reports.aggregate import Group, aggregate
 from msekit.reports.render import HEADINGS, cells, seeds_line
 from msekit.runs.description import read_spec_of
-from msekit.runs.files import FULL, ROBUSTNESS
-from msekit.runs.predictions import PREDICTIONS, read_predictions
+from msekit.runs.files import CONFIG, DESCRIPTION, FULL, METRICS, PREDICTIONS, ROBUSTNESS
+from msekit.runs.predictions import read_predictions
 from msekit.runs.report import RunReport, collect
 
 STYLE = """
@@ -115,8 +115,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def drawn(members: list[RunReport]) -> dict[str, str]:
     """Alternative text → SVG of every figure whose files the runs have."""
     pictures: dict[str, str] = {}
-    histories = {run.seed: history for run in members if (history := _lines(run.path / "metrics.jsonl"))}
-    tested = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / "adapter.json").is_file()]
+    histories = {run.seed: history for run in members if (history := _lines(run.path / METRICS))}
+    tested = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / DESCRIPTION).is_file()]
     if not tested:
         return pictures
     spec = read_spec_of(tested[0].path)
@@ -154,7 +154,7 @@ def provenance(members: list[RunReport]) -> str:
     """How the numbers came about: selection rule, machine, versions, fingerprints, settings."""
     first = members[0]
     values = first.values
-    key = read_spec_of(first.path).key_metric if (first.path / "adapter.json").is_file() else "key metric"
+    key = read_spec_of(first.path).key_metric if (first.path / DESCRIPTION).is_file() else "key metric"
     best = ", ".join(f"seed {run.seed}: {run.values.get('best_epoch', '?')}" for run in members)
     way = "highest" if key == "key metric" or higher_is_better(key) else "lowest"
     facts = [
@@ -170,7 +170,7 @@ def provenance(members: list[RunReport]) -> str:
         ("prompt sha256", str(values.get("prompt_sha256", "?"))),
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    file = first.path / "config.yaml"
+    file = first.path / CONFIG
     settings = file.read_text(encoding="utf-8") if file.is_file() else ""
     shown = f"<details><summary>settings of seed {first.seed}</summary><pre>{escape(settings)}</pre></details>"
     return f"<dl>{listed}</dl>{shown if settings else ''}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
-from msekit.runs.files import write_text
-from msekit.runs.report import RunReport, collect
+from msekit.runs.files import SUMMARY, write_json
+from msekit.runs.report import Report, RunReport, collect
 
 
 def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `{"seeds", "metrics": {name: {"mean", "std"}}, "warnings"}`; warnings say what the seeds do not share.
     """
-    key = RunReport(folder, report).key
+    key = RunReport(folder, Report.model_validate(report)).key
     group = aggregate([other for other in collect([folder]) if other.key == key])[0]
     metrics = {name: {"mean": summary.mean, "std": summary.std} for name, summary in group.metrics.items()}
     return {"seeds": group.seeds, "metrics": metrics, "warnings": group.warnings}
@@ -27,7 +26,7 @@ def summarise(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
 
 def write_summary(folder: Path, reports: list[dict[str, Any]]) -> None:
     """Write `summary.json` beside the seeds' folders."""
-    write_text(folder / "summary.json", json.dumps(summarise(folder, reports[0]), indent=1) + "\n")
+    write_json(folder / SUMMARY, summarise(folder, reports[0]))
 
 
 def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter) -> None:

@@ -1,4 +1,7 @@
-"""`adapter.json`: all that a plug-in needs beside its tensors and the backbone. Plain data; reading it runs nothing."""
+"""`adapter.json`: what a run's tensors are and were trained on. One schema, one writer, one reader; no torch.
+
+It holds all that a plug-in needs beside its tensors and the backbone. It is plain data; reading it runs nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
+from msekit.runs.files import DESCRIPTION, write_json
 from msekit.settings.config import AdapterConfig
 
-ADAPTER_FILE = "adapter.safetensors"
-DESCRIPTION_FILE = "adapter.json"
 FORMAT = 1
+WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames"}
+"""What a data set's description says of its files, for which a run's description has no use."""
 _LARGEST = 64 << 20  # bytes of an adapter.json; statistics of 2,048 features take 100 kB
 
 
@@ -34,11 +38,28 @@ class BackboneRef(BaseModel):
     """torch's name of the type it was held in; None for what suits the machine."""
 
 
-class Description(BaseModel):
-    """The content of `adapter.json`. An unknown key is an error: what it says could not be honoured."""
+class Baseline(BaseModel):
+    """What a baseline is: a run without an adapter to load."""
 
     model_config = ConfigDict(extra="forbid")
 
+    kind: Literal["baseline"]
+    format: int
+    msekit: str
+    """Version that wrote it."""
+    name: str | None
+    """Of the model; None where the file does not say."""
+    dataset: DatasetSpec
+    """Task, labels or range, prompt; not where its files lay."""
+
+
+class Description(BaseModel):
+    """What an adapter is. An unknown key is an error: what it says could not be honoured."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["plug-in", "imported", "averaged"]
+    """Trained here, brought from the authors' program, or the mean of several seeds."""
     format: int
     msekit: str
     """Version that wrote it."""
@@ -66,8 +87,9 @@ class Description(BaseModel):
     recipe: str
     seed: int | None = None
     averaged_seeds: list[int] = Field(default_factory=list)
-    """Runs whose weights were averaged."""
+    """Of `averaged`: the runs whose weights were averaged."""
     imported_from: str | None = None
+    """Of `imported`: in words."""
     trainable_parameters: int
 
     @model_validator(mode="after")
@@ -87,44 +109,68 @@ class Description(BaseModel):
         return f"{low_high[0]:g} … {low_high[1]:g}" if low_high else ", ".join(self.dataset.labels or ())
 
 
+def write_description(folder: Path, description: Description | Baseline) -> None:
+    """Write a folder's `adapter.json`."""
+    document = description.model_dump(mode="json", exclude={"dataset": WHERE_ITS_FILES_LIE})
+    write_json(folder / DESCRIPTION, document)
+
+
 def read_description(folder: Path) -> Description:
-    """Read a folder's `adapter.json`.
+    """Read what a run's adapter is.
 
     Raises:
-        MsekitError: It is missing, damaged, or of a later format.
+        MsekitError: The file is missing, damaged, or of a later format; or the run is a baseline.
     """
-    where = folder / DESCRIPTION_FILE
+    description = _read(folder)
+    if isinstance(description, Baseline):
+        raise MsekitError(
+            "this run is a baseline, which leaves no adapter", where=folder, fix="Give a run of `msekit train`."
+        )
+    return description
+
+
+def read_spec_of(folder: Path) -> DatasetSpec:
+    """The data set that a run of any kind was trained on.
+
+    Raises:
+        MsekitError: `adapter.json` is missing, damaged, or of a later format.
+    """
+    return _read(folder).dataset
+
+
+def without_places(spec: DatasetSpec) -> dict[str, Any]:
+    """What a data set is, wherever its files lie."""
+    return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)
+
+
+def _read(folder: Path) -> Description | Baseline:
+    where = folder / DESCRIPTION
     try:
         if where.stat().st_size > _LARGEST:
             raise MsekitError(f"the file is larger than {_LARGEST >> 20} MB", where=where)
         raw: Any = json.loads(where.read_text(encoding="utf-8"))
-        if isinstance(raw, dict) and raw.get("format", 0) != FORMAT:
+        if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise MsekitError(
                 f"the plug-in has format {raw.get('format')!r}, this msekit reads {FORMAT}",
                 where=where,
                 fix="Use the msekit that wrote it, or a later one.",
             )
-        return Description(**raw)
+        raw = _with_kind(raw)
+        return Baseline(**raw) if raw["kind"] == "baseline" else Description(**raw)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
         raise MsekitError(f"the file is damaged: {key}: {first['msg']}", where=where) from error
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
 
 
-def read_spec_of(folder: Path) -> DatasetSpec:
-    """The data set that a run was trained on, as its `adapter.json` states it.
-
-    Raises:
-        MsekitError: The file is missing or damaged.
-    """
-    file = folder / "adapter.json"
-    try:
-        return DatasetSpec(**json.loads(file.read_text(encoding="utf-8"))["dataset"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"the file is damaged or missing: {error!r}", where=file) from error
-
-
-WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames"}
-"""What a data set's description says of its files, for which inference has no use."""
+def _with_kind(raw: dict[str, Any]) -> dict[str, Any]:
+    """A file that states no kind has one by what it holds: so wrote msekit before `kind`."""
+    if "kind" in raw:
+        return raw
+    if raw.keys() == {"dataset"}:
+        return {"kind": "baseline", "format": FORMAT, "msekit": "0.1.0", "name": None, **raw}
+    if raw.get("averaged_seeds"):
+        return {"kind": "averaged", **raw}
+    return {"kind": "imported" if raw.get("imported_from") else "plug-in", **raw}

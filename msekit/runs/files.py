@@ -1,22 +1,41 @@
-"""Names of the files of a run, and how they are written: whole or not at all."""
+"""The names of a run's files, and how text and JSON are written: whole or not at all. No torch."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError
 
 from msekit.errors import MsekitError
 
+CONFIG = "config.yaml"
+"""The resolved settings."""
+ADAPTER = "adapter.safetensors"
+"""The best epoch's tensors."""
+DESCRIPTION = "adapter.json"
+"""What the tensors are and were trained on: `runs/description.py`."""
+METRICS = "metrics.jsonl"
+"""A line per epoch."""
+PREDICTIONS = "predictions-test.jsonl"
+"""A line per test sample: `runs/predictions.py`."""
+REPORT = "report.json"
+"""The result; a folder that has one is a finished run: `runs/report.py`."""
+STATE = "state/state.safetensors"
+"""What a stopped run goes on from: `training/checkpoint.py`."""
+SUMMARY = "summary.json"
+"""Mean and deviation over the seeds; it lies beside their folders."""
 ROBUSTNESS = "robustness.json"
-
+"""What is left with modalities withheld."""
+CALIBRATION = "calibration.json"
+"""How far the scores can be believed."""
 
 FULL = "all there"
+"""The case of `robustness.json` in which nothing is withheld."""
 
 
 @contextmanager
@@ -39,38 +58,29 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as partial:
-        save_file(copies, partial, header)
-        os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file and its header.
-
-    Raises:
-        MsekitError: The file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise MsekitError("no such file", where=path) from error
-    except (SafetensorError, OSError) as error:
-        raise MsekitError(f"the file is damaged: {error}", where=path) from error
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write one JSON document atomically."""
+    write_text(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write a JSON-lines file atomically."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON-lines file.
+
+    Raises:
+        MsekitError: It is missing or damaged.
+    """
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the file is missing or damaged: {error}", where=path) from error

@@ -1,20 +1,22 @@
-"""A run's folder: made only where it can be written, never over another run."""
+"""A run's folder: made only where it can be written, never over another run; found by what a user names. No torch.
+
+find_run   a RUN argument → the one seed's folder that it means
+find_runs  likewise → all seeds' folders, finished and unfinished
+fetch_run  a folder or a hub repository → a local folder with a plug-in
+"""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from msekit.errors import MsekitError
+from msekit.runs.files import ADAPTER, DESCRIPTION, REPORT
 
-if TYPE_CHECKING:
-    pass
-
-REPORT = "report.json"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NEEDED_BYTES = 256 << 20  # adapter, state and predictions of the largest published setting, with room to spare
 
 
@@ -80,35 +82,21 @@ def remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """A run's `report.json`; empty where training has not finished yet.
-
-    Raises:
-        MsekitError: It is damaged.
-    """
-    if not (folder / REPORT).is_file():
-        return {}
-    try:
-        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the report is damaged: {error}", where=folder / REPORT) from error
-
-
 def find_run(path: Path) -> Path:
     """The seed's folder that a RUN argument means: itself, or the one seed's folder in it.
 
     Raises:
         MsekitError: No run there, or several.
     """
-    if (path / "adapter.json").is_file():
+    if (path / DESCRIPTION).is_file():
         return path
-    seeds = sorted(folder.parent for folder in path.glob("seed-*/adapter.json"))
+    seeds = sorted(folder.parent for folder in path.glob(f"seed-*/{DESCRIPTION}"))
     if len(seeds) == 1:
         return seeds[0]
     if seeds:
         names = ", ".join(folder.name for folder in seeds)
         raise MsekitError(f"several runs lie here: {names}", where=path, fix="Name one of them.")
-    raise MsekitError("no trained run here (adapter.json is missing)", where=path)
+    raise MsekitError(f"no trained run here ({DESCRIPTION} is missing)", where=path)
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -127,8 +115,48 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     folders = sorted(folder for folder in path.glob("seed-*") if folder.is_dir())
     finished = [folder for folder in folders if (folder / REPORT).is_file()]
     if not finished:
-        state = f"{len(folders)} seed folder(s), none finished" if folders else "no report.json and no seed-* folders"
+        state = f"{len(folders)} seed folder(s), none finished" if folders else f"no {REPORT} and no seed-* folders"
         raise MsekitError(
             f"no finished run here: {state}", where=path, fix="A run ends with `msekit train … --resume`."
         )
     return finished, [folder for folder in folders if folder not in finished]
+
+
+def fetch_run(run: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a run; a hub repository's description and tensors are downloaded, and nothing else.
+
+    Raises:
+        MsekitError: Neither a folder with a run nor a repository with a plug-in.
+    """
+    path = Path(run)
+    if path.exists() or not _REPOSITORY.fullmatch(str(run)) or str(run).startswith("."):
+        if not path.is_dir():
+            raise MsekitError("no such run", where=run, fix="Give a run's folder, or a hub repository user/name.")
+        return find_run(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        wanted = [DESCRIPTION, ADAPTER]
+        folder = Path(snapshot_download(str(run), revision=revision, allow_patterns=wanted))
+    except RepositoryNotFoundError as error:
+        raise MsekitError(
+            "neither a folder nor a repository on the hub",
+            where=run,
+            fix="If it is private, log in with `hf auth login`.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise MsekitError(f"no such revision '{revision}'", where=run) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MsekitError(
+            "no such folder, and the hub cannot be reached", where=run, fix="Check the name and the network."
+        ) from error
+    for name in wanted:
+        if not (folder / name).is_file():
+            raise MsekitError(f"the repository holds no plug-in: {name} is missing", where=run)
+    return folder

@@ -1,4 +1,8 @@
-"""What makes two runs the same run."""
+"""What makes two runs the same run: the settings that decide its numbers, by name.
+
+A setting that is in neither list fails a test: whoever adds one decides. The precision that the backbone is held in
+decides numbers too, but as it turned out (`auto` is none): whoever compares runs takes it from what was loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,36 @@ from typing import Any
 
 from msekit.settings.config import RunConfig
 
+DECIDE = (
+    *("backbone", "recipe", "layout", "seed"),
+    *("adapter.name", "adapter.ablate", "adapter.pseudo_tokens", "adapter.audio_hidden", "adapter.vision_hidden"),
+    *("adapter.hidden", "adapter.conditioning"),
+    *("data.standardise", "data.trim", "data.max_frames", "data.noise", "data.text_limit", "data.limit_train"),
+    *("data.without", "data.on_missing", "data.modality_dropout", "data.context", "data.dtype"),
+    *("optim.lr", "optim.eps", "optim.weight_decay", "optim.batch_size", "optim.accumulation", "optim.epochs"),
+    *("optim.patience", "optim.warmup", "optim.clip_norm", "optim.ema"),
+    *("loss.balance", "loss.tau", "loss.expected", "loss.number_token"),
+    *("model.quantization", "model.double_quantization", "model.compile"),
+    *("evaluation.estimate", "evaluation.bootstrap", "evaluation.integrity"),
+)
+"""Settings that decide a run's numbers."""
+
+LEAVE = (
+    *("output", "source", "save_minutes", "timeout_minutes", "profile"),
+    *("dataset", "description"),  # told by the cache's fingerprint and the prompt's hash
+    *("model.dtype", "model.checkpointing", "model.passes", "evaluation.batch_size"),
+)
+"""Settings that do not: where files lie, how often they are saved, what fits the machine."""
+
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a run's numbers: not where its files lie, how often it is saved, or where it fits.
-
-    What describes the data set is in its cache's fingerprint and in the prompt's hash.
-    """
-    files = ("output", "source", "dataset", "description", "save_minutes", "timeout_minutes", "profile")
-    settings = config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
-    settings["evaluation"]["batch_size"] = 16  # whatever it is; states of runs that had this number can go on
-    return settings
+    """The settings that decide a run's numbers, nested as in `config.yaml`."""
+    settings = config.model_dump(mode="json")
+    decisive: dict[str, Any] = {}
+    for key in DECIDE:
+        section, _, name = key.rpartition(".")
+        if section:
+            decisive.setdefault(section, {})[name] = settings[section][name]
+        else:
+            decisive[name] = settings[name]
+    return decisive

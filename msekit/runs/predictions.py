@@ -1,8 +1,13 @@
-"""A finished run's predictions-test.jsonl, as arrays: what reports and comparisons are made from without a model."""
+"""`predictions-test.jsonl`: a line per test sample, and the file as arrays. No torch.
+
+    {"id": "dia3_utt4", "truth": "joy", "prediction": "neutral", "scores": {"neutral": 0.61, "joy": 0.39}}
+
+`predict` writes the same lines without the truth. Reports and comparisons are made from the arrays, without a model.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,11 @@ from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
+from msekit.runs.files import PREDICTIONS, read_lines, write_lines
 
 Array = NDArray[Any]
-PREDICTIONS = "predictions-test.jsonl"
+Answer = str | float
+"""A label's name, or an intensity."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,27 @@ class Predictions:
     """(N, K) probabilities of the labels."""
 
 
+def prediction_line(
+    id: str, prediction: Answer, scores: Mapping[str, float], truth: Answer | None = None
+) -> dict[str, Any]:
+    """One sample's line; the scores are rounded to 8 decimals.
+
+    Args:
+        id: Of the sample.
+        prediction: The answer.
+        scores: Label → probability; empty where the model has no distribution.
+        truth: None where it is not known: the line then has no such key.
+    """
+    rounded = {label: round(float(share), 8) for label, share in scores.items()}
+    answer = {} if truth is None else {"truth": truth}
+    return {"id": id, **answer, "prediction": prediction, "scores": rounded}
+
+
+def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write a run's test predictions, a `prediction_line` per sample."""
+    write_lines(folder / PREDICTIONS, list(lines))
+
+
 def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
     """Read a run's test predictions.
 
@@ -44,7 +72,7 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
     """
     file = folder / PREDICTIONS
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = read_lines(file)
         number = {label: place for place, label in enumerate(spec.labels or ())}
         truth, prediction = (
             np.array([number[line[key]] if number else float(line[key]) for line in lines])
@@ -54,5 +82,5 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
         values = np.array([number[name] if number else float(name) for name in names])
         distribution = np.array([[line["scores"][name] for name in names] for line in lines])
         return Predictions([str(line["id"]) for line in lines], truth, prediction, values, distribution)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise MsekitError(f"the predictions are damaged or missing: {error!r}", where=file) from error

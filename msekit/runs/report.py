@@ -1,67 +1,191 @@
-"""`report.json`: what a finished run says of itself, and what makes runs comparable."""
+"""`report.json`: what a finished run says of itself, and what makes runs comparable. One schema, writer and reader."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msekit.errors import MsekitError
-from msekit.runs.folder import REPORT
-
-if TYPE_CHECKING:
-    pass
-import platform
-import resource
-import sys
-from importlib.metadata import PackageNotFoundError, version
-
-import torch
-
+from msekit.runs.files import CONFIG, REPORT, write_json
 from msekit.runs.folder import find_runs
-from msekit.version import __version__
 
-REQUIRED_KEYS = ("dataset", "backbone", "adapter", "recipe", "estimate", "split", "seed", "metrics")
+Metrics = dict[str, float | dict[str, float | None] | None]
+"""Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined."""
+
+NAMES_A_RUN = {"dataset": None, "backbone": None, "adapter": None, "recipe": None}
+HOW_IT_IS_TESTED = {"estimate": None, "split": None}
+SETS_IT_APART = {
+    "without": None,
+    "limit_train": None,
+    "quantization": "none",
+    "ablate": None,
+    "layout": "paper",
+    "context": None,
+    "on_missing": "zero",
+    "modality_dropout": None,
+    "options": None,
+}
+COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
+"""What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report
+lacks, or that is empty there, counts as the usual value."""
 
 
-GROUP_KEYS = (
-    *("dataset", "backbone", "adapter", "recipe", "estimate", "split"),
-    *("without", "limit_train", "quantization", "ablate", "layout", "context", "on_missing", "modality_dropout"),
-    "options",
-)
-"""The second and third line's keys count where a report has them, and not its default there."""
+def scalars(metrics: Metrics) -> dict[str, float | None]:
+    """The metrics that are one number, without the tables by label."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, dict)}
 
 
-DEFAULTS = {"quantization": "none", "layout": "paper", "on_missing": "zero"}
+class Integrity(BaseModel):
+    """The same adapter with every sample's audio and vision taken from another one."""
+
+    metrics: Metrics
+
+
+class Weights(BaseModel):
+    """Fingerprints of the loaded backbone."""
+
+    before: str
+    after: str
+
+
+class Report(BaseModel):
+    """The content of `report.json`; `evaluate --format json` prints the same keys.
+
+    A baseline leaves out what only an adapter has. Keys of a later version are kept when a report is read; none is
+    written that does not stand here.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    dataset: str
+    backbone: str
+    """`none` for a baseline."""
+    quantization: str | None = None
+    dtype: str | None = None
+    """torch's name of the type that the backbone was held in."""
+    passes: dict[str, Any] | None = None
+    """The shorter ways through the frozen backbone: those used, and those refused with the reason."""
+    adapter: str
+    """Its name, or a baseline's."""
+    ablate: str | None = None
+    recipe: str
+    seed: int
+    split: str
+    samples: int | None = None
+    estimate: str
+    metrics: Metrics
+    confidence: dict[str, list[float] | None] | None = None
+    """Metric → 95 % bootstrap interval over the samples."""
+    predicted: dict[str, int] | None = None
+    """Label → how often it is predicted; labels that never are do not stand there."""
+    collapsed_to: str | float | None = None
+    """The one label that is predicted for every sample."""
+    without: list[str] = []
+    layout: str | None = None
+    limit_train: int | None = None
+    on_missing: str | None = None
+    modality_dropout: float | None = None
+    options: list[str] = []
+    """Training options that are not the recipe's, as `--set` takes them."""
+    incomplete_samples: int | None = None
+    context: int | None = None
+    truncated_texts: int | None = None
+    data_fingerprint: str | None = None
+    backbone_fingerprint: str | None = None
+    prompt_sha256: str | None = None
+    integrity: Integrity | None = None
+    """None for a model that reads neither audio nor vision."""
+    best_epoch: int | None = None
+    backbone_weights: Weights | None = None
+    epochs: int | None = None
+    """Trained; of a baseline, the most that were allowed."""
+    dropped_train: int | None = None
+    """Training samples left out for lack of a modality."""
+    strength: float | None = None
+    """Of the baseline `text-linear`: its regularisation."""
+    trainable_parameters: int | None = None
+    peak_memory_bytes: int | None = None
+    train_samples_per_s: float | None = None
+    train_seconds: float | None = None
+    train_cpu_seconds: float | None = None
+    machine: str | None = None
+    versions: dict[str, str] | None = None
+    shuffled: bool | None = None
+    """Of an evaluation: every sample was given another one's audio and vision."""
+    tested_without: list[str] | None = None
+    """Of an evaluation: modalities withheld from every sample."""
+
+    def document(self) -> dict[str, Any]:
+        """The keys that were set, as JSON has them."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def scalars(self) -> dict[str, float | None]:
+        """The metrics that are one number."""
+        return scalars(self.metrics)
+
+    def unusual(self, name: str) -> Any:
+        """The value of one of the `COMPARABLE` keys; None where it is empty or the usual one."""
+        value = getattr(self, name)
+        return None if value == COMPARABLE[name] else value or None
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write a folder's `report.json`, which makes it a finished run."""
+    assert not report.model_extra, f"unknown to the schema: {', '.join(report.model_extra)}"
+    write_json(folder / REPORT, report.document())
+
+
+def read_report(folder: Path) -> Report | None:
+    """A run's `report.json`; None where training has not finished yet.
+
+    Raises:
+        MsekitError: It is damaged, or lacks a key that every report has.
+    """
+    where = folder / REPORT
+    if not where.is_file():
+        return None
+    try:
+        return Report.model_validate(json.loads(where.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {key}: {first['msg']}"
+        raise MsekitError(f"the report {what}", where=where, fix="Evaluate the run again.") from error
+    except (OSError, ValueError) as error:
+        raise MsekitError(f"the report is damaged: {error}", where=where) from error
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """One finished run: its folder, the content of its report.json, and its resolved configuration if it is there."""
+    """One finished run: its folder, its report, and its resolved settings if they are there."""
 
     path: Path
-    values: dict[str, Any]
+    report: Report
     settings: dict[str, Any] = field(default_factory=dict)
     """Dotted key → value of config.yaml."""
 
     @property
     def seed(self) -> int:
         """The training seed."""
-        return int(self.values["seed"])
+        return self.report.seed
 
     @property
     def key(self) -> tuple[str, ...]:
         """What runs must share to be averaged, as text."""
-        return tuple(json.dumps(_unusual(name, self.values.get(name))) for name in GROUP_KEYS)
+        return tuple(json.dumps(self.report.unusual(name)) for name in COMPARABLE)
 
-
-def _unusual(name: str, value: Any) -> Any:
-    """A key's value, None where it is empty or the default."""
-    return None if value == DEFAULTS.get(name) else value or None
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The report's keys, as JSON has them."""
+        return self.report.document()
 
 
 def collect(runs: Sequence[Path]) -> list[RunReport]:
@@ -74,27 +198,17 @@ def collect(runs: Sequence[Path]) -> list[RunReport]:
         MsekitError: A folder holds no finished run, or a report is unreadable or incomplete.
     """
     folders = {folder.resolve(): folder for path in runs for folder in find_runs(Path(path))[0]}
-    return [_read(folder) for folder in folders.values()]
+    return [_finished(folder) for folder in folders.values()]
 
 
-def _read(folder: Path) -> RunReport:
-    """One folder's report, checked for the keys that are needed here."""
-    file = folder / REPORT
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the report cannot be read: {error}", where=file) from error
-    missing = [key for key in REQUIRED_KEYS if not isinstance(values, dict) or key not in values]
-    if missing or not isinstance(values["metrics"], dict):
-        raise MsekitError(
-            f"the report has no '{missing[0] if missing else 'metrics'}'", where=file, fix="Evaluate the run again."
-        )
-    config = folder / "config.yaml"
+def _finished(folder: Path) -> RunReport:
+    report, config = read_report(folder), folder / CONFIG
+    assert report is not None, "find_runs names finished runs"
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MsekitError(f"the run's configuration cannot be read: {error}", where=config) from error
-    return RunReport(folder, values, flatten(settings))
+    return RunReport(folder, report, flatten(settings))
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
@@ -105,22 +219,3 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
     return flat
-
-
-def peak_memory(device: torch.device) -> int:
-    """Largest memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    found = {"msekit": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msekit.data.cache.cache import CacheSettings, prepare
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
+from msekit.data.open_data import at_hand, open_data
 from msekit.errors import MsekitError
-from msekit.settings.resolve import read_run_file
+from msekit.reporter import Reporter
+from msekit.runs.config import read_config
+from msekit.runs.description import read_description
+from msekit.settings.data_of import spec_of
 
 LONGEST_SHELF = 100
 
@@ -42,28 +45,31 @@ class Shelf:
         return {modality: values if len(values) else None for modality, values in frames.items()}
 
 
-def shelf_of(run: Path, dataset: str | None = None, source: Path | None = None) -> Shelf | None:
+def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Reporter) -> Shelf | None:
     """The shelf of a run: samples of the data set it was trained on, or of another.
 
     Args:
         run: Its folder; an exported one does not say where its data lay.
         dataset: Catalogue name or YAML of another data set.
         source: Where its files lie.
+        reporter: Where notices go.
 
     Returns:
-        The shelf; None where no data set is named and the run's own cannot be opened.
+        The shelf; None, and a line that says why, where no data set is named and the run's own cannot be opened.
 
     Raises:
         MsekitError: A data set that was named and cannot be used.
     """
-    named = dataset is not None
+    if dataset is not None:
+        return _opened(run, resolve_dataset(dataset, source), reporter)
     try:
-        if dataset is None:
-            settings = read_run_file(run / "config.yaml")
-            dataset, source = str(settings["dataset"]), settings.get("source") and Path(settings["source"])
-        spec = resolve_dataset(dataset, source)
-        return Shelf(spec.name, prepare(spec, CacheSettings()).split("test"), spec)
-    except (MsekitError, KeyError):
-        if named:
-            raise
+        return _opened(run, spec_of(read_config(run)), reporter)
+    except MsekitError as error:
+        reporter.note(f"no samples to pick from (--dataset names other data): {error}")
         return None
+
+
+def _opened(run: Path, spec: DatasetSpec, reporter: Reporter) -> Shelf:
+    """The data set's test split, in the precision that the run's features had; nothing is downloaded."""
+    spec, cache = open_data(at_hand(spec), read_description(run).feature_dtype, reporter)
+    return Shelf(spec.name, cache.split("test"), spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -11,7 +10,8 @@ from msekit.backbones.catalogue import BACKBONES
 from msekit.evaluation.units import show
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
-from msekit.runs.folder import read_report
+from msekit.runs.files import CONFIG
+from msekit.runs.report import read_report
 from msekit.settings.resolve import read_run_file
 from msekit.version import __version__
 
@@ -131,33 +131,33 @@ def _facts(description: Description) -> str:
 def _results(run: Path) -> str:
     """This seed's test metrics with intervals, beside the mean over the seeds that lie with it."""
     report = read_report(run)
-    if not report:
+    if report is None:
         return "This plug-in was not tested by msekit."
-    summary = summarise(run.parent, report) if run.name.startswith("seed-") else {"seeds": [], "metrics": {}}
+    summary = summarise(run.parent, report.document()) if run.name.startswith("seed-") else {"seeds": [], "metrics": {}}
     seeds = summary["seeds"] if len(summary["seeds"]) > 1 else []
     over = f" mean ± std over seeds {', '.join(map(str, seeds))} |" if seeds else ""
     lines = [
-        f"Test split, {report['samples']} samples, estimate `{report['estimate']}`, 95 % bootstrap intervals.",
+        f"Test split, {report.samples} samples, estimate `{report.estimate}`, 95 % bootstrap intervals.",
         "",
-        f"| metric | seed {report['seed']} (this one) |{over}",
+        f"| metric | seed {report.seed} (this one) |{over}",
         f"|---|---|{'---|' if seeds else ''}",
     ]
-    for metric, value in report["metrics"].items():
-        if not isinstance(value, dict):
-            spread = summary["metrics"].get(metric)
-            beside = f" {show(metric, spread['mean'], spread=spread['std'])} |" if seeds and spread else ""
-            beside = beside or (" |" if seeds else "")
-            lines.append(f"| {metric} | {show(metric, value, interval=report['confidence'].get(metric))} |{beside}")
-    if report.get("collapsed_to") is not None:
-        lines += ["", f"**Every test sample is predicted as '{report['collapsed_to']}': this run has collapsed.**"]
+    for metric, value in report.scalars.items():
+        spread = summary["metrics"].get(metric)
+        beside = f" {show(metric, spread['mean'], spread=spread['std'])} |" if seeds and spread else ""
+        beside = beside or (" |" if seeds else "")
+        interval = (report.confidence or {}).get(metric)
+        lines.append(f"| {metric} | {show(metric, value, interval=interval)} |{beside}")
+    if report.collapsed_to is not None:
+        lines += ["", f"**Every test sample is predicted as '{report.collapsed_to}': this run has collapsed.**"]
     return "\n".join(lines)
 
 
 def _training(run: Path) -> str:
     """The settings that made it, without any path of the machine."""
-    if not (run / "config.yaml").is_file():
+    if not (run / CONFIG).is_file():
         return "The settings are not known."
-    config = read_run_file(run / "config.yaml")
+    config = read_run_file(run / CONFIG)
     shown = {key: config[key] for key in ("recipe", "seed", "adapter", "data", "optim", "model") if key in config}
     return f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```"
 
@@ -166,9 +166,7 @@ def _front_matter(run: Path, description: Description, base_model: str | None) -
     from huggingface_hub import EvalResult, ModelCardData
 
     spec, report = description.dataset, read_report(run)
-    metrics: dict[str, Any] = {
-        key: value for key, value in report.get("metrics", {}).items() if isinstance(value, (int, float))
-    }
+    metrics = {key: value for key, value in (report.scalars if report else {}).items() if value is not None}
     results = [
         EvalResult(
             task_type="text-classification",

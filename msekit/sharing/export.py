@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from msekit.errors import MsekitError
-from msekit.inference.plugin import restored_adapter
-from msekit.runs.description import ADAPTER_FILE, DESCRIPTION_FILE, Description, read_description
-from msekit.runs.files import write_text
+from msekit.inference.restore import usable_adapter
+from msekit.runs.description import Description, read_description, write_description
+from msekit.runs.files import ADAPTER, DESCRIPTION, write_text
 from msekit.runs.folder import find_run
 from msekit.sharing.card import model_card
 
 CARD_FILE = "README.md"
-_FILES = (ADAPTER_FILE, DESCRIPTION_FILE, CARD_FILE)
+_FILES = (ADAPTER, DESCRIPTION, CARD_FILE)
 
 
 def export_run(run: Path, folder: Path, *, licence: str | None = None, data_licence: str | None = None) -> Description:
@@ -36,17 +34,17 @@ def export_run(run: Path, folder: Path, *, licence: str | None = None, data_lice
     """
     source = find_run(run)
     description = read_description(source)
-    restored_adapter(source, description)  # what cannot be loaded is not shared
+    usable_adapter(source, description)  # what cannot be loaded is not shared
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MsekitError("the export folder already holds something", where=folder, fix="Choose a new one.")
-    raw: dict[str, Any] = json.loads((source / DESCRIPTION_FILE).read_text(encoding="utf-8"))
     name = Path(description.backbone.name)
     if name.is_absolute() or name.is_dir():
-        raw["backbone"]["name"] = name.name
+        unnamed = description.backbone.model_copy(update={"name": name.name})
+        description = description.model_copy(update={"backbone": unnamed})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / DESCRIPTION_FILE, json.dumps(raw, ensure_ascii=False, indent=1) + "\n")
-        shutil.copyfile(source / ADAPTER_FILE, folder / ADAPTER_FILE)
+        write_description(folder, description)
+        shutil.copyfile(source / ADAPTER, folder / ADAPTER)
     except OSError as error:
         raise MsekitError(f"the export folder cannot be written: {error.strerror}", where=folder) from error
     shared = read_description(folder)
@@ -75,11 +73,11 @@ def push_folder(folder: Path, repo: str, *, public: bool = False, message: str |
     for name in _FILES:
         if not (folder / name).is_file():
             raise MsekitError(f"{name} is missing: not an exported folder", where=folder, fix="Use `msekit export`.")
-    restored_adapter(folder, read_description(folder))
+    usable_adapter(folder, read_description(folder))
     card = (folder / CARD_FILE).read_text(encoding="utf-8").replace('load_run(".")', f'load_run("{repo}")')
     operations = [
-        CommitOperationAdd(ADAPTER_FILE, folder / ADAPTER_FILE),
-        CommitOperationAdd(DESCRIPTION_FILE, folder / DESCRIPTION_FILE),
+        CommitOperationAdd(ADAPTER, folder / ADAPTER),
+        CommitOperationAdd(DESCRIPTION, folder / DESCRIPTION),
         CommitOperationAdd(CARD_FILE, card.encode()),
     ]
     api = HfApi()

@@ -9,7 +9,6 @@ d/16, in this order), `.integrating.Integrating_layer.0` (the 1×1 convolution o
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,15 @@ from msekit.backbones.shape import text_width
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.errors import MsekitError, nearest
-from msekit.inference.plugin import restored_adapter
+from msekit.inference.restore import restored_adapter
 from msekit.model.wording import layout_sha256
-from msekit.runs.description import ADAPTER_FILE, DESCRIPTION_FILE, FORMAT, WHERE_ITS_FILES_LIE, read_description
-from msekit.runs.files import write_tensors, write_text
+from msekit.runs.config import write_config
+from msekit.runs.description import FORMAT, BackboneRef, Description, read_description, write_description
+from msekit.runs.files import ADAPTER
 from msekit.runs.folder import prepare_run_folder
+from msekit.runs.tensors import write_tensors
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import dump, validated
+from msekit.settings.resolve import validated
 from msekit.version import __version__
 
 _LSTM = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -131,9 +132,9 @@ def import_checkpoint(path: Path, backbone: str, dataset: str, output: Path) -> 
     fingerprint = fingerprint_checkpoint(checkpoint_folder(config.backbone))
     prepare_run_folder(output, resume=False)
     description = _description(config, spec, sizes, fingerprint, sum(tensor.numel() for tensor in tensors.values()))
-    write_tensors(output / ADAPTER_FILE, tensors)
-    write_text(output / DESCRIPTION_FILE, json.dumps(description, ensure_ascii=False, indent=1) + "\n")
-    write_text(output / "config.yaml", dump(config))
+    write_tensors(output / ADAPTER, tensors)
+    write_description(output, description)
+    write_config(config)
     restored_adapter(output, read_description(output))
     return output
 
@@ -161,23 +162,22 @@ def _sizes(tensors: dict[str, Tensor], spec: DatasetSpec, path: Path) -> dict[st
 
 def _description(
     config: RunConfig, spec: DatasetSpec, sizes: dict[str, Any], fingerprint: str, parameters: int
-) -> dict[str, Any]:
-    way = Preprocessor().model_dump(mode="json")
-    return {
-        "format": FORMAT,
-        "msekit": __version__,
-        "imported_from": "a checkpoint of the authors' program",
-        "backbone": {"name": config.backbone, "fingerprint": fingerprint},
-        "dataset": spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
-        "data_fingerprint": None,
-        "adapter": config.adapter.model_dump(mode="json"),
-        "text_dim": sizes["text_dim"],
-        "widths": sizes["widths"],
-        "features": {"audio": way, "vision": way},
-        "text_limit": spec.text_limit,
-        "estimate": config.evaluation.estimate,
-        "prompt": spec.task_prompt,
-        "prompt_sha256": layout_sha256(spec.task_prompt),
-        "recipe": config.recipe,
-        "trainable_parameters": parameters,
-    }
+) -> Description:
+    return Description(
+        kind="imported",
+        format=FORMAT,
+        msekit=__version__,
+        imported_from="a checkpoint of the authors' program",
+        backbone=BackboneRef(name=config.backbone, fingerprint=fingerprint),
+        dataset=spec,
+        adapter=config.adapter,
+        text_dim=sizes["text_dim"],
+        widths=sizes["widths"],
+        features={"audio": Preprocessor(), "vision": Preprocessor()},
+        text_limit=spec.text_limit,
+        estimate=config.evaluation.estimate,
+        prompt=spec.task_prompt,
+        prompt_sha256=layout_sha256(spec.task_prompt),
+        recipe=config.recipe,
+        trainable_parameters=parameters,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from msekit.evaluation.scoring import Scores, score_split
 from msekit.evaluation.units import percent
 from msekit.reporter import Reporter
 from msekit.reports.summary import show_cases
-from msekit.runs.files import write_text
+from msekit.runs.files import CALIBRATION, write_json
 from msekit.settings.choices import ESTIMATES
 from msekit.studies.evaluate import open_run
 
@@ -79,7 +78,7 @@ def calibrate(
         },
     }
     if accelerator.is_main_process:
-        write_text(folder / "calibration.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        write_json(folder / CALIBRATION, report)
     return report
 
 

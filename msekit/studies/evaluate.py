@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from msekit.adapters.weights import load_adapter
 from msekit.backbones.precision import default_device, dtype_here
-from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.catalogue import DatasetSpec
 from msekit.data.extractor import check_extractor
 from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import SHUFFLE_SEED, score_split
 from msekit.reporter import Reporter
-from msekit.runs.files import read_tensors
-from msekit.runs.folder import find_run, read_report
-from msekit.runs.report import peak_memory
+from msekit.runs.config import read_config
+from msekit.runs.description import Description, read_description
+from msekit.runs.files import ADAPTER
+from msekit.runs.folder import find_run
+from msekit.runs.machine import peak_memory
+from msekit.runs.report import Report, read_report
+from msekit.runs.tensors import read_tensors
 from msekit.settings.config import RunConfig
 from msekit.settings.profiles import profile_at_hand
-from msekit.settings.resolve import read_run_file, validated
 from msekit.training.build import Parts, build
-from msekit.training.outcome import describe, width_of
+from msekit.training.outcome import describe
 
 
 def evaluate(
@@ -69,12 +69,13 @@ def evaluate(
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, collator, parts.evaluation_batch, accelerator, reporter, split)
     trained = read_report(folder)
-    return (
-        describe(config, parts, scores, split)
-        | {key: trained.get(key) for key in ("best_epoch", "train_samples_per_s", "dropped_train")}
-        | {"peak_memory_bytes": peak_memory(parts.backbone.device), "shuffled": shuffle}
-        | {"tested_without": list(without)}
-    )
+    document = describe(config, parts, scores, split) | {
+        **{key: getattr(trained, key, None) for key in ("best_epoch", "train_samples_per_s", "dropped_train")},
+        "peak_memory_bytes": peak_memory(parts.backbone.device),
+        "shuffled": shuffle,
+        "tested_without": list(without),
+    }
+    return Report.model_validate(document).document()
 
 
 def open_run(
@@ -96,17 +97,21 @@ def open_run(
     description = read_description(folder)
     config = config_of(folder, description, source, dataset, estimate)
     quantization = quantization or config.model.quantization
-    # scoring keeps nothing for a backward pass, so there is nothing to recompute; and once is too seldom to compile
-    held = {"quantization": quantization, "checkpointing": "off", "compile": False}
-    trained_in = description["backbone"].get("dtype")
-    held["dtype"] = dtype_here(trained_in, default_device()) or config.model.dtype
-    config = config.model_copy(update={"model": config.model.model_copy(update=held)})
+    trained_in = description.backbone.dtype
+    model = {
+        "quantization": quantization,
+        "dtype": dtype_here(trained_in, default_device()) or config.model.dtype,
+        "checkpointing": "off",  # scoring keeps nothing for a backward pass
+        "compile": False,  # once is too seldom
+        "passes": "plain" if config.model.passes == "plain" else "auto",  # the ways of another machine may not be here
+    }
+    config = config.model_copy(update={"model": config.model.model_copy(update=model)})
     trained_by, anew = config.evaluation.batch_size, config.evaluation.model_copy(update={"batch_size": None})
     parts = build(config.model_copy(update={"evaluation": anew}), reporter, splits=splits)
     if trained_by is not None:  # as many at a time as in training, or what this machine has room for
         parts.evaluation_batch = min(parts.evaluation_batch, trained_by)
     restore(parts, folder, description)
-    trained_with, held_as = description["backbone"].get("quantization", "none"), config.model.quantization
+    trained_with, held_as = description.backbone.quantization, config.model.quantization
     if trained_with != held_as:
         reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
     held_in = str(parts.backbone.model.dtype).removeprefix("torch.")
@@ -116,16 +121,16 @@ def open_run(
 
 
 def config_of(
-    folder: Path, description: dict[str, Any], source: Path | None, dataset: str | None, estimate: str | None
+    folder: Path, description: Description, source: Path | None, dataset: str | None, estimate: str | None
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
-    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
-    changes: dict[str, Any] = {"layout": description["layout"], "profile": profile_at_hand(config.profile)}
+    config = read_config(folder)
+    changes: dict[str, Any] = {"layout": description.layout, "profile": profile_at_hand(config.profile)}
     if dataset or source:  # another data set brings its own source, unless one is given
         changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:
         changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
-    restored = {key: description[key] for key in ("text_limit", "context", "on_missing")}
+    restored = {key: getattr(description, key) for key in ("text_limit", "context", "on_missing")}
     return config.model_copy(update=changes | {"data": config.data.model_copy(update=restored)})
 
 
@@ -141,53 +146,32 @@ def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
     return frozenset(without)
 
 
-def read_description(folder: Path) -> dict[str, Any]:
-    """A run's `adapter.json`, with every key that is needed here.
-
-    Raises:
-        MsekitError: It is damaged.
-    """
-    where = folder / "adapter.json"
-    try:
-        description = json.loads(where.read_text(encoding="utf-8"))
-        ways = {name: way and Preprocessor(**way) for name, way in description["features"].items()}
-        needed = ("widths", "backbone", "prompt_sha256", "text_limit", "dataset")
-        # keys that the first runs did not write
-        later = {"context": 0, "on_missing": "zero", "layout": "paper"} | description
-        return {key: later[key] for key in (*needed, "context", "on_missing", "layout")} | {"features": ways}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
-
-
-def restore(parts: Parts, folder: Path, description: dict[str, Any]) -> None:
+def restore(parts: Parts, folder: Path, description: Description) -> None:
     """Put a run's best adapter and its feature statistics into freshly built parts.
 
     Raises:
         MsekitError: The adapter does not fit the features, the labels, the backbone or the prompt.
     """
-    spec = parts.spec.model_dump(mode="json")
     for key in ("task", "labels", "range"):
-        if description["dataset"].get(key) != spec[key]:
-            raise MsekitError(
-                f"the run was trained for {key} {description['dataset'].get(key)}, this data set has {spec[key]}",
-                where=folder,
-            )
-    for modality, made_by in DatasetSpec(**description["dataset"]).extractors.items():
+        trained, here = getattr(description.dataset, key), getattr(parts.spec, key)
+        if trained != here:
+            raise MsekitError(f"the run was trained for {key} {trained}, this data set has {here}", where=folder)
+    for modality, made_by in description.dataset.extractors.items():
         check_extractor(modality, made_by, parts.spec.extractors.get(modality), folder)
-    for modality, trained in description["widths"].items():
-        found = width_of(parts, modality)
-        if found != trained:
+    for modality, width in parts.widths.items():
+        if width != description.widths[modality]:
             raise MsekitError(
-                f"the run was trained on {modality} features of width {trained}, these have width {found}",
+                f"the run was trained on {modality} features of width {description.widths[modality]}, these have "
+                f"width {width}",
                 where=folder,
                 fix="Give the features it was trained with, by --source.",
             )
-    if description["backbone"]["fingerprint"] != parts.backbone.fingerprint:
+    if description.backbone.fingerprint != parts.backbone.fingerprint:
         raise MsekitError("the run was trained on other backbone weights", where=folder)
-    if description["prompt_sha256"] != parts.model.layout.sha256:
+    if description.prompt_sha256 != parts.model.layout.sha256:
         raise MsekitError("the run was trained with another prompt", where=folder)
-    tensors, _ = read_tensors(folder / "adapter.safetensors")
-    load_adapter(parts.model.adapter, tensors, folder / "adapter.safetensors")
+    tensors, _ = read_tensors(folder / ADAPTER)
+    load_adapter(parts.model.adapter, tensors, folder / ADAPTER)
     # the train split's statistics, also where another data set is evaluated
-    ways = {modality: way for modality, way in description["features"].items() if way is not None}
+    ways: dict[str, Any] = {str(modality): way for modality, way in description.features.items() if way is not None}
     parts.collators = {split: replace(collator, **ways) for split, collator in parts.collators.items()}

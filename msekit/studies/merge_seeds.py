@@ -6,11 +6,10 @@ one pass, but adapters that were initialised differently need not lie in one bas
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -23,13 +22,15 @@ from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
-from msekit.runs.files import read_tensors, write_tensors, write_text
+from msekit.runs.config import read_config, write_config
+from msekit.runs.description import read_description, write_description
+from msekit.runs.files import ADAPTER, METRICS, read_lines
 from msekit.runs.folder import find_runs, prepare_run_folder, refuse_occupied
 from msekit.runs.identity import settings_of
 from msekit.runs.report import flatten
+from msekit.runs.tensors import read_tensors, write_tensors
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import dump, read_run_file, validated
-from msekit.studies.evaluate import open_run, read_description
+from msekit.studies.evaluate import open_run
 from msekit.training.build import Parts
 
 _ALIKE = (
@@ -42,10 +43,31 @@ _ALIKE = (
     "prompt_sha256",
     "estimate",
     "data_fingerprint",
+    "text_limit",
+    "context",
+    "on_missing",
+    "layout",
 )
 """Keys of adapter.json in which runs must agree to be averaged."""
-_READ = ("text_limit", "context", "on_missing", "layout")
-"""Likewise, and read with what the first runs meant by leaving them out."""
+
+
+class Averaging(TypedDict):
+    """What `msekit average --format json` prints; metrics as in a report."""
+
+    split: str
+    samples: int
+    estimate: str
+    key_metric: str
+    runs: list[dict[str, Any]]
+    """`{"run", "seed", "metrics"}` of each."""
+    best: dict[str, Any]
+    """The one that was best on the validation split."""
+    average: dict[str, Any]
+    """Metrics of the averaged weights."""
+    ensemble: dict[str, Any]
+    """Metrics of the averaged scores."""
+    collapsed_to: str | None
+    """The one label that the averaged weights answer to every sample."""
 
 
 @dataclass
@@ -61,7 +83,7 @@ class Member:
 
 def average_runs(
     runs: Sequence[Path], output: Path | None = None, *, split: str = "test", reporter: Reporter | None = None
-) -> dict[str, Any]:
+) -> Averaging:
     """Average the weights of runs and compare.
 
     Args:
@@ -71,8 +93,7 @@ def average_runs(
         reporter: Where progress goes; None for the terminal.
 
     Returns:
-        `{"split", "samples", "estimate", "key_metric", "runs": [{"run", "seed", "metrics"}], "best", "average",
-        "ensemble"}`; `best` is the seed that was best on the validation split.
+        The document of `msekit average --format json`.
 
     Raises:
         MsekitError: Fewer than two runs, or runs that differ in more than their seed.
@@ -82,13 +103,13 @@ def average_runs(
         raise MsekitError("averaging takes two runs or more", where=", ".join(map(str, folders)))
     if split not in ("train", "valid", "test"):
         raise MsekitError(f"no such split '{split}'", fix="Known: train, valid, test.")
-    raw = [_agreeing(folder, folders[0]) for folder in folders]
+    seeds = [_agreeing(folder, folders[0]) for folder in folders]
     if output is not None:
         refuse_occupied(output, resume=False)
     reporter = reporter or Reporter()
     _, config, parts = open_run(folders[0], (split,), reporter=reporter)
     key = parts.spec.key_metric
-    members = [_member(folder, one["seed"], key) for folder, one in zip(folders, raw, strict=True)]
+    members = [_member(folder, seed, key) for folder, seed in zip(folders, seeds, strict=True)]
     averaged = {
         name: torch.stack([member.tensors[name].double() for member in members]).mean(dim=0).float()
         for name in members[0].tensors
@@ -134,38 +155,29 @@ def ensemble_edges(labels: LabelSpace, edges_of_each: Sequence[np.ndarray]) -> n
     return np.log(np.maximum(mass_NE, tiny)) - np.log(np.maximum(above_NE, tiny))
 
 
-def _agreeing(folder: Path, first: Path) -> dict[str, Any]:
-    """A run's `adapter.json`, compared with the first run's."""
-    try:
-        mine, other = (json.loads((path / "adapter.json").read_text(encoding="utf-8")) for path in (folder, first))
-        for key in _ALIKE:
-            if mine[key] != other[key]:
-                raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"adapter.json is missing or damaged: {error!r}", where=folder) from error
-    read, other_read = read_description(folder), read_description(first)
-    for key in _READ:
-        if read[key] != other_read[key]:
+def _agreeing(folder: Path, first: Path) -> int:
+    """A run's seed, where all else is as in the first run."""
+    mine, other = read_description(folder), read_description(first)
+    values, other_values = mine.model_dump(), other.model_dump()
+    for key in _ALIKE:
+        if values[key] != other_values[key]:
             raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
-    own, its = (flatten(settings_of(_trained_with(path))) for path in (folder, first))
+    own, its = (flatten(settings_of(read_config(path))) for path in (folder, first))
     apart = [key for key in own.keys() | its.keys() if key != "seed" and own.get(key) != its.get(key)]
     if apart:
         raise MsekitError(f"the runs differ in {', '.join(sorted(apart))}", where=f"{first} and {folder}")
-    return mine
-
-
-def _trained_with(folder: Path) -> RunConfig:
-    return validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    if mine.seed is None:
+        raise MsekitError("the run was not trained from a seed, so it has none to average", where=folder)
+    return mine.seed
 
 
 def _member(folder: Path, seed: int, key: str) -> Member:
-    tensors, _ = read_tensors(folder / "adapter.safetensors")
-    where = folder / "metrics.jsonl"
+    tensors, _ = read_tensors(folder / ADAPTER)
+    where = folder / METRICS
     try:
-        epochs = [json.loads(line) for line in where.read_text(encoding="utf-8").splitlines()]
-        values = [epoch["valid"][key] for epoch in epochs if epoch["valid"][key] is not None]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"the file is missing or damaged: {error!r}", where=where) from error
+        values = [epoch["valid"][key] for epoch in read_lines(where) if epoch["valid"][key] is not None]
+    except (KeyError, TypeError) as error:
+        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
     better = max if higher_is_better(key) else min
     return Member(folder, seed, tensors, better(values) if values else None)
 
@@ -189,7 +201,6 @@ def _scores(
 def _write(output: Path, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:
     """A run folder that evaluate, predict and export read like any other."""
     prepare_run_folder(output, resume=False)
-    description = json.loads((first / "adapter.json").read_text(encoding="utf-8")) | {"averaged_seeds": seeds}
-    write_tensors(output / "adapter.safetensors", tensors)
-    write_text(output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")
-    write_text(output / "config.yaml", dump(_trained_with(first).model_copy(update={"output": output})))
+    write_tensors(output / ADAPTER, tensors)
+    write_description(output, read_description(first).model_copy(update={"kind": "averaged", "averaged_seeds": seeds}))
+    write_config(read_config(first).model_copy(update={"output": output}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.scoring import score_split
 from msekit.reporter import Reporter
-from msekit.runs.files import FULL, ROBUSTNESS, write_text
-from msekit.runs.folder import read_report
+from msekit.runs.files import FULL, ROBUSTNESS, write_json
+from msekit.runs.report import read_report
 from msekit.studies.evaluate import open_run
 
 CASES = {FULL: (), "without audio": ("audio",), "without vision": ("vision",), "neither": ("audio", "vision")}
@@ -49,7 +48,8 @@ def robustness(
         found[case] = scores.metrics(parts.spec, config.evaluation.estimate)
     common = {"dataset": parts.spec.name, "backbone": config.backbone, "seed": config.seed}
     report = common | {"split": split, "samples": len(collator.split), "metrics": found}
-    own = read_report(folder).get("data_fingerprint") == parts.cache.info.fingerprint
+    trained = read_report(folder)
+    own = trained is not None and trained.data_fingerprint == parts.cache.info.fingerprint
     if accelerator.is_main_process and split == "test" and own:
-        write_text(folder / ROBUSTNESS, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+        write_json(folder / ROBUSTNESS, report)
     return report

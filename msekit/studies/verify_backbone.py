@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from msekit.adapters.weights import load_adapter
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.data.batches.batch import Batch
-from msekit.data.catalogue import DatasetSpec
-from msekit.model.assemble import make_adapter
-from msekit.model.labels import LabelSpace
+from msekit.inference.restore import restored_adapter
+from msekit.model.assemble import assemble
 from msekit.model.mse_model import MSEModel
-from msekit.model.prompt import PromptLayout
 from msekit.reporter import Reporter
-from msekit.runs.files import read_tensors
-from msekit.runs.folder import find_run, read_report
-from msekit.settings.config import RunConfig
-from msekit.settings.resolve import read_run_file, validated
-from msekit.studies.evaluate import read_description
+from msekit.runs.config import read_config
+from msekit.runs.description import Description, read_description
+from msekit.runs.folder import find_run
+from msekit.runs.report import read_report
 
 PROMPTS = (
     "The capital of France is",
@@ -37,7 +33,39 @@ PROMPTS = (
 _FRAMES, _SAMPLES = 20, 2
 
 
-def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
+class Source(TypedDict):
+    """Fingerprints of the backbone's source tensors."""
+
+    trained_on: str
+    found: str
+
+
+class PromptCheck(TypedDict):
+    """One plain prompt, read alone and with the plug-in beside."""
+
+    prompt: str
+    identical: bool
+    largest_difference: float
+
+
+class Evidence(TypedDict):
+    """What `msekit verify-backbone --format json` prints."""
+
+    run: str
+    backbone: str
+    quantization: str
+    dtype: str
+    source: Source
+    weights_in_training: dict[str, str] | None
+    """`before` and `after`; None where the run has no report."""
+    weights_now: dict[str, str]
+    prompts: list[PromptCheck]
+    adapter_gradient_norm: float
+    intact: bool
+    """Whether all of it agrees."""
+
+
+def verify_backbone(run: Path, reporter: Reporter) -> Evidence:
     """Check that a run left its LLM alone and that attaching the plug-in changes nothing for plain text.
 
     The backbone is loaded as in training. Its weights are fingerprinted and plain prompts read; then the plug-in is
@@ -48,49 +76,46 @@ def verify_backbone(run: Path, reporter: Reporter) -> dict[str, Any]:
         reporter: Where progress goes.
 
     Returns:
-        The evidence, and `intact`: whether all of it agrees.
+        The document of `msekit verify-backbone --format json`.
 
     Raises:
         MsekitError: No run there, a damaged one, or its backbone is not at hand.
     """
     folder = find_run(run)
-    config = validated(read_run_file(folder / "config.yaml"), where=folder / "config.yaml")
+    config = read_config(folder)
     description = read_description(folder)
     device = default_device()
     with reporter.status(f"loading {config.backbone}"):
         backbone = load_backbone(
             config.backbone,
             config.model.quantization,
-            dtype_here(description["backbone"].get("dtype"), device),
+            dtype_here(description.backbone.dtype, device),
             device=device,
             double_quantization=config.model.double_quantization,
         )
     before, alone = fingerprint_model(backbone.model), plain_logits(backbone)
-    model = attached(folder, config, description, backbone)
+    model = attached(folder, description, backbone)
     gradient = use(model, description)
     beside, after = plain_logits(backbone), fingerprint_model(backbone.model)
-    training = read_report(folder).get("backbone_weights")
-    prompts = [
+    report = read_report(folder)
+    training = report.backbone_weights if report else None
+    prompts: list[PromptCheck] = [
         {"prompt": text, "identical": torch.equal(a, b), "largest_difference": float((a - b).abs().max())}
         for text, a, b in zip(PROMPTS, alone, beside, strict=True)
     ]
-    trained_on = description["backbone"]["fingerprint"]
-    evidence = {
-        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
-        "weights_in_training": training,
-        "weights_now": {"before": before, "after": after},
-        "prompts": prompts,
-    }
+    trained_on = description.backbone.fingerprint
     intact = trained_on == backbone.fingerprint and before == after and all(line["identical"] for line in prompts)
-    intact = intact and (training is None or training["before"] == training["after"])
     return {
         "run": str(folder),
         "backbone": config.backbone,
         "quantization": config.model.quantization,
         "dtype": str(backbone.model.dtype).removeprefix("torch."),
-        **evidence,
+        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
+        "weights_in_training": training.model_dump() if training else None,
+        "weights_now": {"before": before, "after": after},
+        "prompts": prompts,
         "adapter_gradient_norm": gradient,
-        "intact": intact,
+        "intact": intact and (training is None or training.before == training.after),
     }
 
 
@@ -101,28 +126,22 @@ def plain_logits(backbone: Backbone) -> list[Tensor]:
     return [backbone.model(input_ids=ids).logits[0].float() for ids in texts]
 
 
-def attached(folder: Path, config: RunConfig, description: dict[str, Any], backbone: Backbone) -> MSEModel:
-    """The run's adapter in front of the backbone.
+def attached(folder: Path, description: Description, backbone: Backbone) -> MSEModel:
+    """The run's adapter in front of the backbone, in the layout that it was trained with.
 
     Raises:
         MsekitError: The adapter's file does not fit its description.
     """
-    spec = DatasetSpec(**description["dataset"])
-    widths = description["widths"]
-    adapter = make_adapter(config, backbone.text_dim, widths["audio"], widths["vision"])
-    tensors, _ = read_tensors(folder / "adapter.safetensors")
-    load_adapter(adapter, tensors, folder / "adapter.safetensors")
-    labels = LabelSpace(spec, backbone.encode, backbone.end)
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
-    return MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+    adapter = restored_adapter(folder, description)
+    return assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
 
 
-def use(model: MSEModel, description: dict[str, Any]) -> float:
+def use(model: MSEModel, description: Description) -> float:
     """A forward and backward pass and a scoring on random features; the norm of the adapter's gradient."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.tensor([model.backbone.encode("I did not expect to see you here.")] * _SAMPLES)
     features: dict[str, Tensor | None] = {}
-    for name, width in description["widths"].items():
+    for name, width in description.widths.items():
         frames = torch.randn(_SAMPLES, _FRAMES, width, generator=generator) if width else None
         features |= {name: frames, f"{name}_lengths": None if frames is None else torch.full((_SAMPLES,), _FRAMES)}
     batch = Batch(

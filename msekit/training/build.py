@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.adapters.interface import Adapter
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
@@ -17,19 +18,20 @@ from msekit.data.batches.batch import Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.cache import Cache, prepare
-from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitTable
-from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
-from msekit.data.download import with_features
+from msekit.data.cache.cache import Cache
+from msekit.data.cache.split_table import ModalityInfo, SplitTable
+from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.open_data import open_data
 from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
-from msekit.model.assemble import check_context, make_adapter, text_scale
+from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import objective_for
+from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
-from msekit.model.prompt import PromptLayout
 from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
-from msekit.settings.config import BackboneConfig, RunConfig
+from msekit.settings.config import BackboneConfig, Modality, RunConfig
+from msekit.settings.data_of import spec_of
 from msekit.settings.profiles import GIB
 from msekit.training.checkpoint import saved_dtype
 
@@ -69,6 +71,11 @@ class Parts:
         """What the adapter is fed: neither absent from the whole set nor withheld."""
         return [name for name, way in self.preprocessors.items() if way is not None]
 
+    @property
+    def widths(self) -> dict[Modality, int]:
+        """Features per frame that the adapter reads; 0 for a modality it does not read."""
+        return {"audio": self.model.adapter.audio_dim, "vision": self.model.adapter.vision_dim}
+
     def incomplete(self, split: str) -> int:
         """Samples of a split that lack one of the modalities."""
         return int((~complete(self.cache.split(split), self.modalities)).sum())
@@ -76,22 +83,6 @@ class Parts:
     def truths(self, split: str) -> np.ndarray:
         """(N,) true class numbers or intensities."""
         return self.collators[split].split.labels
-
-
-def open_data(config: RunConfig, reporter: Reporter) -> tuple[DatasetSpec, Cache]:
-    """The data set's description and its cache, built first if needed.
-
-    Raises:
-        MsekitError: Unknown data set, unusable files, an estimate that does not fit its task.
-    """
-    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
-    spec = with_features(spec, reporter)
-    check_estimate(spec.task, config.evaluation.estimate)
-    with reporter.status(f"preparing {spec.name}"):
-        cache = prepare(spec, CacheSettings(dtype=config.data.dtype))
-    for warning in cache.info.warnings:
-        reporter.warn(warning)
-    return spec, cache
 
 
 def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLITS, seeds: int = 1) -> Parts:
@@ -106,7 +97,9 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     Raises:
         MsekitError: Anything in the data, the backbone or the settings that cannot work.
     """
-    spec, cache = open_data(config, reporter)
+    spec = spec_of(config)
+    check_estimate(spec.task, config.evaluation.estimate)
+    spec, cache = open_data(spec, config.data.dtype, reporter)
     preprocessors = make_preprocessors(config, cache)
     for split in splits:
         if config.data.on_missing == "error":
@@ -118,14 +111,12 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
-    labels = LabelSpace(spec, backbone.encode, backbone.end)
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, config.layout)
-    infos = {"audio": cache.info.audio, "vision": cache.info.vision}
-    audio_width, vision_width = (info.width if preprocessors[name] else 0 for name, info in infos.items())
-    adapter = make_adapter(config, backbone.text_dim, audio_width, vision_width, text_scale(backbone))
-    model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+    widths: dict[Modality, int] = {
+        "audio": cache.info.audio.width if preprocessors["audio"] else 0,
+        "vision": cache.info.vision.width if preprocessors["vision"] else 0,
+    }
     limit = config.data.text_limit or spec.text_limit
-    check_context(backbone, model, limit)
+    model = assemble(backbone, fresh_adapter(config, backbone, widths), spec, config.layout, limit)
     collators, truncated = {}, 0
     for split in splits:
         table = cache.split(split)
@@ -134,7 +125,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             texts, cut = [[] for _ in texts], 0
         truncated += cut
         ways = preprocessors["audio"], preprocessors["vision"]
-        collators[split] = Collator(table, texts, labels.indices(table.labels), *ways)
+        collators[split] = Collator(table, texts, model.labels.indices(table.labels), *ways)
         if config.data.context and config.adapter.parts.text:
             found = in_context(table, texts, backbone.encode, limit, config.data.context)
             collators[split] = replace(collators[split], text_ids=found.ids, context=found.lengths)
@@ -147,6 +138,19 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts
+
+
+def fresh_adapter(config: RunConfig, backbone: Backbone, widths: dict[Modality, int]) -> Adapter:
+    """A run's adapter before training, from its seed; `widths` are features per frame, 0 for what it does not read."""
+    return make_adapter(
+        config.adapter,
+        backbone.text_dim,
+        widths["audio"],
+        widths["vision"],
+        text_scale=text_scale(backbone),
+        learned_absent=config.data.on_missing == "learned",
+        seed=config.seed,
+    )
 
 
 def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocessor | None]:

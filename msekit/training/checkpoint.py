@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from msekit.adapters.weights import load_adapter
 from msekit.errors import MsekitError
-from msekit.runs.files import read_tensors, write_tensors
-
-STATE_FILE = "state/state.safetensors"
+from msekit.runs.files import STATE
+from msekit.runs.tensors import read_tensors, write_tensors
 
 
 @dataclass
@@ -65,48 +64,57 @@ class Progress:
         self.cpu_seconds += cpu_seconds
 
 
-def save_state(
-    folder: Path,
-    adapter: nn.Module,
-    moments: dict[str, Tensor],
-    best: dict[str, Tensor],
-    progress: Progress,
-    run_key: str,
-    average: dict[str, Tensor],
-    dtype: str,
-) -> None:
-    """Write the state to resume from.
+@dataclass(frozen=True)
+class RunKey:
+    """What two processes must share for one to continue the other's run."""
 
-    Args:
-        folder: The run folder.
-        adapter: As it stands.
-        moments: The optimiser's state, as the engine gives it.
-        best: The best epoch's adapter; empty before the first.
-        progress: Where training stands.
-        run_key: What must be equal for a resumed run to be the same run.
-        average: The moving average of the adapter; empty where there is none.
-        dtype: torch's name of the precision that the backbone is held in.
-    """
-    tensors = {f"adapter.{name}": tensor for name, tensor in adapter.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    tensors |= {f"optim.{name}": tensor for name, tensor in moments.items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+    written: str
+    """The hash that a saved state carries."""
+    accepted: frozenset[str]
+    """The hashes that a state may carry: those of version 0.1.0 counted two more settings."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a stopped run goes on from, beside torch's random state."""
+
+    adapter: nn.Module
+    """As it stands."""
+    moments: dict[str, Tensor]
+    """The optimiser's state, as the engine gives it."""
+    best: dict[str, Tensor]
+    """The best epoch's adapter; empty before the first."""
+    progress: Progress
+    run_key: str
+    """What must be equal for a resumed run to be the same run."""
+    average: dict[str, Tensor]
+    """The moving average of the adapter; empty where there is none."""
+    dtype: str
+    """torch's name of the precision that the backbone is held in."""
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write the state to resume from into a run's folder."""
+    tensors = {f"adapter.{name}": tensor for name, tensor in state.adapter.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    tensors |= {f"optim.{name}": tensor for name, tensor in state.moments.items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in state.average.items()}
     tensors["random.torch"] = torch.get_rng_state()
-    header = {"progress": json.dumps(asdict(progress)), "run_key": run_key, "dtype": dtype}
-    write_tensors(folder / STATE_FILE, tensors, header)
+    header = {"progress": json.dumps(asdict(state.progress)), "run_key": state.run_key, "dtype": state.dtype}
+    write_tensors(folder / STATE, tensors, header)
 
 
 def saved_dtype(folder: Path) -> str | None:
     """The precision that a stopped run's backbone was held in, by torch's name; None without a state that says so."""
     try:
-        with safe_open(folder / STATE_FILE, framework="pt") as file:
+        with safe_open(folder / STATE, framework="pt") as file:
             return (file.metadata() or {}).get("dtype")
     except (SafetensorError, OSError):
         return None
 
 
 def load_state(
-    folder: Path, adapter: nn.Module, run_key: str, average: dict[str, Tensor] | None = None
+    folder: Path, adapter: nn.Module, run_key: RunKey, average: dict[str, Tensor] | None = None
 ) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
     """Read a saved state; the random state, the adapter and its moving average are restored in place.
 
@@ -116,9 +124,9 @@ def load_state(
     Raises:
         MsekitError: No state, a damaged one, or one of a run with other settings.
     """
-    path = folder / STATE_FILE
+    path = folder / STATE
     tensors, header = read_tensors(path)
-    if header.get("run_key") != run_key:
+    if header.get("run_key") not in run_key.accepted:
         raise MsekitError(
             "the state was saved with other settings, data or weights",
             where=path,

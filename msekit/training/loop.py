@@ -6,7 +6,6 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
@@ -28,18 +27,18 @@ from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.evaluation.units import show
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
-from msekit.runs.files import write_text
-from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.config import write_config
+from msekit.runs.files import METRICS, REPORT, write_lines
+from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, load_state, save_state
+from msekit.training.checkpoint import Progress, State, load_state, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
 from msekit.training.moving_average import Average
 from msekit.training.optim import learning_rate
-from msekit.training.outcome import finish, save_best
+from msekit.training.outcome import Outcome, finish, save_best
 from msekit.training.resume import finished_report, has_state
 
 
@@ -73,7 +72,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             if resume and has_state(config, accelerator):
                 run.restore()
             if accelerator.is_main_process:
-                write_text(config.output / "config.yaml", dump(as_decided(config, parts)))
+                write_config(as_decided(config, parts))
             run.fit()
             return run.test()
     finally:
@@ -302,13 +301,12 @@ class Run:
         moments = self.engine.moments()
         if self.accelerator.is_main_process:
             if self.progress.history:
-                lines = "".join(json.dumps(line) + "\n" for line in self.progress.history)
-                write_text(self.config.output / "metrics.jsonl", lines)
+                write_lines(self.config.output / METRICS, self.progress.history)
                 save_best(self.config, self.parts, self.best)
             average = self.average.tensors if self.average else {}
             dtype = str(self.parts.backbone.model.dtype).removeprefix("torch.")
-            state = (self.adapter, moments, self.best, self.progress, self.run_key, average, dtype)
-            save_state(self.config.output, *state)
+            state = State(self.adapter, moments, self.best, self.progress, self.run_key.written, average, dtype)
+            save_state(self.config.output, state)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
 
@@ -339,5 +337,5 @@ class Run:
 
     def report(self, scores: Scores, shuffled: Scores | None, weights: dict[str, str]) -> dict[str, Any]:
         """Write predictions and report."""
-        main = self.accelerator.is_main_process
-        return finish(self.config, self.parts, scores, shuffled, self.progress, weights, self.reporter, main)
+        outcome = Outcome(scores, shuffled, self.progress, weights)
+        return finish(self.config, self.parts, outcome, self.reporter, self.accelerator.is_main_process)

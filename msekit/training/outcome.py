@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import platform
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
-from msekit.runs.description import WHERE_ITS_FILES_LIE
-from msekit.runs.files import write_tensors, write_text
-from msekit.runs.folder import REPORT
-from msekit.runs.report import peak_memory, versions
+from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
+from msekit.runs.files import ADAPTER
+from msekit.runs.machine import peak_memory, versions
+from msekit.runs.predictions import prediction_line, write_predictions
+from msekit.runs.report import Report, write_report
+from msekit.runs.tensors import write_tensors
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
 from msekit.training.build import Parts
@@ -23,62 +25,64 @@ from msekit.training.checkpoint import Progress
 from msekit.version import __version__
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of training."""
+
+    scores: Scores
+    """Of the test split, by the best adapter."""
+    shuffled: Scores | None
+    """Likewise, with every sample's audio and vision taken from another; None where it reads neither."""
+    progress: Progress
+    weights: dict[str, str]
+    """The loaded backbone's fingerprints, `before` and `after` training."""
+
+
 def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     """Write `adapter.json` and `adapter.safetensors`: all that inference needs beside the backbone."""
-    description = {
-        "format": 1,
-        "msekit": __version__,
-        "backbone": {"name": config.backbone, "fingerprint": parts.backbone.fingerprint} | precision(config, parts),
-        "dataset": parts.spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE),
-        "data_fingerprint": parts.cache.info.fingerprint,
-        "adapter": config.adapter.model_dump(mode="json"),
-        "text_dim": parts.backbone.text_dim,
-        "widths": {name: width_of(parts, name) for name in ("audio", "vision")},
-        "features": {
-            name: None if way is None else way.model_dump(mode="json") for name, way in parts.preprocessors.items()
-        },
-        "feature_dtype": config.data.dtype,
-        "text_limit": parts.text_limit,
-        "context": config.data.context,
-        "on_missing": config.data.on_missing,
-        "estimate": config.evaluation.estimate,
-        "prompt": parts.spec.task_prompt,
-        "layout": config.layout,
-        "prompt_sha256": parts.model.layout.sha256,
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
-    }
-    write_tensors(config.output / "adapter.safetensors", best)
-    write_text(config.output / "adapter.json", json.dumps(description, ensure_ascii=False, indent=1) + "\n")
-
-
-def width_of(parts: Parts, modality: str) -> int:
-    """Features per frame that the adapter reads; 0 for a modality it does not read."""
-    return int(getattr(parts.model.adapter, f"{modality}_dim"))
-
-
-def prediction_lines(scores: Scores, ids: list[str], estimate: str, spec_labels: tuple[str, ...] | None) -> str:
-    """`{"id", "truth", "prediction", "scores"}` per sample, as JSON lines; classes by name."""
-    distribution_NK = scores.labels.distribution(scores.edges)
-    name = (lambda value: spec_labels[int(value)]) if spec_labels else float
-    return "".join(
-        json.dumps(
-            {
-                "id": sample,
-                "truth": name(truth),
-                "prediction": name(prediction),
-                "scores": {
-                    label: round(float(share), 8) for label, share in zip(scores.labels.names, row, strict=True)
-                },
-            },
-            ensure_ascii=False,
-        )
-        + "\n"
-        for sample, truth, prediction, row in zip(
-            ids, scores.truths, scores.predictions(estimate), distribution_NK, strict=True
-        )
+    held = precision(config, parts)
+    description = Description(
+        kind="plug-in",
+        format=FORMAT,
+        msekit=__version__,
+        backbone=BackboneRef(name=config.backbone, fingerprint=parts.backbone.fingerprint, **held),
+        dataset=parts.spec,
+        data_fingerprint=parts.cache.info.fingerprint,
+        adapter=config.adapter,
+        text_dim=parts.backbone.text_dim,
+        widths=parts.widths,
+        features={"audio": parts.preprocessors["audio"], "vision": parts.preprocessors["vision"]},
+        feature_dtype=config.data.dtype,
+        text_limit=parts.text_limit,
+        context=config.data.context,
+        on_missing=config.data.on_missing,
+        estimate=config.evaluation.estimate,
+        prompt=parts.spec.task_prompt,
+        layout=config.layout,
+        prompt_sha256=parts.model.layout.sha256,
+        recipe=config.recipe,
+        seed=config.seed,
+        trainable_parameters=trainable_parameters(parts),
     )
+    write_tensors(config.output / ADAPTER, best)
+    write_description(config.output, description)
+
+
+def trainable_parameters(parts: Parts) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.numel() for parameter in parts.model.adapter.parameters())
+
+
+def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple[str, ...] | None) -> list[Any]:
+    """The lines of `predictions-test.jsonl`; `names` are the classes', None for intensities."""
+    named = (lambda value: names[int(value)]) if names else float
+    labels, shares_NK = scores.labels.names, scores.labels.distribution(scores.edges)
+    return [
+        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), named(truth))
+        for id, truth, prediction, shares_K in zip(
+            ids, scores.truths, scores.predictions(estimate), shares_NK, strict=True
+        )
+    ]
 
 
 def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dict[str, Any]:
@@ -139,39 +143,28 @@ def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
     return {label: int(count) for label, count in zip(scores.labels.names, counts, strict=True) if count}
 
 
-def finish(
-    config: RunConfig,
-    parts: Parts,
-    scores: Scores,
-    shuffled: Scores | None,
-    progress: Progress,
-    weights: dict[str, str],
-    reporter: Reporter,
-    main_process: bool,
-) -> dict[str, Any]:
-    """Write the predictions and, last, the report: a folder with a report is a finished run.
-
-    `weights` are the loaded backbone's fingerprints, before and after training.
-    """
-    report = describe(config, parts, scores, "test") | {
-        # the same adapter with every sample's audio and vision taken from another; null where it reads neither
-        "integrity": shuffled and {"metrics": shuffled.metrics(parts.spec, config.evaluation.estimate)},
+def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter, main_process: bool) -> dict[str, Any]:
+    """Write the predictions and, last, the report: a folder with a report is a finished run."""
+    scores, shuffled, progress = outcome.scores, outcome.shuffled, outcome.progress
+    estimate = config.evaluation.estimate
+    document = describe(config, parts, scores, "test") | {
+        "integrity": shuffled and {"metrics": shuffled.metrics(parts.spec, estimate)},
         "best_epoch": progress.best_epoch,
-        "backbone_weights": weights,
+        "backbone_weights": outcome.weights,
         "epochs": progress.epoch,
         "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
-        "trainable_parameters": sum(parameter.numel() for parameter in parts.model.adapter.parameters()),
+        "trainable_parameters": trainable_parameters(parts),
         "peak_memory_bytes": peak_memory(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
         "train_seconds": progress.seconds,
         "train_cpu_seconds": progress.cpu_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
+    report = Report.model_validate(document)
     if main_process:
         ids = parts.collators["test"].split.ids
-        lines = prediction_lines(scores, ids, config.evaluation.estimate, parts.spec.labels)
-        write_text(config.output / "predictions-test.jsonl", lines)
-        write_text(config.output / REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-    if report["collapsed_to"] is not None:
-        reporter.warn(f"every test sample is predicted as '{report['collapsed_to']}': the run has collapsed")
-    return report
+        write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        write_report(config.output, report)
+    if report.collapsed_to is not None:
+        reporter.warn(f"every test sample is predicted as '{report.collapsed_to}': the run has collapsed")
+    return report.document()

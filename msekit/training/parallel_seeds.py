@@ -22,20 +22,18 @@ from msekit.data.batches.batch import Batch
 from msekit.distributed.accelerator import StopSignals, accelerator_for
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_together
-from msekit.model.assemble import make_adapter, text_scale
-from msekit.model.mse_model import MSEModel, losses_of
+from msekit.model.assemble import with_adapter
+from msekit.model.mse_model import losses_of
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
-from msekit.runs.files import write_text
-from msekit.runs.folder import REPORT, not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.config import write_config
+from msekit.runs.files import REPORT, STATE
+from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
 from msekit.runs.identity import settings_of
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import dump
-from msekit.training.build import Parts, build
-from msekit.training.checkpoint import STATE_FILE
+from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.decisions import as_decided
 from msekit.training.loop import Run, clocks
-from msekit.training.outcome import width_of
 from msekit.training.resume import finished_report
 
 T = TypeVar("T")
@@ -79,7 +77,10 @@ def check_alike(configs: list[RunConfig]) -> None:
     Raises:
         MsekitError: They do not, or the batches are computed in different numbers of parts.
     """
-    shared = [settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset} for c in configs]
+    shared = [
+        settings_of(c) | {"seed": 0, "optim": c.optim.accumulation, "dataset": c.dataset, "dtype": c.model.dtype}
+        for c in configs
+    ]
     if any(settings != shared[0] for settings in shared):
         raise MsekitError("runs that train together may differ in seed and optimiser settings alone")
     if not configs[0].reads_features:
@@ -102,9 +103,9 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         seed_everything(configs[0].seed)
         runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
         for run in runs:
-            if resume and (run.config.output / STATE_FILE).is_file():
+            if resume and (run.config.output / STATE).is_file():
                 run.restore()
-            write_text(run.config.output / "config.yaml", dump(as_decided(run.config, parts)))
+            write_config(as_decided(run.config, parts))
         return Together(runs, accelerator, reporter)
     finally:
         remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))
@@ -113,13 +114,10 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
 def parts_for(config: RunConfig, parts: Parts) -> Parts:
     """A run's own adapter, over the backbone and data of all."""
     first, backbone = parts.model, parts.backbone
-    audio, vision = width_of(parts, "audio"), width_of(parts, "vision")
-    adapter = make_adapter(config, backbone.text_dim, audio, vision, text_scale(backbone)).to(backbone.device)
+    adapter = fresh_adapter(config, backbone, parts.widths).to(backbone.device)
     for mine, theirs in zip(adapter.buffers(), first.adapter.buffers(), strict=True):
         mine.copy_(theirs)  # what the train split decided
-    model = MSEModel(backbone, adapter, first.layout, first.labels).to(backbone.device)
-    model.objective = first.objective
-    return replace(parts, model=model)
+    return replace(parts, model=with_adapter(first, adapter))
 
 
 def collate(runs: list[Run], batches: tuple[list[int], ...]) -> list[list[Batch]]:

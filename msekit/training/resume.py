@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from msekit.backbones.precision import DTYPES
 from msekit.data.cache.cache import fingerprint_of
 from msekit.data.cache.split_table import CacheSettings
-from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.download import downloaded
 from msekit.distributed.accelerator import on_main
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
-from msekit.runs.description import WHERE_ITS_FILES_LIE, read_spec_of
-from msekit.runs.folder import read_report
+from msekit.runs.config import read_config
+from msekit.runs.description import read_spec_of, without_places
+from msekit.runs.files import STATE
 from msekit.runs.identity import settings_of
+from msekit.runs.report import Report, read_report
 from msekit.settings.config import RunConfig
-from msekit.settings.resolve import read_run_file, validated
-from msekit.training.checkpoint import STATE_FILE
-from msekit.training.decisions import as_before
+from msekit.settings.data_of import spec_of
 
 
 def has_state(config: RunConfig, accelerator: Any) -> bool:
@@ -26,8 +26,8 @@ def has_state(config: RunConfig, accelerator: Any) -> bool:
     Raises:
         MsekitError: This process does not see the main process's run folder.
     """
-    there = on_main(accelerator, (config.output / STATE_FILE).is_file)
-    if there and not (config.output / STATE_FILE).is_file():
+    there = on_main(accelerator, (config.output / STATE).is_file)
+    if there and not (config.output / STATE).is_file():
         raise MsekitError(
             "this machine does not see the state to resume from",
             where=config.output,
@@ -42,39 +42,40 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
     Raises:
         MsekitError: The run was made with other settings or on other data, or its files are damaged.
     """
-    where = config.output / "config.yaml"
-    finished = validated(read_run_file(where), where)
-    if settings_of(finished) != settings_of(as_before(config, finished)):
+    report = read_report(config.output)
+    assert report is not None, "only a finished run is reused"
+    same = settings_of(read_config(config.output)) == settings_of(config)
+    if not same or config.model.dtype not in ("auto", *_names_of(report.dtype)):
         raise MsekitError(
             "the output folder holds a finished run with other settings",
             where=config.output,
             fix="Choose another --output.",
         )
-    report = read_report(config.output)
     _refuse_other_data(config, report)
     if reporter:
         reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
-    return report
+    return report.document()
 
 
-def _refuse_other_data(config: RunConfig, report: dict[str, Any]) -> None:
+def _names_of(dtype: str | None) -> list[str]:
+    """What the settings call a precision that a report names."""
+    return [name for name, kind in DTYPES.items() if str(kind) == f"torch.{dtype}"]
+
+
+def _refuse_other_data(config: RunConfig, report: Report) -> None:
     """Compare a finished run's data with what is asked for now.
 
     Raises:
         MsekitError: They differ, or the data set's files are not where they are said to be.
     """
-    spec = resolve_dataset(config.dataset, config.source, config.description.model_dump())
+    spec = spec_of(config)
     if spec.source is None and spec.hub is not None:
         spec = spec.model_copy(update={"source": downloaded(spec)})
     there = spec.source is not None or spec.hub is None  # features that were deleted cannot be other ones
-    same = not there or fingerprint_of(spec, CacheSettings(dtype=config.data.dtype)) == report.get("data_fingerprint")
-    if not same or _described(spec) != _described(read_spec_of(config.output)):
+    same = not there or fingerprint_of(spec, CacheSettings(dtype=config.data.dtype)) == report.data_fingerprint
+    if not same or without_places(spec) != without_places(read_spec_of(config.output)):
         raise MsekitError(
             f"the output folder holds a finished run on other data than {config.dataset} is now",
             where=config.output,
             fix="Choose another --output.",
         )
-
-
-def _described(spec: DatasetSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)

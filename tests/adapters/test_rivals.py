@@ -12,7 +12,7 @@ from msekit.adapters.ablations import ABLATIONS, Ablation
 from msekit.adapters.mag import aligned
 from msekit.adapters.sizes import ADAPTERS, AdapterName, parameter_count
 from msekit.errors import MsekitError
-from msekit.model.make_adapter import adapter_from
+from msekit.model.make_adapter import make_adapter
 from msekit.settings.config import AdapterConfig
 
 WIDTH = 32
@@ -23,7 +23,7 @@ def made(name, audio=10, vision=7, ablate=None, conditioning="paper"):
     config = AdapterConfig(
         name=name, audio_hidden=12, vision_hidden=5, hidden=16, ablate=ablate, conditioning=conditioning
     )
-    return adapter_from(config, WIDTH, audio, vision, text_scale=0.1)
+    return make_adapter(config, WIDTH, audio, vision, text_scale=0.1)
 
 
 def inputs(batch=3, text=6, audio=9, vision=5, seed=1):

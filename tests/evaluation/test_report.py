@@ -164,7 +164,7 @@ def test_unusable_folders(tmp_path):
     with pytest.raises(MsekitError, match="none finished"):
         collect([tmp_path])
     (tmp_path / "seed-1111" / "report.json").write_text("{")
-    with pytest.raises(MsekitError, match="cannot be read"):
+    with pytest.raises(MsekitError, match="the report is damaged"):
         collect([tmp_path])
     (tmp_path / "seed-1111" / "report.json").write_text('{"dataset": "meld"}')
     with pytest.raises(MsekitError, match="no 'backbone'"):

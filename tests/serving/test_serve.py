@@ -25,6 +25,7 @@ from msekit.data.readers.published import Row
 from msekit.errors import MsekitError
 from msekit.inference.host import PlugInHost
 from msekit.inference.samples import prepare_sample
+from msekit.reporter import Reporter
 from msekit.serving.app import create_app
 from msekit.serving.limits import LARGEST_BODY
 from msekit.serving.request_queue import BusyError, RequestQueue
@@ -72,7 +73,8 @@ def client(erc_run: Path, msa_run: Path) -> Iterator[Client]:
     host.add("emotion", erc_run)
     host.add("sentiment", msa_run)
     queue = RequestQueue(host)
-    shelves = {"emotion": shelf_of(erc_run), "sentiment": shelf_of(msa_run)}
+    quiet = Reporter(quiet=True)
+    shelves = {"emotion": shelf_of(erc_run, None, None, quiet), "sentiment": shelf_of(msa_run, None, None, quiet)}
     assert all(shelves.values())
     server = uvicorn.Server(uvicorn.Config(create_app(queue, shelves), port=0, log_level="warning"))
     socket = server.config.bind_socket()

@@ -191,16 +191,16 @@ def test_runs_of_one_seed_leave_their_own_reports(tmp_path: Path, own_cache):
 @pytest.mark.slow
 def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_cache, monkeypatch):
     runs = plan(tmp_path / "runs", "data.limit_train=8", "optim.epochs=2")
-    made = parallel_seeds.make_adapter
+    made = parallel_seeds.fresh_adapter
 
-    def broken(config, *widths):
-        adapter = made(config, *widths)
+    def broken(config, backbone, widths):
+        adapter = made(config, backbone, widths)
         if config.seed == 2:
             with torch.no_grad():
                 adapter.projector.expand.bias.fill_(float("inf"))
         return adapter
 
-    monkeypatch.setattr(parallel_seeds, "make_adapter", broken)
+    monkeypatch.setattr(parallel_seeds, "fresh_adapter", broken)
     training = train_together(runs, reporter=QUIET)
     reports = [next(training), next(training)]
     with pytest.raises(UnfinishedRunError, match="seed-2"):

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from msekit.data.batches.preprocess import Preprocessor
-from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES
+
+if TYPE_CHECKING:
+    from msekit.data.samples import Samples
 
 # batches whose samples are sorted by length together: large enough to save padding, small enough to shuffle
 _BUCKET_BATCHES = 50
@@ -101,8 +104,8 @@ class ModalityDropout:
 class Collator:
     """Positions in a split → Batch. It never changes, so that a thread may read it; an epoch's noise makes another."""
 
-    split: SplitTable
-    """The cached samples."""
+    split: Samples
+    """The samples."""
     text_ids: Sequence[Sequence[int]]
     """Each sample's text in tokens, already cut to the limit."""
     labels: np.ndarray

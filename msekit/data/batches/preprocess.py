@@ -5,12 +5,13 @@ No step has a trained parameter; recipe `paper` switches all but the cleaning of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from msekit.data.cache.split_table import ModalityInfo
+if TYPE_CHECKING:
+    from msekit.data.cache.split_table import ModalityInfo
 
 
 class Preprocessor(BaseModel):

@@ -1,0 +1,31 @@
+"""What computed a run's numbers: versions of the packages, memory used."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from msekit.version import __version__
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory in bytes: allocated on the GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+
+
+def versions() -> dict[str, str]:
+    """Package → version, of those that are installed."""
+    numbers = {"msekit": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "numpy"):
+        try:
+            numbers[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return numbers
