@@ -171,8 +171,8 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     config, parts = made(shape, half if device.type == "cuda" else torch.float32, device)
     if name.endswith(COMPILED):
         parts.backbone.compile()
-    if layout := re.match("kit, (.+) layout", name):
-        config, parts = in_layout(config, parts, layout[1])
+    if found := re.match("kit, (.+) layout", name):
+        config, parts = in_layout(config, parts, found[1])
     loss = first_loss(name, config, parts)
     if name.endswith(EVALUATION):
         side = answers_side(config, parts, steps, new_tokens=4) if published else scores_side(config, parts, steps)
