@@ -16,7 +16,7 @@ from msekit.backbones.holding import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
-"""Larger batches are not quicker: measured on a CPU (benchmarks/speed/RESULTS.md); on a GPU an assumption."""
+"""Larger batches are not quicker: measured on a CPU (RESULTS.md, Speed); on a GPU an assumption, to be measured."""
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 CUDA_RESERVE = 800 << 20
 """CUDA's own context, kernels and what the allocator cannot use: an assumption, to be measured on a GPU."""
