@@ -26,7 +26,7 @@ class InFp32(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """See torch."""
+        """Compute one operator: its products of bf16 in fp32, rounded once."""
         kwargs = kwargs or {}
         if func not in PRODUCTS or args[0].dtype != torch.bfloat16:
             return func(*args, **kwargs)

@@ -141,10 +141,10 @@ def made(shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = 
     widths = {"audio": SimpleNamespace(width=AUDIO[1]), "vision": SimpleNamespace(width=VISION[1])}
     cache = SimpleNamespace(info=SimpleNamespace(fingerprint="made", **widths), split=lambda _: table)
     backbone_name = "qwen-1.8b" if shape == "tiny" else shape
-    given = {"backbone": backbone_name, "dataset": "meld", "output": "none", "save_minutes": 1e6}
+    fields = {"backbone": backbone_name, "dataset": "meld", "output": "none", "save_minutes": 1e6}
     size = 2 if shape == "tiny" else 16
     sizes = [f"optim.batch_size={size}", f"evaluation.batch_size={size}", "adapter.pseudo_tokens=4"]
-    run = resolve(given | {"recipe": "paper"}, task="erc", overrides=sizes)
+    run = resolve(fields | {"recipe": "paper"}, task="erc", overrides=sizes)
     layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt)
     adapter = make_adapter(run.adapter, backbone.text_dim, AUDIO[1], VISION[1], seed=run.seed)
     parts = Parts(
@@ -205,7 +205,7 @@ def first_loss(name: str, config: RunConfig, parts: Parts) -> float:
     if name.startswith(SEEDS):
         shares = [list(range(n * size, (n + 1) * size)) for n in range(COUNT)]
         every = [parts_for(config.model_copy(update={"seed": seed}), parts) for seed in range(COUNT)]
-    exact = [procedure_outcome(*each) for each in zip(every, shares, strict=True)]
+    exact = [procedure_outcome(*seeds_parts) for seeds_parts in zip(every, shares, strict=True)]
     if name.endswith(EVALUATION):
         outcomes = [(scored_loss(parts, shares[0]), exact[0][1])]
     else:

@@ -108,7 +108,7 @@ class DatasetSpec(BaseModel):
             low, high = (f"{value:+.1f}" for value in self.range)
             if self.language == "zh":
                 return f"情感强度（{low}消极，{high}积极）="
-            # a sign follows "=" naturally; CONTRIBUTING.md has the measured difference
+            # a sign follows "=" naturally; docs/decisions.md has the measured difference
             return f"Sentiment ({low} negative, {high} positive)="
         numbered = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
         return f"情绪（{numbered}）：" if self.language == "zh" else f"Emotion ({numbered}): "

@@ -27,14 +27,14 @@ KIT: dict[str, dict[str, Any]] = {
     "erc": {},
     "msa": {"data": {"noise": 1.0}, "loss": {"expected": 3.0}, "evaluation": {"estimate": "mean"}},
 }
-"""By task; intensities have few samples for many labels, which have distances (RESULTS.md)."""
+"""By task; intensities have few samples for many labels, which have distances (benchmarks/accuracy/RESULTS.md)."""
 
 BEST: dict[str, dict[str, Any]] = {
     "erc": {"loss": {"balance": "class-balanced"}},
     "msa": {"layout": "prompt-first"},
 }
 """What recipe `best` adds to `kit`, by task: what did better over three seeds on every real set of the task, and
-nothing else (RESULTS.md, "What the plug-in is worth")."""
+nothing else (benchmarks/accuracy/RESULTS.md, "Training options, and recipe `best`")."""
 
 
 def recipe_layers(recipe: str, task: str, backbone: str, dataset: str) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def mood(path: Path, glad: bool, seed: int) -> Path:
     seconds, bend = float(rng.uniform(0.8, 1.6)), float(rng.uniform(0.5, 1.0))
     x, y, size = (float(rng.uniform(*ends)) for ends in ((130, 190), (105, 135), (0.8, 1.1)))
     bends = ((bend if glad else -bend) * (0.8 + 0.2 * np.sin(number)) for number in range(int(seconds * 10)))
-    pictures = [face(each, x=x, y=y, size=size) for each in bends]
+    pictures = [face(curve, x=x, y=y, size=size) for curve in bends]
     return write_mp4(path, pictures, voice(seconds, rising=glad, seed=seed))
 
 
@@ -119,5 +119,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--number", type=int, default=60)
-    given = parser.parse_args()
-    print(make(given.folder, given.number))
+    options = parser.parse_args()
+    print(make(options.folder, options.number))

@@ -15,9 +15,9 @@ from msekit.training.build import build
 
 
 def test_the_published_way_loads_what_the_kit_loads():
-    given = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "none", "recipe": "paper"}
+    fields = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "none", "recipe": "paper"}
     settings = ["data.standardise=false"]
-    parts = build(resolve(given, task="erc", overrides=settings), Reporter(quiet=True), splits=("train",))
+    parts = build(resolve(fields, task="erc", overrides=settings), Reporter(quiet=True), splits=("train",))
     split = data_speed.PublishedSet(parts.collators["train"].split)
     theirs = next(iter(DataLoader(split, 16, collate_fn=data_speed.Padding(parts))))
     ours = parts.collators["train"](list(range(16)))
