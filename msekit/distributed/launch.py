@@ -53,10 +53,10 @@ def find_launch_file(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = {path.stem: path for path in shipped("launch").glob("*.yaml")}
-    if name in known:
-        return known[name]
-    raise MsekitError(f"no launch configuration '{name}'", fix=nearest(name, known))
+    shipped_files = {path.stem: path for path in shipped("launch").glob("*.yaml")}
+    if name in shipped_files:
+        return shipped_files[name]
+    raise MsekitError(f"no launch configuration '{name}'", fix=nearest(name, shipped_files))
 
 
 def launch(name: str, where: Where, arguments: list[str]) -> None:
@@ -118,16 +118,16 @@ def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
     if not 0 <= where.rank < where.machines:
         raise MsekitError(f"--machine-rank is {where.rank}, with {where.machines} machines", fix="Count from 0.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = ["--config_file", str(file), "--num_processes", str(processes), "--num_machines", str(where.machines)]
-    given += ["--machine_rank", str(where.rank)]
-    given += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(max(cores // here, 1))]
+    words = ["--config_file", str(file), "--num_processes", str(processes), "--num_machines", str(where.machines)]
+    words += ["--machine_rank", str(where.rank)]
+    words += ["--num_cpu_threads_per_process", os.environ.get("OMP_NUM_THREADS") or str(max(cores // here, 1))]
     if where.machines > 1:
         host, port = where.host_and_port()
-        given += ["--main_process_ip", host, "--main_process_port", str(port), "--same_network"]
-        given += ["--deepspeed_multinode_launcher", "standard"]
+        words += ["--main_process_ip", host, "--main_process_port", str(port), "--same_network"]
+        words += ["--deepspeed_multinode_launcher", "standard"]
     else:
-        given += ["--main_process_port", "0"]  # any free one
-    options = launch_command_parser().parse_args([*given, "--module", "msekit", *arguments])
+        words += ["--main_process_port", "0"]  # any free one
+    options = launch_command_parser().parse_args([*words, "--module", "msekit", *arguments])
     options.signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
     return options
 
@@ -147,8 +147,8 @@ def interface_to(host: str, port: int) -> str:
             own = probe.getsockname()[0]
     except OSError as error:
         raise MsekitError(f"--main-address {host}:{port} cannot be reached: {error}") from error
-    found = (name for name, addresses in psutil.net_if_addrs().items() if own in {one.address for one in addresses})
-    return next(found, "lo")
+    leading = (name for name, its in psutil.net_if_addrs().items() if own in {entry.address for entry in its})
+    return next(leading, "lo")
 
 
 def runs_on_cpu(settings: dict[str, Any]) -> bool:

@@ -95,8 +95,8 @@ def held_share(backbone: Backbone) -> tuple[int, int] | None:
     parameters = list(backbone.model.parameters())
     if not all(hasattr(parameter, "ds_id") for parameter in parameters):
         return None
-    held = sum(parameter.ds_tensor.numel() + parameter.data.numel() for parameter in parameters)
-    return held, sum(parameter.ds_numel for parameter in parameters)
+    here = sum(parameter.ds_tensor.numel() + parameter.data.numel() for parameter in parameters)
+    return here, sum(parameter.ds_numel for parameter in parameters)
 
 
 def gathered(module: nn.Module) -> AbstractContextManager[None]:

@@ -67,7 +67,6 @@ class PlainEngine:
         self.model = accelerator.prepare(model)
 
     def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
-        """See `Engine`."""
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             # gradients are averaged over processes, so each takes its share of the global mean times their number
             loss = self.model(batch) * share * self.accelerator.num_processes
@@ -75,7 +74,6 @@ class PlainEngine:
         return loss.detach()
 
     def step(self, rate: float) -> Tensor:
-        """See `Engine`."""
         norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -86,7 +84,6 @@ class PlainEngine:
         return norm
 
     def moments(self) -> dict[str, Tensor]:
-        """See `Engine`."""
         states = self.optimizer.state
         return {
             f"{key}.{name}": tensor
@@ -95,7 +92,6 @@ class PlainEngine:
         }
 
     def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
-        """See `Engine`."""
         self.adapter.load_state_dict(adapter)
         for name, parameter in self.adapter.named_parameters():
             parts = {key: moments[f"{key}.{name}"] for key in ("step", *MOMENTS) if f"{key}.{name}" in moments}
@@ -118,35 +114,31 @@ class ZeroEngine:
         )
 
     def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
-        """See `Engine`."""
         self.engine.set_gradient_accumulation_boundary(last)
         loss = self.engine(batch) * share * self.accelerator.num_processes
         self.engine.backward(loss)
         return loss.detach()
 
     def step(self, rate: float) -> Tensor:
-        """See `Engine`."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32)
 
     def moments(self) -> dict[str, Tensor]:
-        """See `Engine`."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         states = list(self.base.state.values())
         if not states:
             return {}
-        found = {}
+        moments = {}
         for name, parameter in self.adapter.named_parameters():
-            found[f"step.{name}"] = states[0]["step"].clone()
+            moments[f"step.{name}"] = states[0]["step"].clone()
             for key in MOMENTS:
-                found[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key)
-        return found
+                moments[f"{key}.{name}"] = safe_get_full_optimizer_state(parameter, key)
+        return moments
 
     def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
-        """See `Engine`."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
         self.adapter.load_state_dict(adapter)

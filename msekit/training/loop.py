@@ -227,8 +227,8 @@ class Run:
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
-        asked = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
-        if self.accelerator.reduce(asked, "mean").item() > 0:
+        signalled = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
+        if self.accelerator.reduce(signalled, "mean").item() > 0:
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:

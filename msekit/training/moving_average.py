@@ -19,7 +19,7 @@ class Average:
 
     def __init__(self, adapter: nn.Module, decay: float) -> None:
         self.adapter, self.decay = adapter, decay
-        self.tensors: dict[str, Tensor] = {name: each.detach().clone() for name, each in adapter.named_parameters()}
+        self.tensors: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in adapter.named_parameters()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -235,5 +235,5 @@ class Together:
         if self.runs[0].tests_shuffled:
             shuffled = [*self.score(self.runs, "test", "test, audio and vision shuffled", shuffled=True)]
         weights = self.runs[0].check_backbone()
-        found = zip(self.runs, scores, shuffled, strict=True)
-        return {run.config.output: run.report(mine, other, weights) for run, mine, other in found}
+        tested = zip(self.runs, scores, shuffled, strict=True)
+        return {run.config.output: run.report(mine, other, weights) for run, mine, other in tested}
