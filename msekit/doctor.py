@@ -34,7 +34,7 @@ def examine(self_test: bool) -> dict[str, Any]:
         self_test: Also start two processes that exchange numbers.
 
     Returns:
-        A JSON-ready mapping: `machine`, `gpus`, `cuda`, `communication`, `compiler`, `versions`, `launch`
+        A JSON-ready mapping: `machine`, `gpus`, `cuda`, `communication`, `compiler`, `versions`, `passes`, `launch`
         (configuration → why it cannot run here, or None), `self_test`.
     """
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
@@ -45,9 +45,18 @@ def examine(self_test: bool) -> dict[str, Any]:
         "communication": communication(),
         "compiler": compiler,
         "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
+        "passes": passes(),
         "launch": {file.stem: obstacle_to(file) for file in sorted(shipped("launch").glob("*.yaml"))},
         "self_test": two_processes() if self_test else None,
     }
+
+
+def passes() -> dict[str, Any]:
+    """The shorter ways that a small LLM's pass takes here, as `tiny-llama`'s does, and why not the others."""
+    from msekit.backbones.load import load_backbone  # which takes seconds
+
+    chosen = load_backbone("tiny-llama").passes
+    return {"used": list(chosen.uses), "refused": chosen.refused}
 
 
 def machine() -> dict[str, Any]:
@@ -138,6 +147,9 @@ def show(found: dict[str, Any], reporter: Reporter) -> None:
     overview.add_row("gloo", "yes" if found["communication"]["gloo"] else "no")
     overview.add_row("NCCL", found["communication"]["nccl"] or "no")
     overview.add_row("C++ compiler", found["compiler"] or "none; only model.compile wants one")
+    overview.add_row("ways through a small LLM", ", ".join(found["passes"]["used"]) or "none")
+    for way, reason in found["passes"]["refused"].items():
+        overview.add_row(f"not {way}", escape(reason))
     for package, number in found["versions"].items():
         overview.add_row(package, number or "not installed")
     reporter.console.print(overview)

@@ -155,7 +155,7 @@ def weight_bytes(shape: Shape, held: Holding) -> tuple[int, int]:
 
 
 def copied_bytes(shape: Shape, held: Holding) -> int:
-    """Bytes of the copies that a CPU multiplies with; a layer of another kind than `frozen_layer.py`'s makes none."""
+    """Bytes of the copies that a CPU multiplies with; a layer of another kind than `decoder_layer.py`'s makes none."""
     if held.cuda or held.quantization != "none":
         return 0
     copies = 2 * BYTES[held.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)

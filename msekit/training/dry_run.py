@@ -26,6 +26,10 @@ def show_run(config: RunConfig) -> None:
     console.print(escape(dump(config)), soft_wrap=True)
     console.print(sequence_table(parts))
     console.print(label_tree(parts.labels, parts.backbone.tokenizer))
+    chosen = parts.backbone.passes
+    console.print(f"shorter ways through the LLM: {', '.join(chosen.uses) or 'none'}", highlight=False)
+    for way, reason in chosen.refused.items():
+        console.print(escape(f"  not {way}: {reason}"), highlight=False)
     console.print(f"evaluation in batches of {parts.evaluation_batch}", highlight=False)
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
     console.print(f"{trainable:,} trainable parameters; nothing was trained, no run folder written", highlight=False)
