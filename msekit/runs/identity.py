@@ -13,6 +13,8 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     What describes the data set is in its cache's fingerprint and in the prompt's hash.
     """
     files = ("output", "source", "dataset", "description", "save_minutes", "timeout_minutes", "profile")
-    settings = config.model_dump(mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing"}})
+    settings = config.model_dump(
+        mode="json", exclude=dict.fromkeys(files, True) | {"model": {"checkpointing", "passes"}}
+    )
     settings["evaluation"]["batch_size"] = 16  # whatever it is; states of runs that had this number can go on
     return settings
