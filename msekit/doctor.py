@@ -32,7 +32,7 @@ def examine(self_test: bool) -> dict[str, Any]:
         self_test: Also start two processes that exchange numbers.
 
     Returns:
-        A JSON-ready mapping: `machine`, `gpus`, `cuda`, `communication`, `compiler`, `versions`, `launch`
+        A JSON-ready mapping: `machine`, `gpus`, `cuda`, `communication`, `compiler`, `versions`, `passes`, `launch`
         (configuration → why it cannot run here, or None), `self_test`.
     """
     compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
@@ -43,9 +43,18 @@ def examine(self_test: bool) -> dict[str, Any]:
         "communication": communication(),
         "compiler": compiler,
         "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
+        "passes": passes(),
         "launch": {file.stem: obstacle_to(file) for file in sorted(shipped("launch").glob("*.yaml"))},
         "self_test": two_processes() if self_test else None,
     }
+
+
+def passes() -> dict[str, Any]:
+    """The shorter ways that a small LLM's pass takes here, as `tiny-llama`'s does, and why not the others."""
+    from msekit.backbones.load import load_backbone  # which takes seconds
+
+    chosen = load_backbone("tiny-llama").passes
+    return {"used": list(chosen.uses), "refused": chosen.refused}
 
 
 def machine() -> dict[str, Any]:
@@ -137,6 +146,8 @@ def show(findings: dict[str, Any], reporter: Reporter) -> None:
         ("gloo", "yes" if findings["communication"]["gloo"] else "no"),
         ("NCCL", findings["communication"]["nccl"] or "no"),
         ("C++ compiler", findings["compiler"] or "none; only model.compile wants one"),
+        ("ways through a small LLM", ", ".join(findings["passes"]["used"]) or "none"),
+        *((f"not {way}", reason) for way, reason in findings["passes"]["refused"].items()),
         *((package, number or "not installed") for package, number in findings["versions"].items()),
     ]
     reporter.show(table_of(("this machine", ""), facts))

@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import msekit.backbones.backbone
-import msekit.backbones.cpu.decoder_layers
 import msekit.model.mse_model
 from msekit.data.catalogue import resolve_dataset
 from msekit.distributed.accelerator import accelerator_for
@@ -45,14 +43,16 @@ def plain_edges(logits_BMV: Tensor, row_E: Tensor, token_E: Tensor) -> Tensor:
 def measure(yaml: Path, way: str, threads: int) -> dict[str, float]:
     """In a process of its own: peak memory and kept tensors in GB, processor seconds of a step."""
     torch.set_num_threads(threads)
-    if way not in ("as it is", "edge scores plain"):
-        msekit.backbones.cpu.decoder_layers.CLASSES = ()
-    if way in ("their parts plain too", "all plain"):
-        msekit.backbones.backbone.make_leaner = lambda model: 0
+    passes = {
+        "transformers' layers": "[prefix, last-layer, lean-parts]",
+        "their parts plain too": "[prefix, last-layer]",
+        "all plain": "[prefix, last-layer]",
+    }
     if way in ("edge scores plain", "all plain"):
         msekit.model.mse_model.EdgeScores = SimpleNamespace(apply=plain_edges)  # type: ignore[assignment, misc]
     given = {"backbone": "smollm2-135m", "dataset": str(yaml), "output": "none", "recipe": "kit"}
-    config = resolve(given, task=resolve_dataset(str(yaml)).task)
+    chosen = f"model.passes={passes.get(way, 'auto')}"
+    config = resolve(given, task=resolve_dataset(str(yaml)).task, overrides=[chosen])
     parts = build(config, Reporter(quiet=True), ("train",))
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
     run.adapter.train()

@@ -2,12 +2,11 @@
 
     python -m benchmarks.speed.changes --data ../shared/data [--only TITLE] [--threads 1] [--rounds 8] [--wall]
 
-Decoder layers written out, against transformers' with all that is below; their weights laid out once for their
-products, and as they are; the copies in blocks of 16 columns, and in those that oneDNN takes by itself; the head by
-oneDNN, and by torch's own product; MLPs and norms whose gradients are written out, and the last layer at the columns
-that are read, in transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by
-round, and their range. About half an hour on one core. `--wall` takes the time that passes instead, on a machine that
-does nothing else: with several threads some of it is spent waiting for one another.
+Decoder layers written out, against transformers' with all other ways; their weights laid out once for their products,
+and as they are; MLPs and norms whose gradients are written out, and the last layer at the columns that are read, in
+transformers' layers; the size of evaluation batches. Prints Markdown: medians of the ratios round by round, and their
+range. About twenty minutes on one core. `--wall` takes the time that passes instead, on a machine that does nothing
+else: with several threads some of it is spent waiting for one another.
 """
 
 from __future__ import annotations
@@ -19,17 +18,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from benchmarks.speed.train_speed import LAYOUTS, even_batches, in_layout, prepare
-from msekit.backbones.cpu import packed_products
-from msekit.backbones.cpu.packed_products import DirectProduct, PackedProduct, Product
-from msekit.backbones.passes import lean_mlp_norm
+from msekit.backbones.cpu.packed_products import PackedProduct, Product
+from msekit.backbones.holding import WAYS
 from msekit.data.batches.batch import evaluation_batches
 from msekit.distributed.accelerator import accelerator_for
 from msekit.reporter import Reporter
@@ -61,19 +56,20 @@ def row(title: str, base: list[float], changed: list[float]) -> str:
     return f"| {title} | **{statistics.median(ratios):.3f}** ({min(ratios):.3f}–{max(ratios):.3f}) |"
 
 
-def frozen_layers(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds with transformers' layers, made leaner and shortened, and with those that are written out."""
+def ways(
+    parts: Parts, fewer: set[str], more: set[str], block: Callable[[], None], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of a pass that takes fewer shorter ways, and of one that takes more."""
 
-    def way(works: bool) -> Callable[[], None]:
+    def by(names: set[str]) -> Callable[[], None]:
         def run() -> None:
-            parts.backbone.frozen_layers.works = works
-            block()
+            with parts.backbone.passes.limited(names):
+                block()
 
         return run
 
-    taken = by_turns({"theirs": way(False), "written": way(True)}, rounds)
-    parts.backbone.frozen_layers.works = True
-    return taken["theirs"], taken["written"]
+    taken = by_turns({"fewer": by(fewer), "more": by(more)}, rounds)
+    return taken["fewer"], taken["more"]
 
 
 def laid_out(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
@@ -95,90 +91,6 @@ def laid_out(block: Callable[[], None], rounds: int) -> tuple[list[float], list[
     return taken["plain"], taken["packed"]
 
 
-def narrow_blocks(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds with copies of the weights in the blocks that oneDNN takes by itself, and in narrow ones."""
-    packed = [each for each in parts.backbone.frozen_layers._products if isinstance(each, PackedProduct)]
-    as_it_is, copies = packed_products._on_avx2, {}
-    for narrow in (False, True):
-        packed_products._on_avx2 = partial(lambda narrow, _: narrow, narrow)
-        for product in packed:
-            product.forget()
-        block()
-        copies[narrow] = [dict(product._copies) for product in packed]
-    packed_products._on_avx2 = as_it_is
-
-    def way(narrow: bool) -> Callable[[], None]:
-        def run() -> None:
-            for product, own in zip(packed, copies[narrow], strict=True):
-                product._copies = own
-            block()
-
-        return run
-
-    taken = by_turns({"wide": way(False), "narrow": way(True)}, rounds)
-    for product, own in zip(packed, copies[True], strict=True):
-        product._copies = own
-    return taken["wide"], taken["narrow"]
-
-
-def head(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds with the head by torch's own product, and by oneDNN."""
-    call = DirectProduct.__call__
-
-    def way(chosen: Callable[..., Tensor]) -> Callable[[], None]:
-        def run() -> None:
-            DirectProduct.__call__ = chosen  # type: ignore[method-assign]
-            block()
-
-        return run
-
-    taken = by_turns({"torch": way(Product.__call__), "oneDNN": way(call)}, rounds)
-    DirectProduct.__call__ = call  # type: ignore[method-assign]
-    return taken["torch"], taken["oneDNN"]
-
-
-def last_layer(parts: Parts, block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds with the whole last layer, and with it at the columns that are read."""
-
-    def way(shortens: bool) -> Callable[[], None]:
-        def run() -> None:
-            parts.backbone.shortens = shortens
-            block()
-
-        return run
-
-    taken = by_turns({"whole": way(False), "shortened": way(True)}, rounds)
-    return taken["whole"], taken["shortened"]
-
-
-def leaner_parts(block: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds with MLPs and norms left to autograd, and with their gradients written out."""
-    written = {"GatedSiLU": lean_mlp_norm.GatedSiLU, "FrozenRMSNorm": lean_mlp_norm.FrozenRMSNorm}
-    plain = {"GatedSiLU": SimpleNamespace(apply=plain_gate), "FrozenRMSNorm": SimpleNamespace(apply=plain_norm)}
-
-    def way(chosen: dict[str, Any]) -> Callable[[], None]:
-        def run() -> None:
-            vars(lean_mlp_norm).update(chosen)
-            block()
-
-        return run
-
-    taken = by_turns({"plain": way(plain), "written": way(written)}, rounds)
-    vars(lean_mlp_norm).update(written)
-    return taken["plain"], taken["written"]
-
-
-def plain_gate(gate: Tensor, up: Tensor) -> Tensor:
-    """As transformers computes it."""
-    return F.silu(gate) * up
-
-
-def plain_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """As transformers computes it."""
-    wide = x.float()
-    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype)
-
-
 def rows(config: RunConfig, parts: Parts, rounds: int, steps: int, only: str) -> Iterator[str]:
     """Measure every change in one layout whose title holds `only`."""
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
@@ -196,30 +108,20 @@ def rows(config: RunConfig, parts: Parts, rounds: int, steps: int, only: str) ->
         for start in range(0, len(middle), size):
             parts.model.score(test(middle[start : start + size]))
 
-    def in_transformers_layers(measured: Pairs) -> tuple[list[float], list[float]]:
-        parts.backbone.frozen_layers.works = False
-        taken = measured()
-        parts.backbone.frozen_layers.works = True
-        return taken
-
     def larger(size: int) -> tuple[list[float], list[float]]:
         taken = by_turns({"16": partial(scoring, 16), "more": partial(scoring, size)}, rounds)
         return taken["16"], taken["more"]
 
-    parts.model.score(test(middle[:2]))  # which finds out what the architecture takes
-    assert parts.backbone.frozen_layers.works
+    able = set(WAYS) - {"compiled"}
+    theirs = able - {"written-out"}
     blocks: dict[str, Callable[[], None]] = {"training": training, "scoring": partial(scoring, 16)}
     changes: dict[str, Pairs] = {}
     for name, block in blocks.items():
-        changes[f"layers written out, {name}"] = partial(frozen_layers, parts, block, rounds)
+        changes[f"layers written out, {name}"] = partial(ways, parts, theirs, able, block, rounds)
         changes[f"weights laid out, {name}"] = partial(laid_out, block, rounds)
-        changes[f"weights in narrow blocks, {name}"] = partial(narrow_blocks, parts, block, rounds)
-        changes[f"head by oneDNN, {name}"] = partial(head, block, rounds)
-        changes[f"last layer shortened, {name}"] = partial(
-            in_transformers_layers, partial(last_layer, parts, block, rounds)
-        )
+        changes[f"last layer shortened, {name}"] = partial(ways, parts, theirs - {"last-layer"}, theirs, block, rounds)
     changes["MLPs and norms written out, training"] = partial(
-        in_transformers_layers, partial(leaner_parts, training, rounds)
+        ways, parts, theirs - {"lean-parts"}, theirs, training, rounds
     )
     changes |= {f"scored {size} instead of 16 at a time": partial(larger, size) for size in SIZES[1:]}
     for title, measured in changes.items():

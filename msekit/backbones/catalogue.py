@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from msekit.errors import MsekitError
 
-Loader = Literal["transformers", "smollm2-wheel", "tiny-llama", "qwen1", "chatglm3"]
+SMOLLM2, TINY = "smollm2-135m-1", "tiny-llama-1"
+"""Names in the cache of what msekit builds itself; a change of the content needs a new one."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,15 @@ class BackboneEntry:
 
     name: str
     architecture: Architecture
-    loader: Loader
     licence: str
     hub: str | None = None
-    """Hub model repository."""
+    """Hub model repository; its files' format is told by their `model_type`."""
     revision: str | None = None
     """Commit of the hub repository; None for its main branch."""
     stored_bytes: int = 2
     """Bytes per parameter in the published files."""
+    built: str | None = None
+    """Name in the cache of a checkpoint that is no hub repository: `checkpoints/locate.py` has who builds it."""
 
     @property
     def hidden_size(self) -> int:
@@ -96,39 +98,35 @@ _TONGYI = "Tongyi Qianwen"
 BACKBONES: dict[str, BackboneEntry] = {
     entry.name: entry
     for entry in (
-        BackboneEntry(
-            "qwen-1.8b", _qwen1(2048, 24, 16, 5504, 151936, 8192), "qwen1", f"{_TONGYI} Research", "Qwen/Qwen-1_8B"
-        ),
-        BackboneEntry("qwen-7b", _qwen1(4096, 32, 32, 11008, 151936, 8192), "qwen1", _TONGYI, "Qwen/Qwen-7B"),
-        BackboneEntry("qwen-14b", _qwen1(5120, 40, 40, 13696, 152064, 2048), "qwen1", _TONGYI, "Qwen/Qwen-14B"),
-        BackboneEntry("qwen-72b", _qwen1(8192, 80, 64, 24576, 152064, 32768), "qwen1", _TONGYI, "Qwen/Qwen-72B"),
+        BackboneEntry("qwen-1.8b", _qwen1(2048, 24, 16, 5504, 151936, 8192), f"{_TONGYI} Research", "Qwen/Qwen-1_8B"),
+        BackboneEntry("qwen-7b", _qwen1(4096, 32, 32, 11008, 151936, 8192), _TONGYI, "Qwen/Qwen-7B"),
+        BackboneEntry("qwen-14b", _qwen1(5120, 40, 40, 13696, 152064, 2048), _TONGYI, "Qwen/Qwen-14B"),
+        BackboneEntry("qwen-72b", _qwen1(8192, 80, 64, 24576, 152064, 32768), _TONGYI, "Qwen/Qwen-72B"),
         BackboneEntry(
             "chatglm3-6b",
             Architecture(4096, 28, 32, 2, 128, 13696, 65024, 32768, qkv_bias=True),
-            "chatglm3",
             "ChatGLM3-6B",
             "THUDM/chatglm3-6b-base",
         ),
         BackboneEntry(
             "llama2-7b",
             Architecture(4096, 32, 32, 32, 128, 11008, 32000, 4096),
-            "transformers",
             "Llama 2 Community",
             "meta-llama/Llama-2-7b-hf",
         ),
         BackboneEntry(
             "smollm2-135m",
             Architecture(576, 30, 9, 3, 64, 1536, 49152, 8192, tied=True),
-            "smollm2-wheel",
             "Apache-2.0",
             stored_bytes=4,
+            built=SMOLLM2,
         ),
         BackboneEntry(
             "tiny-llama",
             Architecture(64, 2, 4, 2, 16, 128, 259, 4096),
-            "tiny-llama",
             "Apache-2.0",
             stored_bytes=4,
+            built=TINY,
         ),
     )
 }
@@ -153,6 +151,6 @@ def check_architecture(backbone: str, config: Any) -> None:
     if entry is None:
         return
     for figure, key in _CONFIG_KEYS.items():
-        found, published = getattr(config, key, None), getattr(entry.architecture, figure)
-        if found is not None and found != published:
-            raise MsekitError(f"the checkpoint of {entry.name} has {key} {found}; published is {published}")
+        read, published = getattr(config, key, None), getattr(entry.architecture, figure)
+        if read is not None and read != published:
+            raise MsekitError(f"the checkpoint of {entry.name} has {key} {read}; published is {published}")

@@ -7,9 +7,6 @@ refused.
 from __future__ import annotations
 
 import inspect
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from safetensors import SafetensorError
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
+from msekit.backbones.checkpoints.quiet import quiet_transformers
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
 from msekit.backbones.fingerprint import fingerprint_checkpoint
 from msekit.backbones.holding import check_kind, check_ways
@@ -75,23 +73,6 @@ def load_backbone(
     if settings != PassSettings():  # what was asked for and cannot be had is refused here
         _ = backbone.passes
     return backbone
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Within, transformers logs errors alone and draws no bars: what it warns of while loading is checked by us."""
-    from transformers.utils import logging as transformers_logging
-
-    logger, bars = logging.getLogger("transformers"), transformers_logging.is_progress_bar_enabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantised: Any) -> Any:

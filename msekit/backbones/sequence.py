@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,10 @@ class Sequence:
         """The first samples alone."""
         head = slice(samples)
         return replace(self, embeddings=self.embeddings[head], mask=self.mask[head], positions=self.positions[head])
+
+
+Pass = Callable[[Sequence], Tensor]
+"""Sequence → next-token logits of its last `answers` columns, (B, answers, V)."""
 
 
 def join(sequences: list[Sequence]) -> Sequence:

@@ -24,6 +24,9 @@ def show_run(config: RunConfig) -> None:
     parts = build(config, reporter, splits=("train",))
     reporter.show("resolved run", dump(as_decided(config, parts)))
     reporter.show(sequence_table(parts), label_tree(parts.labels, parts.backbone.tokenizer))
+    passes = parts.backbone.passes
+    reporter.show(f"shorter ways through the LLM: {', '.join(passes.uses) or 'none'}")
+    reporter.show(*(f"  not {way}: {reason}" for way, reason in passes.refused.items()))
     trainable = sum(parameter.numel() for parameter in parts.model.adapter.parameters())
     reporter.show(f"evaluation in batches of {parts.evaluation_batch}", f"{trainable:,} trainable parameters")
     reporter.note("nothing was trained, no run folder written")

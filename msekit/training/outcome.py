@@ -92,6 +92,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "dataset": parts.spec.name,
         "backbone": config.backbone,
         **precision(config, parts),
+        "passes": passes(parts),
         "adapter": config.adapter.name,
         "ablate": config.adapter.ablate,
         "recipe": config.recipe,
@@ -135,6 +136,11 @@ def precision(config: RunConfig, parts: Parts) -> dict[str, str]:
         "quantization": config.model.quantization,
         "dtype": str(parts.backbone.model.dtype).removeprefix("torch."),
     }
+
+
+def passes(parts: Parts) -> dict[str, Any]:
+    """The shorter ways that its pass took, and why not the others."""
+    return {"used": list(parts.backbone.passes.uses), "refused": parts.backbone.passes.refused}
 
 
 def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:

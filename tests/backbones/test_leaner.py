@@ -8,7 +8,8 @@ import transformers
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, find_parts, make_leaner
+from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, find_parts, leaner
+from msekit.backbones.passes.switch import put_over
 
 SIZES = {
     "vocab_size": 32,
@@ -55,12 +56,12 @@ def test_it_computes_the_same_and_keeps_less(kind: str, dtype: torch.dtype):
     parts, refused = find_parts(model)
     assert len(parts) == NORMS + MLPS
     assert not refused
-    make_leaner(parts).on = True
-    leaner = passed(model, dtype)
-    assert torch.equal(leaner[0], logits)
+    put_over(leaner(parts), on=True)
+    lean = passed(model, dtype)
+    assert torch.equal(lean[0], logits)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    assert torch.allclose(leaner[1], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()))
-    assert kept - leaner[2] >= MLPS * COLUMNS * 48 * dtype.itemsize
+    assert torch.allclose(lean[1], gradient, rtol=tolerance, atol=tolerance * float(gradient.abs().max()))
+    assert kept - lean[2] >= MLPS * COLUMNS * 48 * dtype.itemsize
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -17,8 +17,9 @@ from transformers.cache_utils import Cache, DynamicCache
 from msekit.backbones.catalogue import BACKBONES, Architecture
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
-from msekit.backbones.passes.lean_mlp_norm import find_parts, make_leaner
+from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
 from msekit.backbones.passes.prefix import PrefixLayer
+from msekit.backbones.passes.switch import put_over
 from msekit.backbones.quantise import quantization_state
 from msekit.backbones.shape import decoder_shape, shape_of
 from msekit.errors import MsekitError
@@ -87,9 +88,9 @@ def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precis
         **SMALL, num_key_value_heads=kv_heads, attn_implementation=attention
     )
     model = getattr(transformers, f"{kind}ForCausalLM")(config).to(dtype).eval().requires_grad_(False)
-    leaner, _ = find_parts(model)
-    make_leaner(leaner).on = True
-    assert len(leaner) == 3 + 7
+    parts, _ = find_parts(model)
+    put_over(leaner(parts), on=True)
+    assert len(parts) == 3 + 7
     samples, tokens = 4, 70
     embeddings = torch.randn(samples, tokens, 256, dtype=dtype, requires_grad=True)
     mask = torch.ones(samples, tokens, dtype=torch.long)

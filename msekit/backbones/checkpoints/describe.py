@@ -17,10 +17,8 @@ def describe_entry(entry: BackboneEntry) -> dict[str, Any]:
     if entry.hub:
         folder = cached_folder(entry.hub, entry.revision)
     else:
-        from msekit.backbones.checkpoints.smollm2 import FOLDER as SMOLLM2
-        from msekit.backbones.checkpoints.tiny import FOLDER as TINY
-
-        built = cache_root() / "backbones" / {"smollm2-wheel": SMOLLM2, "tiny-llama": TINY}[entry.loader]
+        assert entry.built is not None
+        built = cache_root() / "backbones" / entry.built
         folder = built if built.is_dir() else None
     return {
         "name": entry.name,

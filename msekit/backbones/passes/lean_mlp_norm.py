@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.backbones.passes.agree import APART, said
-from msekit.backbones.passes.switch import Switch
+from msekit.backbones.passes.switch import Forward, Over
 
 
 class GatedSiLU(torch.autograd.Function):
@@ -88,12 +88,13 @@ def find_parts(model: nn.Module) -> tuple[dict[nn.Module, Callable[..., Tensor]]
     return forwards, refused
 
 
-def make_leaner(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Switch:
-    """Give modules their leaner forward, behind a switch."""
-    switch = Switch()
-    for module, forward in forwards.items():
-        switch.put_over(module, lambda inner, forward=forward: forward)  # type: ignore[misc]
-    return switch
+def leaner(forwards: dict[nn.Module, Callable[..., Tensor]]) -> list[Over]:
+    """The modules' leaner forwards, which need none of those that they have."""
+    return [(module, partial(_instead, forward)) for module, forward in forwards.items()]
+
+
+def _instead(forward: Forward, inner: Forward) -> Forward:
+    return forward
 
 
 def _by_structure(module: nn.Module) -> Callable[..., Tensor] | None:

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from msekit.backbones.passes.switch import Switch
+from msekit.backbones.passes.switch import Over
 from msekit.errors import MsekitError
 
 
@@ -23,9 +23,7 @@ def recomputed(layers: list[nn.Module]) -> list[bool]:
     return [True] * (len(layers) - 1) + [False]
 
 
-def recompute(layers: list[nn.Module]) -> None:
-    """Let layers be recomputed. Unlike transformers' own switch it works in eval mode (no dropout may wake up)."""
-    switch = Switch(on=True)
-    for layer, again in zip(layers, recomputed(layers), strict=True):
-        if again:
-            switch.put_over(layer, lambda inner: partial(checkpoint, inner, use_reentrant=False))
+def recomputing(layers: list[nn.Module]) -> list[Over]:
+    """Forwards that recompute. Unlike transformers' own switch they do in eval mode: no dropout may wake up."""
+    again = [layer for layer, is_recomputed in zip(layers, recomputed(layers), strict=True) if is_recomputed]
+    return [(layer, lambda inner: partial(checkpoint, inner, use_reentrant=False)) for layer in again]

@@ -1,13 +1,12 @@
 """Another forward for modules of a frozen LLM, behind a switch: the one place where a `forward` is overwritten.
 
-Who is put over a module last is asked first. `choose.py` does the putting, from the inside to the outside: leaner
-parts, then the last layer's parts, then layers that are recomputed, then layers that are written out. A module whose
-switches are all off computes what its class writes.
+Who is put over a module last is asked first; `choose.py` does the putting, in its order. A module whose switches are
+all off computes what its class writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from torch import nn
 
 Forward = Callable[..., Any]
+Over = tuple[nn.Module, Callable[[Forward], Forward]]
+"""A module, and what makes another forward for it from the one that it has."""
 
 
 @dataclass(eq=False)
@@ -23,15 +24,18 @@ class Switch:
 
     on: bool = False
 
-    def put_over(self, module: nn.Module, make: Callable[[Forward], Forward]) -> None:
-        """Put a forward over a module's.
 
-        Args:
-            module: From now on computes what was made where the switch is on, and what it computed so far where not.
-            make: Makes the new forward from the one so far.
-        """
+def put_over(forwards: Iterable[Over], on: bool = False) -> Switch:
+    """Put forwards over those of their modules.
+
+    Returns:
+        The switch: the modules compute what was put over them where it is on, and what they computed before where not.
+    """
+    switch = Switch(on)
+    for module, make in forwards:
         inner: Forward = module.forward
-        module.forward = partial(_either, self, inner, make(inner))
+        module.forward = partial(_either, switch, inner, make(inner))
+    return switch
 
 
 def _either(switch: Switch, inner: Forward, other: Forward, *args: Any, **kwargs: Any) -> Any:
