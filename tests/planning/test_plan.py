@@ -118,7 +118,7 @@ def test_what_a_prefix_adds_is_foreseen(attention: str):
     """A prefix that was read once stands in every layer's keys and values, for every sample; nowhere else."""
     config = transformers.LlamaConfig(**SMALL, num_key_value_heads=4, attn_implementation=attention)
     model = transformers.LlamaForCausalLM(config).eval().requires_grad_(False)
-    make_leaner(model)
+    put_over(leaner(find_parts(model)[0]), on=True)
     samples, tokens, prefix = 4, 40, 60
     name = "cache" if "cache" in inspect.signature(model.model.forward).parameters else "past_key_values"
 
