@@ -34,7 +34,8 @@ def bf16_unit() -> None:
     if os.environ.get("MSEKIT_TEST_BF16") == "off":
         from msekit.backbones import precision
 
-        precision.BF16_UNITS = ()
+        own = precision.abilities
+        precision.abilities = lambda: {unit: has for unit, has in own().items() if unit not in precision.BF16_UNITS}
 
 
 @pytest.fixture(scope="session", autouse=True)
