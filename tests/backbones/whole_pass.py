@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from rounding import furthest, rounding
 from torch import Tensor, nn
 
 from msekit.adapters.mse import MSEAdapter
@@ -48,6 +49,16 @@ def outcome(model: MSEModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tens
         logits = model.logits(model.for_training(batch))
     gradients = torch.cat([parameter.grad.flatten() for parameter in model.adapter.parameters()])
     return loss.detach(), logits, gradients, model.score(batch)
+
+
+def assert_alike(model: MSEModel, batch: Batch, ways: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Two choices of shorter ways are only rounding apart."""
+    mine, plain = outcome_by(ways, model, batch), outcome_by(others, model, batch)
+    bounds = rounding(
+        model.backbone, lambda other: outcome(MSEModel(other, model.adapter, model.layout, model.labels), batch)
+    )
+    assert all(value.abs().max() > 0 for value in plain)
+    assert all(apart <= bound for apart, bound in zip(furthest(mine, plain), bounds, strict=True))
 
 
 def outcome_by(ways: tuple[str, ...], model: MSEModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

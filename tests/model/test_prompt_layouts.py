@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from rounding import furthest, rounding
 from test_mse_model import ERC, MSA, batch_of, row_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone
-from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.sequence import Sequence
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
@@ -55,38 +54,17 @@ def outcome(model: MSEModel, batch, ways: tuple[str, ...] = ()) -> list[torch.Te
         return [loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()]), model.score(batch)]
 
 
-def furthest(some: list[torch.Tensor], others: list[torch.Tensor]) -> list[float]:
-    return [float((a - b).abs().max()) for a, b in zip(some, others, strict=True)]
-
-
-def rounding(model: MSEModel, batch, plain: list[torch.Tensor]) -> list[float]:
-    """How far sums in another order may put loss, gradients and scores apart.
-
-    Another order of n terms is like operands that are off by about sqrt(n) roundings; n is at most 256 here. What one
-    rounding of each of the LLM's weights, up or down, does to the outcome is measured. For some adapters' gradients it
-    is 2e-5 of the largest one: a fixed bound would be a matter of the CPU's units.
-    """
-    apart = [torch.finfo(torch.float32).eps * float(value.abs().max()) for value in plain]
-    own = model.backbone
-    for seed in range(3):
-        generator = torch.Generator().manual_seed(seed)
-        weights = copy.deepcopy(own.model)
-        with torch.no_grad():
-            for weight in weights.parameters():
-                up = torch.randint(0, 2, weight.shape, generator=generator)
-                weight.mul_(1 + torch.finfo(weight.dtype).eps * (2 * up - 1))
-        rounded = Backbone("rounded", weights, own.tokenizer, "none", PassSettings("plain"))
-        other = MSEModel(rounded, model.adapter, model.layout, model.labels)
-        apart = [max(pair) for pair in zip(apart, furthest(outcome(other, batch), plain), strict=True)]
-    return [256**0.5 * each for each in apart]
+def bounds(model: MSEModel, batch) -> list[float]:
+    return rounding(
+        model.backbone, lambda other: outcome(MSEModel(other, model.adapter, model.layout, model.labels), batch)
+    )
 
 
 def assert_same(model: MSEModel, batch, ways: tuple[str, ...] = ("prefix",)) -> None:
     """With the prefix that was read before, and without any shorter way."""
     assert model.prefix is not None
-    plain = outcome(model, batch)
-    for mine, bound in zip(furthest(outcome(model, batch, ways), plain), rounding(model, batch, plain), strict=True):
-        assert mine <= bound
+    apart = furthest(outcome(model, batch, ways), outcome(model, batch))
+    assert all(mine <= bound for mine, bound in zip(apart, bounds(model, batch), strict=True))
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -122,9 +100,8 @@ def test_a_prefix_that_is_read_wrongly_is_no_rounding(tiny, fault: str, monkeypa
         )
     mine = outcome(model, batch, ("prefix",))
     monkeypatch.undo()
-    plain = outcome(model, batch)
-    for apart, bound in zip(furthest(mine, plain), rounding(model, batch, plain), strict=True):
-        assert apart > 10 * bound
+    apart = furthest(mine, outcome(model, batch))
+    assert all(wrong > 10 * bound for wrong, bound in zip(apart, bounds(model, batch), strict=True))
 
 
 def test_an_architecture_without_keys_and_values_reads_all_of_it_every_time(tiny):
