@@ -8,7 +8,7 @@ A library changes its user's process as little as it can. The command line does 
 | Python's, numpy's and torch's global random state | `seed_everything`, before training | training | no |
 | torch's, before a baseline's model is made | `baselines/run.py` | `msekit baseline` | no |
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
-| torch's, while an adapter or the tiny LLM is made | `model/assemble.py`, `backbones/checkpoints/tiny.py` | all | yes |
+| torch's, while an adapter or the tiny LLM is made | `model/make_adapter.py`, `backbones/checkpoints/tiny.py` | all | yes |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |
@@ -18,8 +18,8 @@ A library changes its user's process as little as it can. The command line does 
 | accelerate's number of accumulation steps is unset | `divide_losses_once` | training | no |
 | `TORCHINDUCTOR_CACHE_DIR`, where it is unset | `cli/main.py` | the command line | no |
 | signals ask to stop, kill not | `distributed/accelerator.py`, `experiments/sweep.py` | training, sweeps | yes |
-| the `transformers` logger at ERROR | `backbones/load.py` | whoever loads a backbone | no |
-| limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | no |
+| the `transformers` logger at ERROR, no bars | `backbones/checkpoints/quiet.py` | whoever loads a backbone | yes |
+| limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | yes |
 | two warnings of bitsandbytes; `sys.modules["kernels"]` | `backbones/quantise.py` | 8 and 4 bit | the latter |
 | file descriptor 2; a warning and the log of mediapipe | `media/vision.py` | reading faces in clips | the former |
 | a warning of matplotlib | `reports/figures.py` | HTML reports | yes |

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+Recipe = Literal["paper", "kit", "best"]
+"""The settings that a run starts from (`settings/recipes.py`)."""
 Layout = Literal["paper", "prompt-first"]
 """Where the task prompt stands: after the content, or before it (`model/wording.py`)."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

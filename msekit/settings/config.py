@@ -14,8 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
 from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
 from msekit.backbones.holding import Quantization, check_ways
-from msekit.settings.choices import Estimate, Layout, OnMissing
-from msekit.settings.recipes import Recipe
+from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe
 
 Modality = Literal["audio", "vision"]
 

@@ -5,11 +5,11 @@ What is not named here is the kit's and stands as a default in config.py.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from msekit.paper import PUBLISHED
+from msekit.settings.choices import Recipe
 
-Recipe = Literal["paper", "kit", "best"]
 RECIPES: dict[Recipe, str] = {
     "paper": "exact; its pairs' default",
     "kit": "hears the audio",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from msekit.adapters.sizes import ABLATIONS, ADAPTERS
+from msekit.adapters.ablations import ABLATIONS
+from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.holding import KINDS
 from msekit.baselines.catalogue import BASELINES
 from msekit.cli.main import app

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from msekit.backbones.catalogue import BACKBONES, SMOLLM2, TINY
-from msekit.backbones.checkpoints.download import hub_folder
-from msekit.backbones.checkpoints.smollm2 import smollm2_folder
-from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.errors import MsekitError, nearest
 
-_BUILDERS = {SMOLLM2: smollm2_folder, TINY: tiny_llama_folder}
+_CHECKPOINTS = "msekit.backbones.checkpoints"
+_BUILDERS = {SMOLLM2: ("smollm2", "smollm2_folder"), TINY: ("tiny", "tiny_llama_folder")}
+"""Backbone → module and function that build its checkpoint; imported when it is asked for."""
 
 
 def checkpoint_folder(name_or_path: str) -> Path:
@@ -22,9 +22,10 @@ def checkpoint_folder(name_or_path: str) -> Path:
     if name_or_path in BACKBONES:
         entry = BACKBONES[name_or_path]
         if entry.built is not None:
-            return _BUILDERS[entry.built]()
+            module, function = _BUILDERS[entry.built]
+            return getattr(import_module(f"{_CHECKPOINTS}.{module}"), function)()
         assert entry.hub is not None
-        return hub_folder(entry.hub, entry.revision)
+        return _downloaded(entry.hub, entry.revision)
     folder = Path(name_or_path)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -35,4 +36,10 @@ def checkpoint_folder(name_or_path: str) -> Path:
             f"unknown backbone '{name_or_path}'",
             fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
         )
-    return hub_folder(name_or_path)
+    return _downloaded(name_or_path)
+
+
+def _downloaded(hub: str, revision: str | None = None) -> Path:
+    from msekit.backbones.checkpoints.download import hub_folder  # of no use to a checkpoint that is here
+
+    return hub_folder(hub, revision)
