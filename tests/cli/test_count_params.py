@@ -17,7 +17,7 @@ from msekit.backbones.shape import text_width
 from msekit.cli.count_params import count_params, described
 from msekit.errors import MsekitError
 
-DATA = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 TABLE1_EXACT = {
     "qwen-1.8b": (1_351_244, 1_400_268, 1_352_396, 1_561_932),
     "llama2-7b": (2_631_692, 2_680_716, 2_632_844, 2_842_380),

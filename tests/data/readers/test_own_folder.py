@@ -21,7 +21,7 @@ from msekit.data.readers.rows import Row
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
 
-GUIDE = Path(__file__).parents[2] / "docs" / "your-data.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "your-data.md"
 FRAMES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 

@@ -1,6 +1,6 @@
 """Mutated feature files against the whole way from file to rows: the clear error or rows, nothing else.
 
-    python tests/data/fuzzing.py --files 100000
+    python tests/helpers/fuzzing.py --files 100000
 
 Mutations are of bytes (flips, cuts, insertions, lengths of all sizes, splices of two files) and of pickle
 instructions (deleted, doubled, swapped, replaced by instructions of other kinds). Memory is limited by the system

@@ -23,7 +23,7 @@ from msekit.data.readers.rows import Row
 from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError
 
-REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real data not found at {REAL} (MSEKIT_TEST_DATA)")
 
 SAMPLE = {

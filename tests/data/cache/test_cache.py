@@ -24,7 +24,7 @@ from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
 SPLITS = ("train", "valid", "test")
-REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+REAL = Path(os.environ.get("MSEKIT_TEST_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real data not found at {REAL} (MSEKIT_TEST_DATA)")
 
 

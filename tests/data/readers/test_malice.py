@@ -241,7 +241,7 @@ class TestFeatureFiles:
 
 
 class TestFuzz:
-    """A thousand mutated files here; `python tests/data/fuzzing.py --files 100000` for more."""
+    """A thousand mutated files here; `python tests/helpers/fuzzing.py --files 100000` for more."""
 
     def test_mutated_files(self, tmp_path: Path) -> None:
         outcome = fuzzing.run(tmp_path, files=1000, seed=0)
