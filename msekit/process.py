@@ -8,7 +8,8 @@ A library changes its user's process as little as it can. The command line does 
 | Python's, numpy's and torch's global random state | `seed_everything`, before training | training | no |
 | torch's, before a baseline's model is made | `baselines/run.py` | `msekit baseline` | no |
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
-| torch's, while an adapter or the tiny LLM is made | `model/make_adapter.py`, `backbones/checkpoints/tiny.py` | all | yes |
+| torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
+| torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |

@@ -38,7 +38,8 @@ def test_the_public_names_come_lazily():
 EFFECTS = re.compile(
     r"os\.environ\[[^]]*\] = |os\.environ\.(setdefault|pop|update)\(|sys\.modules\[[^]]*\] = "
     r"|os\.dup2\(|signal\.signal\(|\.setLevel\(|\.addFilter\(|warnings\.(filterwarnings|simplefilter)\("
-    r"|(torch|np\.random|random)\.(manual_seed|seed)\(|torch\.set_\w+\(|_dynamo\.config\.(\w+ = |patch\()|__compatible_ops__"
+    r"|(torch|np\.random|random)\.(manual_seed|seed)\(|torch\.set_\w+\("
+    r"|_dynamo\.config\.(\w+ = |patch\()|__compatible_ops__"
 )
 """How code changes the whole process it runs in."""
 

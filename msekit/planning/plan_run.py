@@ -159,15 +159,17 @@ def workload(
     text = config.data.text_limit or spec.text_limit
     pseudo = config.adapter.pseudo_tokens if ADAPTERS[config.adapter.name].adds_tokens else 0
     encoders, trainable, notes = adapter_sizes(config, spec, shape.architecture.hidden_size)
+    front = 2 + opening  # 2: bos, or gMASK and sop
+    read_once = config.model.passes == "auto" or "prefix" in config.model.passes
     work = Workload(
         samples=seeds * -(-config.optim.batch_size // config.optim.accumulation),
-        tokens=pseudo + text + closing + answers - 1,
+        tokens=pseudo + text + closing + answers - 1 + (0 if read_once else front),
         answers=answers,
         scored_samples=config.evaluation.batch_size or 1,
         scored_answers=inner,
         trainable=seeds * trainable,
         encoders=encoders,
-        prefix=2 + opening,  # 2: bos, or gMASK and sop
+        prefix=front if read_once else 0,
     )
     if config.evaluation.batch_size is None:
         work = with_evaluation_batch(shape, work, holding_of(config, profile), profile.memory_bytes)

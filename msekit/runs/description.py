@@ -18,7 +18,7 @@ from msekit.runs.files import DESCRIPTION, write_json
 from msekit.settings.config import AdapterConfig
 
 FORMAT = 1
-WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames"}
+WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames", "width_note"}
 """What a data set's description says of its files, for which a run's description has no use."""
 _LARGEST = 64 << 20  # bytes of an adapter.json; statistics of 2,048 features take 100 kB
 
@@ -139,8 +139,9 @@ def read_spec_of(folder: Path) -> DatasetSpec:
 
 
 def without_places(spec: DatasetSpec) -> dict[str, Any]:
-    """What a data set is, wherever its files lie."""
-    return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE)
+    """What a data set is, wherever its files lie, with the family of its metrics by name."""
+    family = spec.metric_family if spec.task == "msa" else None
+    return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE) | {"metrics": family}
 
 
 def _read(folder: Path) -> Description | Baseline:

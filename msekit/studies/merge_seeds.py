@@ -23,7 +23,7 @@ from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config, write_config
-from msekit.runs.description import read_description, write_description
+from msekit.runs.description import read_description, without_places, write_description
 from msekit.runs.files import ADAPTER, METRICS, read_lines
 from msekit.runs.folder import find_runs, prepare_run_folder, refuse_occupied
 from msekit.runs.identity import settings_of
@@ -158,7 +158,7 @@ def ensemble_edges(labels: LabelSpace, edges_of_each: Sequence[np.ndarray]) -> n
 def _agreeing(folder: Path, first: Path) -> int:
     """A run's seed, where all else is as in the first run."""
     mine, other = read_description(folder), read_description(first)
-    values, other_values = mine.model_dump(), other.model_dump()
+    values, other_values = (run.model_dump() | {"dataset": without_places(run.dataset)} for run in (mine, other))
     for key in _ALIKE:
         if values[key] != other_values[key]:
             raise MsekitError(f"the runs differ in {key}", where=f"{first} and {folder}")
