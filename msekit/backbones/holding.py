@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from msekit.errors import MsekitError, choice
@@ -15,6 +17,9 @@ NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
 WAYS = ("prefix", "last-layer", "lean-parts", "written-out", "compiled")
 """Shorter ways through a frozen LLM (`model.passes`); `passes/choose.py` says what each is."""
+LAID_OUT_ON = "AuthenticAMD"
+"""The vendor of CPUs on which weights laid out once are multiplied faster (1.1 times in a training step); on Intel's
+torch's own products are (benchmarks/speed/RESULTS.md)."""
 PACKED_MOST = 3 << 29
 """Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`cpu/packed_products.py`)."""
 
@@ -49,3 +54,13 @@ def check_ways(passes: object) -> str | tuple[str, ...]:
     if unknown := [name for name in names if name not in WAYS]:
         raise ValueError(f"no way through the LLM is named '{unknown[0]}'; known are auto, plain, {', '.join(WAYS)}")
     return tuple(names)
+
+
+@cache
+def cpu_vendor() -> str:
+    """This CPU's vendor as it names itself; empty where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from msekit.backbones.holding import FOUR_BIT_BLOCK, NESTED_BLOCK, PACKED_MOST
+from msekit.backbones.holding import FOUR_BIT_BLOCK, LAID_OUT_ON, NESTED_BLOCK, PACKED_MOST, cpu_vendor
 from msekit.backbones.shape import Shape
 
 EVALUATION_BATCH = {"cpu": 32, "cuda": 128}
@@ -155,9 +155,9 @@ def weight_bytes(shape: Shape, holding: Holding) -> tuple[int, int]:
 
 
 def copied_bytes(shape: Shape, holding: Holding) -> int:
-    """Bytes of the weight copies that a CPU multiplies with: an upper bound, as only the layers that
+    """Bytes of the weight copies that this CPU multiplies with: an upper bound, as only the layers that
     `backbones/cpu/decoder_layer.py` knows get copies."""
-    if holding.cuda or holding.quantization != "none":
+    if holding.cuda or holding.quantization != "none" or cpu_vendor() != LAID_OUT_ON:
         return 0
     copies = 2 * BYTES[holding.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
     return copies if copies <= PACKED_MOST else 0

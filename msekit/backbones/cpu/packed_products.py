@@ -1,9 +1,9 @@
 """Products with a frozen weight on a CPU, the weight laid out once for them instead of at every call.
 
 A matrix product first copies its operands into blocks that fit the core. A frozen weight can be kept so: one copy for
-the forward pass and, transposed, one for the gradient, which is made when a gradient is asked for. Small LLMs
-only, `PACKED_MOST` says how small; the others are multiplied as they are. The blocks are oneDNN's, through the
-operators that torch's own compiler uses; where they are missing, weights are multiplied as they are, too.
+the forward pass and, transposed, one for the gradient, which is made when a gradient is asked for. The blocks are
+oneDNN's, through the operators that torch's own compiler uses. It pays on `LAID_OUT_ON`'s CPUs, for LLMs whose copies
+take no more than `PACKED_MOST`; everywhere else weights are multiplied as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.backbones.holding import PACKED_MOST
+from msekit.backbones.holding import LAID_OUT_ON, PACKED_MOST, cpu_vendor
 
 _ROWS = 512
 """For so many rows at a time oneDNN chooses its blocks; others are multiplied with them just as well."""
@@ -96,7 +96,9 @@ def _multiply_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None)
 
 
 def why_not_packed(linears: list[nn.Linear]) -> str | None:
-    """Why an LLM's linear layers are multiplied as they are; None where copies are few enough and torch can."""
+    """Why an LLM's linear layers are multiplied as they are; None where copies pay, are few enough and torch can."""
+    if (vendor := cpu_vendor()) != LAID_OUT_ON:
+        return f"it pays on CPUs of {LAID_OUT_ON}, and this one is of {vendor or 'a vendor that is not told'}"
     copies = 2 * sum(linear.weight.nbytes for linear in linears)
     if copies > PACKED_MOST:
         return f"copies of its weights would take {copies / 2**30:.1f} GiB, more than {PACKED_MOST / 2**30:.1f}"

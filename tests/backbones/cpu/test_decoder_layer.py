@@ -14,6 +14,7 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.cpu import decoder_layer, packed_products
 from msekit.backbones.cpu.packed_products import PackedProduct
 from msekit.backbones.fingerprint import fingerprint_model
+from msekit.backbones.holding import LAID_OUT_ON
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.agree import decoder_layers
 from msekit.data.batches.batch import Batch
@@ -27,6 +28,13 @@ KINDS = ("tiny-llama", "qwen2", "qwen1", "mistral")
 WRITTEN, PLAIN = ("prefix", "lean-parts", "written-out"), ("prefix",)
 
 
+@pytest.fixture(params=[LAID_OUT_ON, "GenuineIntel"])
+def vendor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU for which weights are laid out, and on one for which they are not."""
+    monkeypatch.setattr(packed_products, "cpu_vendor", lambda: request.param)
+
+
+@pytest.mark.usefixtures("vendor")
 @pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_logits_gradients_and_scores_are_those_of_transformers(kind: str, dataset: str, name_of):
@@ -154,6 +162,7 @@ def test_layers_of_another_transformers_are_left_alone(monkeypatch: pytest.Monke
 
 
 def test_weights_that_cannot_be_laid_out_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed_products, "cpu_vendor", lambda: LAID_OUT_ON)
     monkeypatch.setattr(packed_products, "PACKED_MOST", 1000)
     backbone = load_backbone("tiny-llama", device="cpu")
     assert "written-out" in backbone.passes.uses
@@ -162,6 +171,7 @@ def test_weights_that_cannot_be_laid_out_are_told(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("prompt_first", [False, True])
 def test_a_first_pass_may_be_in_inference_mode(prompt_first: bool, name_of, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed_products, "cpu_vendor", lambda: LAID_OUT_ON)
     backbone = load_backbone(name_of("tiny-llama"), device="cpu")
     model, batch = model_of(backbone, DATASETS["synthetic-erc"], prompt_first)
     made, copy_of = [], PackedProduct._copy
@@ -176,6 +186,7 @@ def test_a_first_pass_may_be_in_inference_mode(prompt_first: bool, name_of, monk
     assert any(made)
 
 
+@pytest.mark.usefixtures("vendor")
 def test_a_used_model_can_be_copied_and_its_layers_called_by_name(name_of):
     backbone = load_backbone(name_of("tiny-llama"), device="cpu")
     model, batch = model_of(backbone, DATASETS["synthetic-erc"])

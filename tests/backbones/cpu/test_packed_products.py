@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from torch import nn
 
 from msekit.backbones.cpu import packed_products
 from msekit.backbones.cpu.packed_products import PackedProduct, Product, why_not_packed
+from msekit.backbones.holding import LAID_OUT_ON, cpu_vendor
 from msekit.backbones.shape import shape_of
+from msekit.planning import memory
 from msekit.planning.memory import Holding, copied_bytes
 
 packs = pytest.mark.skipif(
@@ -44,6 +47,7 @@ def test_products_are_the_layers(bias: bool, rows: int):
 @packs
 def test_small_llms_are_packed_and_larger_ones_multiplied_as_they_are(monkeypatch: pytest.MonkeyPatch):
     layers = [linear(), linear()]
+    monkeypatch.setattr(packed_products, "cpu_vendor", lambda: LAID_OUT_ON)
     assert why_not_packed(layers) is None
     monkeypatch.setattr(packed_products, "PACKED_MOST", 2 * 2 * 40 * 24 * 4 - 1)
     assert "more than" in str(why_not_packed(layers))
@@ -57,7 +61,21 @@ def test_without_onednn_weights_are_multiplied_as_they_are_and_it_is_told(monkey
     assert "no such operator" in str(packed_products.why_not_here.__wrapped__(torch.float32))
 
 
-def test_a_plan_counts_the_copies():
+@pytest.mark.parametrize("vendor", ["GenuineIntel", ""])
+def test_where_it_does_not_pay_weights_are_multiplied_as_they_are(vendor: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed_products, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(memory, "cpu_vendor", lambda: vendor)
+    assert vendor in str(why_not_packed([linear()]))
+    assert copied_bytes(shape_of("tiny-llama"), Holding("fp32", "none", cuda=False)) == 0
+
+
+def test_this_cpu_names_its_vendor():
+    cpuinfo = Path("/proc/cpuinfo")
+    assert cpu_vendor() in cpuinfo.read_text() if cpuinfo.is_file() else not cpu_vendor()
+
+
+def test_a_plan_counts_the_copies(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "cpu_vendor", lambda: LAID_OUT_ON)
     shape = shape_of("tiny-llama")
     weights = sum(each.inputs * each.outputs * each.count for each in shape.linears)
     assert copied_bytes(shape, Holding("fp32", "none", cuda=False)) == 2 * 4 * weights
