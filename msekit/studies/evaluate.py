@@ -141,8 +141,8 @@ def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
         MsekitError: The run is not fed one of them.
     """
     if unknown := [name for name in without if name not in modalities]:
-        known = " and ".join(modalities) or "neither audio nor vision"
-        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {known}.")
+        readable = " and ".join(modalities) or "neither audio nor vision"
+        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {readable}.")
     return frozenset(without)
 
 
