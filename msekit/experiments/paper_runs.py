@@ -57,7 +57,7 @@ class Experiment:
     """One per seed."""
 
     def request(self, common: RunRequest, folder: Path) -> RunRequest:
-        """What makes its runs, and their place in the table's folder, with what all rows share."""
+        """Its runs: what all rows share, its own settings, and its place in the table's folder."""
         return replace(
             common,
             backbone=self.backbone,

@@ -224,7 +224,7 @@ def _minus(b: float | None, a: float | None) -> float | None:
 
 
 def show_comparison(document: Comparison, reporter: Reporter) -> None:
-    """Show a comparison."""
+    """Show the metrics side by side, with interval and p-values, and warn of what a side's seeds do not share."""
     rows = []
     for name, cell in document["metrics"].items():
         difference = show(name, cell["difference"], interval=cell["interval"], signed=True)

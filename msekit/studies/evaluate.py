@@ -102,7 +102,7 @@ def open_run(
         "quantization": quantization,
         "dtype": dtype_here(trained_in, default_device()) or config.model.dtype,
         "checkpointing": "off",  # scoring keeps nothing for a backward pass
-        "compile": False,  # once is too seldom
+        "compile": False,  # scoring a split once does not pay for it
         "passes": "plain" if config.model.passes == "plain" else "auto",  # the ways of another machine may not be here
     }
     config = config.model_copy(update={"model": config.model.model_copy(update=model)})

@@ -120,7 +120,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
 
 
 def options_apart(config: RunConfig, task: str) -> list[str]:
-    """What training options are not the recipe's, as `--set` takes them: they make a run another experiment."""
+    """Training options that are not the recipe's, as `--set` takes them: they make a run another experiment."""
     named = {"backbone": config.backbone, "dataset": config.dataset, "output": config.output, "recipe": config.recipe}
     recipe = resolve(named, task=task)
     options = [(f"loss.{name}", value, getattr(recipe.loss, name)) for name, value in config.loss.model_dump().items()]

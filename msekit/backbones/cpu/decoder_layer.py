@@ -9,8 +9,8 @@ What it does otherwise than transformers, which is written for weights that trai
 heads that share keys are one product, so keys and values are never repeated; residuals are added by the products;
 rotations go straight to where they are read; weights are laid out for their products once (`packed_products.py`); the
 gradient of what is frozen is not prepared for; and the last layer is computed only at the columns whose logits are
-read. Values and gradients are those of transformers up to rounding. What it gives is in `benchmarks/RESULTS.md`
-("Speed"); which models' layers are of this kind, `decoder_layers.py` tells.
+read. Values and gradients are those of transformers up to rounding. What it gives is in
+`benchmarks/speed/RESULTS.md`; `decoder_layers.py` tells which models' layers are of this kind.
 
 Shapes: B batch, S columns, R last columns that are read, P columns of a prefix, T = P + S, H query heads, G heads of
 keys and values, D width of a head, d width of the model, F width between an MLP's projections.

@@ -8,7 +8,7 @@
 
 Which modules they are for is told by the parts that a module has, and by its values: a small double of it, with its
 own forward, must give the same values bit for bit and the same gradient. What they give is measured in
-`benchmarks/RESULTS.md` ("Speed").
+`benchmarks/speed/RESULTS.md`.
 
 Shapes: any; F the width between an MLP's projections, d the width of a norm.
 """
