@@ -41,17 +41,17 @@ class LostProcessError(UnfinishedRunError):
     exit_code = 76  # tells the launcher that the cause lies in another process
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Advice that offers the known names closest to a mistyped one.
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Advice that offers the names closest to a mistyped one.
 
     Args:
         name: What the user wrote.
-        known: Every name that would have been accepted.
+        names: Every name that would have been accepted.
 
     Returns:
         "Did you mean ...?" when something is close, "Known: ..." otherwise.
     """
-    options = sorted(known)
+    options = sorted(names)
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(options)}"
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from msekit.reporter import Reporter
-from msekit.settings.plan_runs import Asked, plan_runs
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training.loop import train
 
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"| synthetic-erc, acc | {' | '.join(TESTS)} |\n|---|" + "---|" * len(TESTS), flush=True)
     for name, settings in SETTINGS.items():
         output = options.output / name.replace(", ", "-").replace(" ", "")
-        request = Asked("tiny-llama", "synthetic-erc", output=output, seeds=tuple(options.seeds))
+        request = RunRequest("tiny-llama", "synthetic-erc", output=output, seeds=tuple(options.seeds))
         runs, _ = plan_runs(replace(request, overrides=(*SHARED, *settings)))
         for run in runs:
             train(run, resume=True, reporter=reporter)

@@ -50,8 +50,8 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 def fingerprint_model(model: nn.Module) -> str:
     """Fingerprint of what this process holds of a model's parameters, scales included: training must leave it alone."""
-    held = ((name, getattr(parameter, "ds_tensor", parameter)) for name, parameter in model.named_parameters())
-    return fingerprint_tensors([*held, *quantization_state(model)])
+    tensors = ((name, getattr(parameter, "ds_tensor", parameter)) for name, parameter in model.named_parameters())
+    return fingerprint_tensors([*tensors, *quantization_state(model)])
 
 
 def fingerprint_checkpoint(folder: Path) -> str:

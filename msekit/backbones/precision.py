@@ -34,8 +34,8 @@ def abilities() -> Mapping[str, Any]:
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
     older = {"amx_bf16": "amx_tile", "avx512_bf16": "avx512_bf16"}
-    asked = {unit: getattr(torch.cpu, f"_is_{name}_supported", bool) for unit, name in older.items()}
-    return {unit: asks() for unit, asks in asked.items()}
+    checks = {unit: getattr(torch.cpu, f"_is_{name}_supported", bool) for unit, name in older.items()}
+    return {unit: asks() for unit, asks in checks.items()}
 
 
 def default_device() -> torch.device:

@@ -128,7 +128,7 @@ class Trainer:
     ) -> None:
         self.spec, self.chosen, self.seed, self.epochs, self.reporter = spec, chosen, seed, epochs, reporter
         texts = {split: [words_of(text, spec.language) for text in cache.split(split).texts] for split in SPLITS}
-        known = {word: place for place, word in enumerate(sorted({w for i in chosen for w in texts["train"][i]}), 2)}
+        numbers = {word: place for place, word in enumerate(sorted({w for i in chosen for w in texts["train"][i]}), 2)}
         settings, infos = DataConfig.model_validate({}), {"audio": cache.info.audio, "vision": cache.info.vision}
         ways = {
             name: Preprocessor.of(info, True, settings.trim, settings.max_frames) if info.width else None
@@ -138,7 +138,7 @@ class Trainer:
         self.collators = {
             split: Collator(
                 cache.split(split),
-                [[known.get(word, 1) for word in words[: spec.text_limit]] or [1] for words in texts[split]],
+                [[numbers.get(word, 1) for word in words[: spec.text_limit]] or [1] for words in texts[split]],
                 cache.split(split).labels,
                 ways["audio"],
                 ways["vision"],
@@ -147,7 +147,7 @@ class Trainer:
         }
         torch.manual_seed(seed)
         widths = {name: info.width for name, info in infos.items() if info.width}
-        self.model = MODELS[name](len(known) + 2, widths, len(spec.labels) if spec.labels else 1)
+        self.model = MODELS[name](len(numbers) + 2, widths, len(spec.labels) if spec.labels else 1)
 
     def fit(self) -> dict[str, Any]:
         """Train to the best validation epoch and score the test split with it."""

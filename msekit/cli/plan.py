@@ -29,9 +29,9 @@ def plan_command(
 ) -> None:
     """Memory by part and expected steps, from configurations alone; what to change where it does not fit."""
     from msekit.planning.plan_run import plan_run
-    from msekit.settings.plan_runs import Asked, plan_runs
+    from msekit.settings.plan_runs import RunRequest, plan_runs
 
-    request = Asked(
+    request = RunRequest(
         backbone=backbone,
         dataset=dataset,
         recipe=recipe,

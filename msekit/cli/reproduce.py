@@ -40,7 +40,7 @@ def reproduce(
     from msekit.experiments.paper_runs import experiments, run_missing
     from msekit.experiments.paper_table import reproduced
     from msekit.reporter import Reporter
-    from msekit.settings.plan_runs import Asked, parse_seeds, plan_runs
+    from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 
     reporter = Reporter()
     folder = (output or Path("runs") / table).resolve()
@@ -49,7 +49,7 @@ def reproduce(
         raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
     if source is not None and len({row.dataset for row in rows}) > 1:
         raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
-    common = Asked(
+    common = RunRequest(
         source=source.resolve() if source else None,
         recipe=recipe,
         layout=layout,

@@ -10,7 +10,7 @@ import typer
 
 from msekit.cli import options
 from msekit.distributed.processes import already_launched, is_main_process
-from msekit.settings.plan_runs import Asked, parse_seeds, plan_runs
+from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 
 if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
@@ -49,7 +49,7 @@ def train_command(
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
     runs, folder = plan_runs(
-        Asked(
+        RunRequest(
             backbone=backbone,
             dataset=dataset,
             source=source.resolve() if source else None,

@@ -20,7 +20,7 @@ from msekit.reporter import Reporter
 from msekit.runs.files import REPORT
 from msekit.runs.report import read_report
 from msekit.settings.config import RunConfig
-from msekit.settings.plan_runs import Asked
+from msekit.settings.plan_runs import RunRequest
 
 SEEDS = (1111, 2222, 3333, 4444, 5555)
 """The paper's."""
@@ -56,8 +56,8 @@ class Experiment:
     runs: list[RunConfig] = field(default_factory=list)
     """One per seed."""
 
-    def request(self, common: Asked, folder: Path) -> Asked:
-        """What makes its runs, and their place in the table's folder, with what all rows share."""
+    def request(self, common: RunRequest, folder: Path) -> RunRequest:
+        """Its runs: what all rows share, its own settings, and its place in the table's folder."""
         return replace(
             common,
             backbone=self.backbone,

@@ -29,7 +29,7 @@ from typing import Any
 
 from msekit.errors import MsekitError, StoppedError, nearest
 from msekit.runs.files import METRICS, REPORT, SUMMARY
-from msekit.settings.plan_runs import DEFAULT_SEED, Asked, parse_seeds, plan_runs
+from msekit.settings.plan_runs import DEFAULT_SEED, RunRequest, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
 OPTIONS = ("backbone", "dataset", "source", "recipe", "config")
@@ -125,7 +125,7 @@ def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
     arguments += ["--seeds", str(seed), "--output", str(folder)]
     arguments += [part for override in overrides for part in ("--set", override)]
     source = options.get("source")
-    request = Asked(
+    request = RunRequest(
         backbone=options.get("backbone"),
         dataset=options.get("dataset"),
         source=Path(source).resolve() if source else None,

@@ -1,8 +1,8 @@
 """What a user hands over as audio or vision → frames that the plug-in can read: arrays, nested lists, feature files.
 
-Everything is refused clearly that training could not have seen: another width, no frames, no finite number. Single
-non-finite values are treated as in training: they become the mean of the training data (0 without standardisation).
-Feature files are read by `msekit.data.readers.feature_files`, as for training. L frames, D features.
+What training could not have seen is refused: another width, no frames, no finite number. Single non-finite values are
+treated as in training: they become the mean of the training data (0 without standardisation).
+`msekit.data.readers.feature_files` reads feature files, as for training. L frames, D features.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class PlugInHost:
         with self._registry:
             if name in self._plug_ins:
                 return self._plug_ins[name]
-            known = list(self._plug_ins)
-        raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, known) if known else "Add one first.")
+            names = list(self._plug_ins)
+        raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, names) if names else "Add one first.")
 
     def predict(
         self,

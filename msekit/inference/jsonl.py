@@ -77,8 +77,8 @@ def predict_file(
                 except MsekitError as error:
                     outcome.failed.append((number, str(error)))
                     complain(number, str(error))
-                held = sum(sample.bytes for _, sample in window)
-                if len(window) >= _WINDOW_BATCHES * batch_size or held >= _WINDOW_BYTES:
+                waiting_bytes = sum(sample.bytes for _, sample in window)
+                if len(window) >= _WINDOW_BATCHES * batch_size or waiting_bytes >= _WINDOW_BYTES:
                     flush()
     except OSError as error:
         raise MsekitError(f"the file cannot be read: {error.strerror}", where=path) from error
@@ -114,5 +114,5 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     identity = raw.get("id", number)
     if not isinstance(identity, (str, int)):
         raise MsekitError(f"'id' is a {type(identity).__name__}, not a text or a number")
-    given = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
-    return prepare_sample(plug_in.description, str(identity), raw["text"], given)
+    features = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
+    return prepare_sample(plug_in.description, str(identity), raw["text"], features)

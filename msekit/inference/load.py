@@ -47,9 +47,9 @@ def load_run(
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
     place = torch.device(device or default_device())
-    held = quantization or trained.quantization
+    quantization = quantization or trained.quantization
     try:
-        loaded = load_backbone(backbone or trained.name, held, dtype or dtype_here(trained.dtype, place), place)
+        loaded = load_backbone(backbone or trained.name, quantization, dtype or dtype_here(trained.dtype, place), place)
     except MsekitError as error:
         if backbone is not None:
             raise

@@ -127,11 +127,11 @@ class PlugIn:
             prepare_sample(
                 self.description,
                 names[number],
-                one,
+                sample_text,
                 {key: values[number] for key, values in lists.items()},
                 None if single else f"sample {number}",
             )
-            for number, one in enumerate(texts)
+            for number, sample_text in enumerate(texts)
         ]
         predictions = self.predict_prepared(samples, estimate, batch_size)
         return predictions[0] if single else predictions
@@ -196,8 +196,8 @@ def _column(values: Any, size: int, key: str) -> list[Any]:
     if values is None:
         return [None] * size
     if isinstance(values, (str, Path)) or len(values) != size:
-        found = "one value" if isinstance(values, (str, Path)) else f"{len(values)} values"
-        raise MsekitError(f"{found} of {key} for {size} texts", fix="Give a list of the same length, or None.")
+        count = "one value" if isinstance(values, (str, Path)) else f"{len(values)} values"
+        raise MsekitError(f"{count} of {key} for {size} texts", fix="Give a list of the same length, or None.")
     return list(values)
 
 
@@ -226,12 +226,12 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
             f"the plug-in is for embeddings of width {description.text_dim}, '{backbone.name}' has {backbone.text_dim}",
             where=folder,
         )
-    trained, held = description.backbone.quantization, quantization_of(backbone)
+    trained, here = description.backbone.quantization, quantization_of(backbone)
     notices: tuple[str, ...] = ()
     if not same:
         notices += ("the backbone's weights are not those that the plug-in was trained on",)
-    if trained != held:
-        notices += (f"trained with quantization {trained}, used with {held}: scores differ a little",)
+    if trained != here:
+        notices += (f"trained with quantization {trained}, used with {here}: scores differ a little",)
     return PlugIn(description, usable_adapter(folder, description), backbone, notices)
 
 

@@ -39,7 +39,7 @@ class Prepared:
 
 
 def prepare_sample(
-    description: Description, id: str, text: Any, given: dict[str, Any], where: object = None
+    description: Description, id: str, text: Any, features: dict[str, Any], where: object = None
 ) -> Prepared:
     """Check one sample.
 
@@ -47,7 +47,7 @@ def prepare_sample(
         description: Of the plug-in.
         id: Its name.
         text: What was said.
-        given: `audio` and `vision`: see `frames_of`; None or no key for a modality that is missing.
+        features: `audio` and `vision`: see `frames_of`; None or no key for a modality that is missing.
         where: What an error message names.
 
     Raises:
@@ -66,7 +66,7 @@ def prepare_sample(
     for modality in MODALITIES:
         width = description.widths[modality]  # type: ignore[index]
         frames[modality] = np.zeros((0, width), description.feature_dtype)
-        value = given.get(modality)
+        value = features.get(modality)
         if value is None and width and description.on_missing == "error":
             raise MsekitError(f"'{modality}' is missing, which this plug-in's run refuses", where=where)
         if value is not None and not width:

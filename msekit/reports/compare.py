@@ -86,7 +86,9 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     answers_a, answers_b = ([read_predictions(run.path, spec) for run in runs] for runs in (runs_a, runs_b))
     _check_same([*answers_a, *answers_b], [*runs_a, *runs_b])
     truth = answers_a[0].truth
-    stacked_a, stacked_b = (np.stack([each.prediction for each in answers]) for answers in (answers_a, answers_b))
+    stacked_a, stacked_b = (
+        np.stack([run_answers.prediction for run_answers in answers]) for answers in (answers_a, answers_b)
+    )
     metric_fn = metrics_of(spec)
     scores_a, scores_b = mean_metrics(metric_fn, truth, stacked_a), mean_metrics(metric_fn, truth, stacked_b)
     intervals = paired_bootstrap(metric_fn, truth, stacked_a, stacked_b, repeats)
@@ -137,8 +139,8 @@ def _refuse_other_labels(spec: DatasetSpec, folder: Path) -> None:
 
 
 def _check_same(answers: Sequence[Predictions], runs: Sequence[RunReport]) -> None:
-    for each, run in zip(answers, runs, strict=True):
-        if each.ids != answers[0].ids or not np.array_equal(each.truth, answers[0].truth):
+    for run_answers, run in zip(answers, runs, strict=True):
+        if run_answers.ids != answers[0].ids or not np.array_equal(run_answers.truth, answers[0].truth):
             raise MsekitError(
                 "the runs were not tested on the same samples", where=run.path, fix="Compare runs of one data set."
             )
@@ -146,10 +148,10 @@ def _check_same(answers: Sequence[Predictions], runs: Sequence[RunReport]) -> No
 
 def mean_metrics(metric_fn: MetricFn, truth_N: Array, predictions_SN: Array) -> dict[str, float | None]:
     """Every scalar metric, its mean over the seeds (rows) in which it is defined."""
-    found = [metric_fn(truth_N, prediction_N) for prediction_N in predictions_SN]
+    by_seed = [metric_fn(truth_N, prediction_N) for prediction_N in predictions_SN]
     means: dict[str, float | None] = {}
-    for name in (name for name, value in found[0].items() if not isinstance(value, dict)):
-        values = [each[name] for each in found if each[name] is not None]
+    for name in (name for name, value in by_seed[0].items() if not isinstance(value, dict)):
+        values = [scores[name] for scores in by_seed if scores[name] is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
 
@@ -159,15 +161,17 @@ def paired_bootstrap(
 ) -> dict[str, list[float] | None]:
     """95 % percentile interval of B - A over resamples of the test samples, the same for both."""
     rng = np.random.default_rng(_SEED)
-    found: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
     for _ in range(repeats):
         chosen = rng.integers(0, len(truth_N), len(truth_N))
-        a, b = (mean_metrics(metric_fn, truth_N[chosen], each[:, chosen]) for each in (a_SN, b_SN))
+        a, b = (mean_metrics(metric_fn, truth_N[chosen], predictions_SN[:, chosen]) for predictions_SN in (a_SN, b_SN))
         for name in a:
             if (difference := _minus(b[name], a[name])) is not None:
-                found.setdefault(name, []).append(difference)
+                differences.setdefault(name, []).append(difference)
     names = mean_metrics(metric_fn, truth_N, a_SN)
-    return {name: np.percentile(found[name], [2.5, 97.5]).tolist() if name in found else None for name in names}
+    return {
+        name: np.percentile(differences[name], [2.5, 97.5]).tolist() if name in differences else None for name in names
+    }
 
 
 def randomisation(
@@ -220,7 +224,7 @@ def _minus(b: float | None, a: float | None) -> float | None:
 
 
 def show_comparison(document: Comparison, reporter: Reporter) -> None:
-    """Show a comparison."""
+    """Show the metrics side by side, with interval and p-values, and warn of what a side's seeds do not share."""
     rows = []
     for name, cell in document["metrics"].items():
         difference = show(name, cell["difference"], interval=cell["interval"], signed=True)

@@ -167,7 +167,7 @@ def _read(folder: Path) -> Description | Baseline:
 
 
 def _with_kind(raw: dict[str, Any]) -> dict[str, Any]:
-    """A file that states no kind has one by what it holds: so wrote msekit before `kind`."""
+    """A description with its kind: folders of the first runs state none, and what they hold tells it."""
     if "kind" in raw:
         return raw
     if raw.keys() == {"dataset"}:

@@ -1,4 +1,4 @@
-"""What a command was told → one resolved config per seed, and the folder that holds their folders."""
+"""What a command asks for → one resolved config per seed, and the folder that holds their folders."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class OwnSet:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a command was told of its runs: options that several commands have. None where nothing was said.
+class RunRequest:
+    """What a command asks for of its runs: options that several commands have. None where an option is not given.
 
     Values are checked where they meet the other layers (`settings.resolve`), so that a run file's mistake and an
     option's read alike.
@@ -76,7 +76,7 @@ class Asked:
         }
 
 
-def plan_runs(request: Asked) -> tuple[list[RunConfig], Path]:
+def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     """One resolved config per seed, and the folder that holds their folders.
 
     Raises:

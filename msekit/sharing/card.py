@@ -97,14 +97,14 @@ def usage_example(description: Description) -> str:
     """Ten lines that run as they stand, beside the exported files."""
     shapes = {name: (12, width) for name, width in description.widths.items() if width}
     arrays = [f"{name} = np.zeros({shape}, np.float32)  # frames, features" for name, shape in shapes.items()]
-    given = "".join(f", {name}={name}" for name in shapes)
+    arguments = "".join(f", {name}={name}" for name in shapes)
     lines = [
         "import numpy as np",
         "import msekit",
         "",
         'run = msekit.load_run(".")  # a folder or a hub repository',
         *arrays,
-        f'answer = run.predict("Oh my God, you came!"{given})',
+        f'answer = run.predict("Oh my God, you came!"{arguments})',
         "print(answer.prediction, answer.scores)",
         'many = run.predict(["Well.", "No, thank you."])  # texts alone: audio and vision may be missing',
         "print([one.prediction for one in many])",
@@ -113,11 +113,11 @@ def usage_example(description: Description) -> str:
 
 
 def _facts(description: Description) -> str:
-    held = "" if description.backbone.quantization == "none" else f", held in {description.backbone.quantization}"
+    quantized = "" if description.backbone.quantization == "none" else f", held in {description.backbone.quantization}"
     rows = {
         "task": f"{description.dataset.task}: {description.labels}",
         "language": description.dataset.language,
-        "backbone": f"`{description.backbone.name}`{held}",
+        "backbone": f"`{description.backbone.name}`{quantized}",
         "backbone fingerprint": f"`{description.backbone.fingerprint}`",
         "data fingerprint": f"`{description.data_fingerprint}`" if description.data_fingerprint else "not known",
         "recipe, seed": f"{description.recipe}, {description.seed}",

@@ -77,20 +77,20 @@ def read_authors_checkpoint(path: Path) -> dict[str, Tensor]:
         raise MsekitError("the file is damaged, or is no checkpoint of torch", where=path) from error
     if not isinstance(raw, dict) or not all(isinstance(value, Tensor) for value in raw.values()):
         raise MsekitError("the file is not a plain state dict of tensors", where=path)
-    found = {str(name).removeprefix("module.").removeprefix("Model."): tensor for name, tensor in raw.items()}
-    found = {name: tensor for name, tensor in found.items() if not name.startswith("LLM.")}
+    theirs = {str(name).removeprefix("module.").removeprefix("Model."): tensor for name, tensor in raw.items()}
+    theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith("LLM.")}
     convolution = f"{_FUSION}.integrating.Integrating_layer.0.weight"
     names = _names()
-    for name in sorted(found.keys() ^ {*names, convolution}):
-        side = "an unknown" if name in found else "no"
-        advice = nearest(name, names) if name in found else "Only the published adapter can be imported."
+    for name in sorted(theirs.keys() ^ {*names, convolution}):
+        side = "an unknown" if name in theirs else "no"
+        advice = nearest(name, names) if name in theirs else "Only the published adapter can be imported."
         raise MsekitError(f"the checkpoint has {side} '{name}'", where=path, fix=advice)
-    tensors = {ours: found[theirs] for theirs, ours in names.items()}
+    tensors = {ours: theirs[name] for name, ours in names.items()}
     scales = list(_AUTHORS_SCALES.values())
-    if found[convolution].numel() != len(scales):
-        raise MsekitError(f"'{convolution}' has {found[convolution].numel()} weights, not {len(scales)}", where=path)
+    if theirs[convolution].numel() != len(scales):
+        raise MsekitError(f"'{convolution}' has {theirs[convolution].numel()} weights, not {len(scales)}", where=path)
     order = [scales.index(scale) for scale in SCALES]
-    tensors["multi_scale_fusion.mix.weight"] = found[convolution].reshape(-1)[order].reshape(1, len(scales), 1)
+    tensors["multi_scale_fusion.mix.weight"] = theirs[convolution].reshape(-1)[order].reshape(1, len(scales), 1)
     return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
 
 

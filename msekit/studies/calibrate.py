@@ -51,10 +51,10 @@ def calibrate(
     valid = scores["valid"]
     log_NK = valid.labels.log_probabilities(valid.edges)
     temperature = fit_temperature(log_NK, valid.labels.indices(valid.truths))
-    found = {name: estimates(each, parts.spec, temperature) for name, each in scores.items()}
+    by_split = {name: estimates(split_scores, parts.spec, temperature) for name, split_scores in scores.items()}
     key = parts.spec.key_metric
     sign = 1 if higher_is_better(key) else -1
-    chosen = max(found["valid"], key=lambda name: sign * found["valid"][name][key])
+    chosen = max(by_split["valid"], key=lambda name: sign * by_split["valid"][name][key])
     distributions = {
         "as_trained": tempered(scores[split].labels.log_probabilities(scores[split].edges), 1.0),
         "tempered": tempered(scores[split].labels.log_probabilities(scores[split].edges), temperature),
@@ -70,11 +70,11 @@ def calibrate(
         "key_metric": key,
         "trained_with": config.evaluation.estimate,
         "chosen": chosen,
-        "valid": found["valid"],
-        "metrics": found[split],
+        "valid": by_split["valid"],
+        "metrics": by_split[split],
         "calibration": {
-            name: describe_calibration(each, valid.labels.values, scores[split].truths, parts.spec)
-            for name, each in distributions.items()
+            name: describe_calibration(distribution, valid.labels.values, scores[split].truths, parts.spec)
+            for name, distribution in distributions.items()
         },
     }
     if accelerator.is_main_process:

@@ -102,7 +102,7 @@ def open_run(
         "quantization": quantization,
         "dtype": dtype_here(trained_in, default_device()) or config.model.dtype,
         "checkpointing": "off",  # scoring keeps nothing for a backward pass
-        "compile": False,  # once is too seldom
+        "compile": False,  # scoring a split once does not pay for it
         "passes": "plain" if config.model.passes == "plain" else "auto",  # the ways of another machine may not be here
     }
     config = config.model_copy(update={"model": config.model.model_copy(update=model)})
@@ -141,8 +141,8 @@ def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
         MsekitError: The run is not fed one of them.
     """
     if unknown := [name for name in without if name not in modalities]:
-        known = " and ".join(modalities) or "neither audio nor vision"
-        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {known}.")
+        readable = " and ".join(modalities) or "neither audio nor vision"
+        raise MsekitError(f"there is no '{unknown[0]}' to withhold", where="--without", fix=f"The run has {readable}.")
     return frozenset(without)
 
 

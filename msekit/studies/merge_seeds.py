@@ -116,13 +116,15 @@ def average_runs(
     }
     scores = [_scores(parts, member.tensors, config, split, reporter, f"seed {member.seed}") for member in members]
     average = _scores(parts, averaged, config, split, reporter, "average")
-    ensemble = Scores(ensemble_edges(parts.labels, [one.edges for one in scores]), scores[0].truths, parts.labels)
+    ensemble = Scores(
+        ensemble_edges(parts.labels, [seed_scores.edges for seed_scores in scores]), scores[0].truths, parts.labels
+    )
     estimate = config.evaluation.estimate
     if output is not None:
         _write(output, folders[0], averaged, [member.seed for member in members])
     named = [
-        {"run": str(member.folder), "seed": member.seed, "metrics": one.metrics(parts.spec, estimate)}
-        for member, one in zip(members, scores, strict=True)
+        {"run": str(member.folder), "seed": member.seed, "metrics": seed_scores.metrics(parts.spec, estimate)}
+        for member, seed_scores in zip(members, scores, strict=True)
     ]
     return {
         "split": split,

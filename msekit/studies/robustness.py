@@ -38,16 +38,16 @@ def robustness(
     folder, config, parts = open_run(run, (split,), source=source, reporter=reporter)
     accelerator = accelerator_for(parts.backbone.device)
     collator = parts.collators[split]
-    found = {}
+    by_case = {}
     for case, withheld in CASES.items():
         if not set(withheld) <= set(parts.modalities):
             continue
         without = replace(collator, withheld=frozenset(withheld))
         size = parts.evaluation_batch
         scores = score_split(parts.model, without, size, accelerator, reporter, case)
-        found[case] = scores.metrics(parts.spec, config.evaluation.estimate)
+        by_case[case] = scores.metrics(parts.spec, config.evaluation.estimate)
     common = {"dataset": parts.spec.name, "backbone": config.backbone, "seed": config.seed}
-    report = common | {"split": split, "samples": len(collator.split), "metrics": found}
+    report = common | {"split": split, "samples": len(collator.split), "metrics": by_case}
     trained = read_report(folder)
     own = trained is not None and trained.data_fingerprint == parts.cache.info.fingerprint
     if accelerator.is_main_process and split == "test" and own:

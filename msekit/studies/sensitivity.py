@@ -46,25 +46,25 @@ def wordings(spec: DatasetSpec, orders: int) -> dict[str, str]:
         orders: How many other orders of the labels (emotions only), drawn by a fixed seed; fewer where there are not
             as many. They are asked for with the first of `WORDINGS`.
     """
-    found = {"as trained": spec.task_prompt}
+    by_name = {"as trained": spec.task_prompt}
     ways = WORDINGS[spec.task, spec.language]
     if spec.range is not None:
         low, high = (f"{value:+.1f}" for value in spec.range)
         prompts = [way.format(low=low, high=high) for way in ways]
-        return found | {f"wording {n}": text for n, text in enumerate(prompts, start=1) if text != spec.task_prompt}
+        return by_name | {f"wording {n}": text for n, text in enumerate(prompts, start=1) if text != spec.task_prompt}
     assert spec.labels is not None
     numbered = [f"{number} {label}" for number, label in enumerate(spec.labels)]
     for number, way in enumerate(ways, start=1):
         if (text := way.format(" ".join(numbered))) != spec.task_prompt:
-            found[f"wording {number}"] = text
+            by_name[f"wording {number}"] = text
     rng = np.random.default_rng(_SEED)
     seen = {tuple(range(len(numbered)))}
     for number in range(1, min(orders, math.factorial(len(numbered)) - 1) + 1):
         while (places := tuple(rng.permutation(len(numbered)).tolist())) in seen:
             pass
         seen.add(places)
-        found[f"order {number}"] = ways[0].format(" ".join(numbered[place] for place in places))
-    return found
+        by_name[f"order {number}"] = ways[0].format(" ".join(numbered[place] for place in places))
+    return by_name
 
 
 def sensitivity(
@@ -109,10 +109,10 @@ def sensitivity(
 
 def spread(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, least and largest value of every scalar metric over the prompts that define it."""
-    found = {}
+    spreads = {}
     for name in (name for name, value in metrics["as trained"].items() if not isinstance(value, dict)):
-        values = [float(each[name]) for each in metrics.values() if each[name] is not None]
+        values = [float(scores[name]) for scores in metrics.values() if scores[name] is not None]
         if len(values) > 1:
             edges = {"min": min(values), "max": max(values)}
-            found[name] = {"mean": statistics.fmean(values), "std": statistics.stdev(values)} | edges
-    return found
+            spreads[name] = {"mean": statistics.fmean(values), "std": statistics.stdev(values)} | edges
+    return spreads

@@ -127,9 +127,9 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         ways = preprocessors["audio"], preprocessors["vision"]
         collators[split] = Collator(table, texts, model.labels.indices(table.labels), *ways)
         if config.data.context and config.adapter.parts.text:
-            found = in_context(table, texts, backbone.encode, limit, config.data.context)
-            collators[split] = replace(collators[split], text_ids=found.ids, context=found.lengths)
-            reporter.note(f"{split}: {found.summary(limit)}")
+            conversations = in_context(table, texts, backbone.encode, limit, config.data.context)
+            collators[split] = replace(collators[split], text_ids=conversations.ids, context=conversations.lengths)
+            reporter.note(f"{split}: {conversations.summary(limit)}")
         if not config.reads_features:
             collators[split] = replace(collators[split], noise=Noise(config.noise, config.seed, epoch=0))
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, recompute)

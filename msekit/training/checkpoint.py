@@ -71,7 +71,7 @@ class RunKey:
     written: str
     """The hash that a saved state carries."""
     accepted: frozenset[str]
-    """The hashes that a state may carry: those of version 0.1.0 counted two more settings."""
+    """The hashes that a state may carry: some states count the evaluation batch and the precision as set, too."""
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,11 @@ class Outcome:
 
 def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     """Write `adapter.json` and `adapter.safetensors`: all that inference needs beside the backbone."""
-    held = precision(config, parts)
     description = Description(
         kind="plug-in",
         format=FORMAT,
         msekit=__version__,
-        backbone=BackboneRef(name=config.backbone, fingerprint=parts.backbone.fingerprint, **held),
+        backbone=BackboneRef(name=config.backbone, fingerprint=parts.backbone.fingerprint, **precision(config, parts)),
         dataset=parts.spec,
         data_fingerprint=parts.cache.info.fingerprint,
         adapter=config.adapter,
@@ -121,9 +120,9 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
 
 
 def options_apart(config: RunConfig, task: str) -> list[str]:
-    """What training options are not the recipe's, as `--set` takes them: they make a run another experiment."""
-    given = {"backbone": config.backbone, "dataset": config.dataset, "output": config.output, "recipe": config.recipe}
-    recipe = resolve(given, task=task)
+    """Training options that are not the recipe's, as `--set` takes them: they make a run another experiment."""
+    named = {"backbone": config.backbone, "dataset": config.dataset, "output": config.output, "recipe": config.recipe}
+    recipe = resolve(named, task=task)
     options = [(f"loss.{name}", value, getattr(recipe.loss, name)) for name, value in config.loss.model_dump().items()]
     options.append(("optim.ema", config.optim.ema, recipe.optim.ema))
     options.append(("adapter.conditioning", config.adapter.conditioning, recipe.adapter.conditioning))

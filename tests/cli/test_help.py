@@ -17,7 +17,7 @@ from msekit.backbones.holding import KINDS
 from msekit.baselines.catalogue import BASELINES
 from msekit.cli.main import app
 from msekit.settings import choices
-from msekit.settings.plan_runs import Asked, plan_runs
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.settings.recipes import RECIPES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,6 +68,6 @@ def test_every_shipped_run_file_resolves():
     files = sorted(path for path in (REPOSITORY / "configs").rglob("*.yaml") if path.parent.name != "profiles")
     assert len(files) >= 2
     for file in files:
-        runs, _ = plan_runs(Asked(run_file=str(file)))
+        runs, _ = plan_runs(RunRequest(run_file=str(file)))
         assert runs[0].seed == 1111
         assert file.read_text(encoding="utf-8").startswith("#"), "the header says what it is and its command"

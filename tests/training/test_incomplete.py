@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
-from msekit.settings.plan_runs import Asked, plan_runs
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.studies.merge_seeds import average_runs
 from msekit.training import loop
@@ -128,7 +128,7 @@ def test_testing_without_a_modality(described: Path, tmp_path: Path):
 def test_an_interrupted_run_with_dropout_learned_vectors_and_context_ends_the_same(described: Path, tmp_path: Path):
     options = ["data.on_missing=learned", "data.modality_dropout=0.4", "data.context=2", "save_minutes=1e-6"]
     options += ["evaluation.bootstrap=0", "optim.epochs=3"]
-    request = Asked(backbone="tiny-llama", dataset=str(described), overrides=tuple(options))
+    request = RunRequest(backbone="tiny-llama", dataset=str(described), overrides=tuple(options))
     (whole,), _ = plan_runs(replace(request, output=tmp_path / "whole"))
     (broken,), _ = plan_runs(replace(request, output=tmp_path / "broken"))
     loop.train(whole, reporter=QUIET)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
-from msekit.settings.plan_runs import Asked, parse_seeds, plan_runs
+from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training import parallel_seeds
 from msekit.training.loop import Run, train
@@ -34,7 +34,7 @@ def plan(
         "optim.lr=5e-4",
         *overrides,
     )
-    request = Asked("tiny-llama", dataset, output=folder, layout=layout, seeds=parse_seeds(seeds), overrides=short)
+    request = RunRequest("tiny-llama", dataset, output=folder, layout=layout, seeds=parse_seeds(seeds), overrides=short)
     return plan_runs(request)[0]
 
 

@@ -58,10 +58,10 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
     wanted = HubRepo(repo, "model", revision)
     give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
     with explained(wanted, "the model", give):
-        commit, found = listing(wanted)
-        names = _needed(found)
+        commit, published = listing(wanted)
+        names = _needed(published)
         cache = _cache_folder(repo)
-        for file in sorted((found[name] for name in names), key=lambda file: file.size):
+        for file in sorted((published[name] for name in names), key=lambda file: file.size):
             blob = cache / "blobs" / file.digest
             lock = cache.parent / ".locks" / cache.name / f"{file.digest}.lock"  # huggingface_hub's own
             lock.parent.mkdir(parents=True, exist_ok=True)

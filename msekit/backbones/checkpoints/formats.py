@@ -124,17 +124,17 @@ class Format:
                 where=folder,
                 fix="Use the original weights; msekit quantises them on loading.",
             )
-        found = tensor_shapes(folder)
-        config.tie_word_embeddings = bool(raw.get("tie_word_embeddings")) and self.head not in found
+        shapes = tensor_shapes(folder)
+        config.tie_word_embeddings = bool(raw.get("tie_word_embeddings")) and self.head not in shapes
         if config.tie_word_embeddings:
             del wanted[self.head]
-        lacking, unknown = wanted.keys() - found.keys(), found.keys() - wanted.keys() - {*self.optional}
+        lacking, unknown = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys() - {*self.optional}
         for what, names in (("lacks", lacking), ("has unexpected", unknown)):
             if names:
                 raise MsekitError(f"the checkpoint {what} tensors: {len(names)}, first {min(names)}", where=folder)
         for name, shape in wanted.items():
-            if found[name] != shape:
-                raise MsekitError(f"tensor {name} has shape {found[name]}; config.json asks for {shape}", where=folder)
+            if shapes[name] != shape:
+                raise MsekitError(f"tensor {name} has shape {shapes[name]}; config.json asks for {shape}", where=folder)
         return config
 
 
@@ -149,8 +149,8 @@ def refuse_layout(raw: dict[str, Any], wanted: dict[str, Any]) -> None:
         MsekitError: Naming the field and its value.
     """
     for key, value in wanted.items():
-        found = raw.get(key, value)
-        if found != value:
+        stated = raw.get(key, value)
+        if stated != value:
             raise MsekitError(
-                f"config.json has {key} {found!r}; only the published layout, with {value!r}, can be converted"
+                f"config.json has {key} {stated!r}; only the published layout, with {value!r}, can be converted"
             )

@@ -61,9 +61,9 @@ class SentencePiece:
         except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error) as error:
             raise MsekitError(f"not a readable sentencepiece file: {error!r}", where=path) from error
         kinds = {kind for _, _, kind in pieces}
-        known = {_NORMAL, _UNKNOWN, _CONTROL, _DEFINED, _BYTE}
+        supported = {_NORMAL, _UNKNOWN, _CONTROL, _DEFINED, _BYTE}
         # 3: kind of model, 24: blanks at the end of words; 5: blanks are escaped
-        if trainer.get(3, 1) != 2 or trainer.get(24, 0) or not normalizer.get(5, 1) or not kinds <= known:
+        if trainer.get(3, 1) != 2 or trainer.get(24, 0) or not normalizer.get(5, 1) or not kinds <= supported:
             raise MsekitError("the sentencepiece file is not of ChatGLM's kind (BPE, blanks before words)", where=path)
         if len({text for text, _, _ in pieces}) < len(pieces) or [k for _, _, k in pieces].count(_UNKNOWN) != 1:
             raise MsekitError("the sentencepiece file is damaged: pieces appear twice, or none is unknown", where=path)
@@ -78,13 +78,13 @@ class SentencePiece:
     def merges(self) -> Iterator[tuple[str, str]]:
         """Every pair of pieces that joins to a piece, the best score first (scores, not ids, give the order)."""
         number = {text: position for position, (text, _, kind) in enumerate(self.pieces) if kind == _NORMAL}
-        found = []
+        joins = []
         for text, position in number.items():
             for cut in range(1, len(text)):
                 left, right = number.get(text[:cut]), number.get(text[cut:])
                 if left is not None and right is not None:
-                    found.append((-self.pieces[position][1], position, left, right))
-        for _, _, left, right in sorted(found):
+                    joins.append((-self.pieces[position][1], position, left, right))
+        for _, _, left, right in sorted(joins):
             yield self.pieces[left][0], self.pieces[right][0]
 
 

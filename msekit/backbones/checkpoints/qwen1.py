@@ -131,8 +131,8 @@ def _merges(ranks: dict[bytes, int]) -> Iterator[tuple[str, str]]:
     """Every way to put a token together from two others, the lowest rank first: what tiktoken looks up pair by pair."""
     for token in sorted(ranks, key=ranks.__getitem__):
         splits = [(token[:cut], token[cut:]) for cut in range(1, len(token))]
-        known = [pair for pair in splits if pair[0] in ranks and pair[1] in ranks]
-        for left, right in sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]])):
+        pairs = [pair for pair in splits if pair[0] in ranks and pair[1] in ranks]
+        for left, right in sorted(pairs, key=lambda pair: (ranks[pair[0]], ranks[pair[1]])):
             yield _letters(left), _letters(right)
 
 

@@ -9,8 +9,8 @@ What it does otherwise than transformers, which is written for weights that trai
 heads that share keys are one product, so keys and values are never repeated; residuals are added by the products;
 rotations go straight to where they are read; weights are laid out for their products once (`packed_products.py`); the
 gradient of what is frozen is not prepared for; and the last layer is computed only at the columns whose logits are
-read. Values and gradients are those of transformers up to rounding. What it gives is in `benchmarks/RESULTS.md`
-("Speed"); which models' layers are of this kind, `decoder_layers.py` tells.
+read. Values and gradients are those of transformers up to rounding. What it gives is in
+`benchmarks/speed/RESULTS.md`; `decoder_layers.py` tells which models' layers are of this kind.
 
 Shapes: B batch, S columns, R last columns that are read, P columns of a prefix, T = P + S, H query heads, G heads of
 keys and values, D width of a head, d width of the model, F width between an MLP's projections.
@@ -234,15 +234,15 @@ def norm(x: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
     return (wide * scale).to(x.dtype).mul_(layer.weight), scale
 
 
-def norm_back(through: Tensor, asked: Tensor, x: Tensor, scale: Tensor, layer: Any) -> Tensor:
-    """With g the gradient asked of the norm times its weight and s the scale: through + s g - x s³ mean(g x).
+def norm_back(through: Tensor, grad: Tensor, x: Tensor, scale: Tensor, layer: Any) -> Tensor:
+    """With g the norm's gradient times its weight and s the scale: through + s g - x s³ mean(g x).
 
-    It writes into `asked`, which nobody reads again, and adds what passes the norm by. `lean_mlp_norm.py` has the
+    It writes into `grad`, which nobody reads again, and adds what passes the norm by. `lean_mlp_norm.py` has the
     formula for a norm by itself, whose tensors are autograd's and may not be written to.
     """
-    wide, asked = x.float(), asked.mul_(layer.weight).float()
-    share = torch.linalg.vecdot(asked, wide).unsqueeze(-1).mul_(scale**3).div_(-x.shape[-1])
-    return torch.addcmul(through.float(), asked, scale).addcmul_(wide, share).to(x.dtype)
+    wide, grad = x.float(), grad.mul_(layer.weight).float()
+    share = torch.linalg.vecdot(grad, wide).unsqueeze(-1).mul_(scale**3).div_(-x.shape[-1])
+    return torch.addcmul(through.float(), grad, scale).addcmul_(wide, share).to(x.dtype)
 
 
 def softmax_back(grad: Tensor, weights: Tensor) -> Tensor:

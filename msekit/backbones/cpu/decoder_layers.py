@@ -75,12 +75,12 @@ class FrozenLayers:
             forward = partial(self._forward, parts, number, number == len(layers) - 1)
             self.forwards.append((layer, partial(_instead, forward)))
 
-    def _forward(self, layer: Parts, number: int, last: bool, x_BSd: Tensor, **given: Any) -> Tensor:
-        cos_BSD, sin_BSD = given["position_embeddings"]
-        cache = given.get("cache", given.get("past_key_values"))
+    def _forward(self, layer: Parts, number: int, last: bool, x_BSd: Tensor, **inputs: Any) -> Tensor:
+        cos_BSD, sin_BSD = inputs["position_embeddings"]
+        cache = inputs.get("cache", inputs.get("past_key_values"))
         prefix = None if cache is None else (cache.layers[number].keys, cache.layers[number].values)
         read = self.columns if last else x_BSd.shape[1]
-        seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), given["attention_mask"], prefix, read)
+        seen = Seen(cos_BSD.unsqueeze(1), sin_BSD.unsqueeze(1), inputs["attention_mask"], prefix, read)
         return FrozenLayer.apply(x_BSd, layer, seen)
 
 

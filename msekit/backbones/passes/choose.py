@@ -63,14 +63,14 @@ class PassSettings:
     """Gradient checkpointing."""
 
     @property
-    def asked(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         """The ways that must work."""
         named = () if isinstance(self.ways, str) else self.ways
         return (*named, "compiled") if self.compiled and "compiled" not in named else named
 
     def refusal(self, way: str) -> str | None:
         """Why a way is not wanted."""
-        if way in self.asked:
+        if way in self.required:
             return None
         if self.ways != "auto":
             return "model.passes leaves it out"
@@ -171,7 +171,7 @@ def choose(model: Any, settings: PassSettings) -> Chosen:
     refused = {way: reason for way, reason in obstacles.items() if reason} | refused
     failed = _trials(model, [way for way in _TRIED if way not in refused])
     usable = tuple(way for way in WAYS if way not in refused | failed)
-    for way in settings.asked:
+    for way in settings.required:
         if way not in usable:
             raise MsekitError(
                 f"the way '{way}' through the LLM cannot be used: {(refused | failed)[way]}",

@@ -8,7 +8,7 @@
 
 Which modules they are for is told by the parts that a module has, and by its values: a small double of it, with its
 own forward, must give the same values bit for bit and the same gradient. What they give is measured in
-`benchmarks/RESULTS.md` ("Speed").
+`benchmarks/speed/RESULTS.md`.
 
 Shapes: any; F the width between an MLP's projections, d the width of a norm.
 """
@@ -61,9 +61,9 @@ class FrozenRMSNorm(torch.autograd.Function):
         """With g the gradient times the weight and s the scale: s g - x s³ mean(g x)."""
         x, weight, scale = ctx.saved_tensors
         (grad,) = grads
-        wide, asked = x.float(), (grad * weight).float()
-        mean = torch.linalg.vecdot(asked, wide).unsqueeze(-1) / x.shape[-1]
-        return (asked * scale).addcmul_(wide, mean * scale**3, value=-1).to(x.dtype), None, None
+        wide, weighted = x.float(), (grad * weight).float()
+        mean = torch.linalg.vecdot(weighted, wide).unsqueeze(-1) / x.shape[-1]
+        return (weighted * scale).addcmul_(wide, mean * scale**3, value=-1).to(x.dtype), None, None
 
 
 def find_parts(model: nn.Module) -> tuple[dict[nn.Module, Callable[..., Tensor]], dict[str, str]]:
@@ -126,13 +126,13 @@ def _try(module: nn.Module, forward: Callable[..., Tensor]) -> str | None:
     """Why a forward is not that of a module's class; None where it is, on a small double of the module."""
     for dtype in (torch.float32, torch.bfloat16):
         generator = torch.Generator().manual_seed(0)
-        x, asked = (torch.randn(3, _SMALL, generator=generator).to(dtype) for _ in range(2))
+        x, grad = (torch.randn(3, _SMALL, generator=generator).to(dtype) for _ in range(2))
         x.requires_grad_()
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 double = _double(module, dtype, generator)
                 values = [compute(double, x) for compute in (forward, type(double).forward)]
-                mine, theirs = (torch.autograd.grad(value, x, asked)[0].float() for value in values)
+                mine, theirs = (torch.autograd.grad(value, x, grad)[0].float() for value in values)
         except Exception as error:  # whatever a forward raises that wants other inputs or other parts
             return f"cannot be tried ({said(error)})"
         if not torch.equal(*values):
