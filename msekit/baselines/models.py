@@ -147,5 +147,9 @@ class LowRankFusion(nn.Module):
         return self.output(product_RBH.sum(dim=0))
 
 
-MODELS: dict[str, type[nn.Module]] = {name: globals()[kind] for name, kind in BASELINES.items() if kind is not None}
-"""The networks by name."""
+def network_of(name: str) -> type[nn.Module]:
+    """The class of a baseline that is a network."""
+    kind = BASELINES[name]
+    assert kind is not None, f"{name} is no network"
+    network: type[nn.Module] = globals()[kind]
+    return network

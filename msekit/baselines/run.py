@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from msekit.baselines.catalogue import BASELINES
-from msekit.baselines.models import MODELS
+from msekit.baselines.models import network_of
 from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
 from msekit.data.batches.preprocess import Preprocessor
@@ -147,7 +147,7 @@ class Trainer:
         }
         torch.manual_seed(seed)
         widths = {name: info.width for name, info in infos.items() if info.width}
-        self.model = MODELS[name](len(numbers) + 2, widths, len(spec.labels) if spec.labels else 1)
+        self.model = network_of(name)(len(numbers) + 2, widths, len(spec.labels) if spec.labels else 1)
 
     def fit(self) -> dict[str, Any]:
         """Train to the best validation epoch and score the test split with it."""

@@ -20,7 +20,7 @@ from msekit.data.batches.missing import complete, refuse_incomplete, training_po
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.cache.split_table import ModalityInfo, SplitTable
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 from msekit.model.assemble import assemble, text_scale
@@ -116,7 +116,11 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         "vision": cache.info.vision.width if preprocessors["vision"] else 0,
     }
     limit = config.data.text_limit or spec.text_limit
-    model = assemble(backbone, fresh_adapter(config, backbone, widths), spec, config.layout, limit)
+    adapter = fresh_adapter(config, backbone, widths)
+    for name in MODALITIES:
+        if not getattr(adapter, f"{name}_dim"):  # an adapter may read less than the set has
+            preprocessors[name] = None
+    model = assemble(backbone, adapter, spec, config.layout, limit)
     collators, truncated = {}, 0
     for split in splits:
         table = cache.split(split)

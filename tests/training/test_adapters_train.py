@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import audio_alone
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from msekit.adapters.ablations import ABLATIONS
+from msekit.adapters.sizes import ADAPTERS, AdapterSpec
+from msekit.inference.load import load_run
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
@@ -43,6 +46,17 @@ def test_trains_and_evaluates_to_the_same_numbers(tmp_path: Path, override: str)
     again = evaluate(config.output, reporter=QUIET)
     assert again["metrics"] == report["metrics"]
     assert json.loads((config.output / "adapter.json").read_text())["adapter"][key.split(".")[1]] == value
+
+
+def test_an_adapter_may_read_less_than_the_set_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(ADAPTERS, "linear", audio_alone.ENTRY)
+    config = config_of(tmp_path, "adapter.name=linear", epochs=1)
+    report = train(config, reporter=QUIET)
+    assert report["trainable_parameters"] == audio_alone.ENTRY.count(
+        AdapterSpec(64, 16, 0, 0, 0, config.adapter.pseudo_tokens)
+    )
+    assert evaluate(config.output, reporter=QUIET)["metrics"] == report["metrics"]
+    assert load_run(config.output).predict("Well?", audio=np.ones((5, 16))).prediction
 
 
 @pytest.mark.parametrize("override", ["adapter.name=mag", "adapter.name=prompt", "adapter.ablate=no-text"])
