@@ -27,6 +27,7 @@ from msekit.distributed.accelerator import accelerator_for
 from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
+from msekit.process import flush_denormals
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
@@ -41,6 +42,7 @@ Prepared = tuple[RunConfig, Parts]
 def prepare(backbone: str, dataset: str, batch_size: int, overrides: list[str]) -> Prepared:
     """A run by recipe `paper`, in the paper's layout."""
     fields = {"backbone": backbone, "dataset": dataset, "recipe": "paper", "output": "none", "save_minutes": 1e6}
+    flush_denormals()  # as `train` does
     task = resolve_dataset(dataset).task
     sizes = [f"optim.batch_size={batch_size}", f"evaluation.batch_size={batch_size}"]
     config = resolve(fields, task=task, overrides=[*sizes, *overrides])

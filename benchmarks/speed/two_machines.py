@@ -69,7 +69,9 @@ def start(names: list[str], folder: Path, *more: str) -> list[subprocess.Popen[s
     for rank, name in enumerate(names):
         command = [sys.executable, "-m", "msekit", *RUN, "--output", str(folder), *place, "--machine-rank", str(rank)]
         inside = ["ip", "netns", "exec", name, *command, *more]
-        process = subprocess.Popen(inside, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        process = subprocess.Popen(  # a run's table is no part of the document that this program prints
+            inside, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
         processes.append(process)
     return processes
 

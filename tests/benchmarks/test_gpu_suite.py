@@ -147,6 +147,6 @@ def test_what_does_not_fit_is_halved_with_the_batch_kept(monkeypatch: pytest.Mon
         return whole(model, config, size)
 
     monkeypatch.setattr(cells, "random_batch", small_card)
-    monkeypatch.setattr(cells, "PAPERS_DATASETS", ("meld",))
+    monkeypatch.setattr(cells, "PAPER_DATASETS", ("meld",))
     (row,) = cells.run(machine, "qwen-1.8b", "bf16")
     assert (row["batch"], row["parts"], row["fits"]) == (16, 4, True)
