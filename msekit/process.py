@@ -10,6 +10,7 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
+| torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |
@@ -17,7 +18,7 @@ A library changes its user's process as little as it can. The command line does 
 | GPUs hidden; gloo's network interface | `use_cpu_alone`, `use_interface`, before `--launch` | the command line | no |
 | `DS_ACCELERATOR`, where it is unset | `deepspeed_on_cpu` | training, the command line | no |
 | accelerate's number of accumulation steps is unset | `divide_losses_once` | training | no |
-| `TORCHINDUCTOR_CACHE_DIR`, where it is unset | `cli/main.py` | the command line | no |
+| `TORCHINDUCTOR_CACHE_DIR`, where it is unset; msekit's log on stderr | `cli/main.py` | the command line | no |
 | signals ask to stop, kill not | `distributed/accelerator.py`, `experiments/sweep.py` | training, sweeps | yes |
 | the `transformers` logger at ERROR, no bars | `backbones/checkpoints/quiet.py` | whoever loads a backbone | yes |
 | limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | yes |

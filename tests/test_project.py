@@ -39,7 +39,7 @@ EFFECTS = re.compile(
     r"os\.environ\[[^]]*\] = |os\.environ\.(setdefault|pop|update)\(|sys\.modules\[[^]]*\] = "
     r"|os\.dup2\(|signal\.signal\(|\.setLevel\(|\.addFilter\(|warnings\.(filterwarnings|simplefilter)\("
     r"|(torch|np\.random|random)\.(manual_seed|seed)\(|torch\.set_\w+\("
-    r"|_dynamo\.config\.(\w+ = |patch\()|__compatible_ops__"
+    r"|fork_rng\(|_dynamo\.config\.(\w+ = |patch\()|__compatible_ops__"
 )
 """How code changes the whole process it runs in."""
 
@@ -64,6 +64,23 @@ def test_using_a_plug_in_loads_little_and_nothing_of_training():
     assert len(names) <= MOST_MODULES, names
     above = ("training", "studies", "reports", "settings.resolve", "data.cache", "media")
     assert not [name for name in names if name.removeprefix("msekit.").startswith(above)]
+
+
+@pytest.mark.parametrize(
+    ("what", "allowed"),
+    [
+        (r"\.forward = ", ("backbones/passes/", "backbones/cpu/")),
+        (r"import bitsandbytes|from bitsandbytes", ("backbones/quantise.py",)),
+        (r"import deepspeed|from deepspeed", ("distributed/", "training/engine.py", "process.py")),
+        (r"trust_remote_code=True|pickle\.load", ()),
+    ],
+)
+def test_what_has_one_place_is_nowhere_else(what: str, allowed: tuple[str, ...]):
+    package = REPOSITORY / "msekit"
+    sources = {path.relative_to(package).as_posix(): path.read_text("utf-8") for path in package.rglob("*.py")}
+    assert not [
+        name for name, source in sources.items() if re.search(what, source) and not name.startswith(tuple(allowed))
+    ]
 
 
 def test_the_names_of_a_run_s_files_stand_in_one_file():

@@ -24,6 +24,11 @@ PACKED_MOST = 3 << 29
 """Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`cpu/packed_products.py`)."""
 
 
+def held_today(quantization: str) -> str:
+    """How to hold what an earlier run held: `w8a8` was LLM.int8's weights, with activations rounded on a CPU too."""
+    return "int8" if quantization == "w8a8" else quantization
+
+
 def check_kind(quantization: str) -> None:
     """Refuse an unknown kind.
 

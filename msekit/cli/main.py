@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -87,6 +88,9 @@ def run() -> None:
         sys.argv.remove("--debug")
     # torch's own choice for what it compiles is a folder of a known name under /tmp, where others may have left code
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("msekit").addHandler(handler)
     try:
         app()
     except MsekitError as error:

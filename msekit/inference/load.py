@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from msekit.backbones.backbone import Backbone
+from msekit.backbones.holding import held_today
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.errors import MsekitError
@@ -22,6 +23,7 @@ def load_run(
     quantization: str | None = None,
     dtype: str | None = None,
     device: torch.device | str | None = None,
+    passes: str | tuple[str, ...] = "auto",
     revision: str | None = None,
     force: bool = False,
 ) -> PlugIn:
@@ -33,6 +35,7 @@ def load_run(
         quantization: `none`, `int8` or `nf4`; None for what the run was trained with.
         dtype: `fp32`, `bf16` or `fp16`; None for what the run was trained with.
         device: Where to compute; None for a GPU if there is one.
+        passes: Shorter ways that the backbone's pass may take, as `load_backbone` has them.
         revision: Of the hub repository.
         force: Accept a backbone whose fingerprint differs from the one trained on.
 
@@ -47,9 +50,10 @@ def load_run(
     if isinstance(backbone, Backbone):
         return read_plug_in(folder, backbone, force)
     place = torch.device(device or default_device())
-    quantization = quantization or trained.quantization
+    quantization = quantization or held_today(trained.quantization)
     try:
-        loaded = load_backbone(backbone or trained.name, quantization, dtype or dtype_here(trained.dtype, place), place)
+        dtype = dtype or dtype_here(trained.dtype, place)
+        loaded = load_backbone(backbone or trained.name, quantization, dtype, place, passes=passes)
     except MsekitError as error:
         if backbone is not None:
             raise

@@ -43,7 +43,7 @@ def resolve(
     Raises:
         MsekitError: An unknown key or a value of the wrong kind, with the key's name.
     """
-    layers = [read_run_file(run_file)] if run_file else []
+    layers = [reopened(read_run_file(run_file))] if run_file else []
     layers += [_without_none(options), *(_parse_override(text) for text in overrides)]
     chosen: dict[str, Any] = {}
     for layer in layers:
@@ -76,7 +76,9 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
             raise MsekitError(
                 f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), keys)
             ) from error
-        raise MsekitError(f"setting {key}: {first['msg']}, not {first['input']!r}", where=where) from error
+        what = first["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        raise MsekitError(f"setting {key}: {what}{value}", where=where) from error
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -86,6 +88,20 @@ def read_run_file(path: Path) -> dict[str, Any]:
         MsekitError: The file is unreadable or not a mapping.
     """
     return read_mapping(path, "run file")
+
+
+def reopened(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run file's settings; in those of a finished run, what was decided for its machine is open again.
+
+    A run's `config.yaml` says every setting. Its ways through the LLM, its recomputed layers and its evaluation batch
+    are what fitted there: another run, on another machine or backbone, decides anew. No number depends on them.
+    """
+    if not settings.keys() >= RunConfig.model_fields.keys():
+        return settings
+    model = dict(settings["model"]) | {"checkpointing": "auto"}
+    if model.get("passes") != "plain":
+        model["passes"] = "auto"
+    return settings | {"model": model, "evaluation": dict(settings["evaluation"]) | {"batch_size": None}}
 
 
 def dump(config: RunConfig) -> str:

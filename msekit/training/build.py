@@ -139,6 +139,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
+    _ = backbone.passes  # decided here, in every process
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts

@@ -1,7 +1,7 @@
 """How gradients become a step: plainly (one process, or DDP), or through DeepSpeed ZeRO. The loop sees one interface.
 
 The adapter alone is handed to either: the frozen backbone is no submodule of `MSEModel`, so no frozen weight is
-synchronised, written or given optimiser state. ZeRO-3 shards the backbone besides (`zero.py`).
+synchronised, written or given optimiser state. ZeRO-3 shards the backbone besides (`distributed/zero.py`).
 """
 
 from __future__ import annotations

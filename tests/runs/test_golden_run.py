@@ -42,7 +42,7 @@ def same_backbone(own_cache: Path) -> None:
     """tiny-llama's weights are drawn by torch's vectorised generator, which AVX2 and AVX-512 have in common."""
     trained = read_description(FINISHED).backbone.fingerprint
     if fingerprint_checkpoint(tiny_llama_folder()) != trained:
-        pytest.skip(f"torch draws other weights for tiny-llama here ({torch.backends.cpu.get_capability()})")
+        pytest.skip(f"torch draws other weights for tiny-llama here ({torch.backends.cpu.get_cpu_capability()})")
 
 
 def test_every_file_is_read():
@@ -199,3 +199,20 @@ def test_a_state_of_other_settings_is_refused(same_backbone, tmp_path: Path):
         done = CliRunner().invoke(app, [*SHORT, "--output", str(run.parent), "--resume", *more])
         assert isinstance(done.exception, MsekitError)
         assert "other settings" in str(done.exception)
+
+
+def test_a_run_made_in_w8a8_is_used_in_int8(own_cache: Path, same_backbone: None, tmp_path: Path):
+    """LLM.int8 has the same weights."""
+    folder = tmp_path / "run"
+    shutil.copytree(FINISHED, folder)
+    for name in ("config.yaml", "adapter.json", "report.json"):
+        text = (folder / name).read_text()
+        changed = text.replace("quantization: none", "quantization: w8a8")
+        changed = changed.replace('"quantization": "none"', '"quantization": "w8a8"')
+        assert changed != text
+        (folder / name).write_text(changed)
+    _, config, parts = open_run(folder, ("test",), reporter=QUIET)
+    assert config.model.quantization == "int8"
+    assert parts.backbone.model.config.quantization_config.load_in_8bit
+    (notice,) = msekit.load_run(folder).notices
+    assert "trained with quantization w8a8, used with int8" in notice

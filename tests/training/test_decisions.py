@@ -14,8 +14,11 @@ from msekit.cli.main import app
 from msekit.errors import MsekitError
 from msekit.planning.memory import EVALUATION_BATCH
 from msekit.reporter import Reporter
+from msekit.runs.config import read_config
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.settings.resolve import read_run_file, validated
 from msekit.studies.evaluate import open_run
+from msekit.training.build import load_frozen
 
 TRAIN = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--limit-train", "16", "--epochs", "1"]
 TRAIN += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.integrity=false"]
@@ -97,3 +100,15 @@ def test_a_dry_run_shows_the_decisions(tmp_path: Path):
     shown = command(*TRAIN, "--output", tmp_path / "none", "--dry-run")
     assert "checkpointing: 'off'" in shown
     assert "dtype: fp32" in shown
+
+
+@pytest.mark.parametrize("override", ["model.quantization=nf4", "model.compile=true"])
+def test_a_finished_runs_settings_serve_a_run_that_is_otherwise(trained: Path, override: str):
+    """Where ways, layers and batches that fitted there do not fit."""
+    file = trained / "config.yaml"
+    runs, _ = plan_runs(RunRequest(run_file=str(file), output=Path("elsewhere"), overrides=(override,)))
+    assert runs[0].model.passes == "auto"
+    assert runs[0].model.checkpointing == "auto"
+    assert runs[0].evaluation.batch_size is None
+    assert runs[0].model.dtype == read_config(trained).model.dtype
+    assert load_frozen("tiny-llama", runs[0].model, False).passes.uses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import replace
 
 import torch
@@ -40,5 +41,6 @@ def difference(mine: tuple[Tensor, Tensor], plain: tuple[Tensor, Tensor]) -> str
 
 
 def said(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+    """An error in one short line."""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {textwrap.shorten(first, 120, placeholder=' …')}".rstrip(": ")

@@ -158,6 +158,12 @@ def choose(model: Any, settings: PassSettings) -> Chosen:
     Raises:
         MsekitError: A way that was asked for by name cannot be used, or layers cannot be recomputed.
     """
+    # whatever the caller is within, trials take gradients, in fp32
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        return _choose(model, settings)
+
+
+def _choose(model: Any, settings: PassSettings) -> Chosen:
     refused = {way: reason for way in WAYS if (reason := settings.refusal(way))}
     lean, unlike = find_parts(model) if "lean-parts" not in refused else ({}, {})
     obstacles = {
@@ -188,7 +194,7 @@ def _warn(failed: dict[str, str]) -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
     for way, reason in failed.items():
-        _LOGGER.warning("warning: the LLM's pass does without '%s': %s", way, reason)
+        _LOGGER.warning("the LLM's pass does without '%s': %s", way, reason)
 
 
 def plain_pass(model: Any) -> Pass:

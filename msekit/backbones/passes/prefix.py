@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+BY_LENGTH = {"dynamic", "longrope"}
+"""Rotary positions whose frequencies change with the length: keys read before would have others."""
+
 
 class PrefixLayer(DynamicLayer):
     """One layer's keys and values. Reading them leaves them as they are, so that recomputed layers may read again.
@@ -42,13 +45,22 @@ def cache_argument(model: nn.Module) -> str | None:
     return next((name for name in ("cache", "past_key_values") if name in names), None)
 
 
-def obstacle(model: nn.Module) -> str | None:
+def obstacle(model: Any) -> str | None:
     """Why a model cannot take a prefix, as far as its structure tells."""
     if cache_argument(model) is None:
         return f"{type(model).__name__} takes no keys and values that were read before"
     if getattr(model, "_is_stateful", False):
         return f"{type(model).__name__} keeps a state instead of keys and values"
+    if (kinds := _rotations(model.config)) & BY_LENGTH:
+        return f"its rotations ({', '.join(sorted(kinds & BY_LENGTH))}) depend on the length of the whole sequence"
     return None
+
+
+def _rotations(config: Any) -> set[str]:
+    """The kinds of rotary positions that a configuration names, of all its layers."""
+    parameters = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    by_layer = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(each.get("rope_type", each.get("type"))) for each in (parameters, *by_layer)}
 
 
 def read_prefix(model: nn.Module, embedded_1Pd: Tensor) -> Cache:

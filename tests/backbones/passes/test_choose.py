@@ -16,6 +16,7 @@ from whole_pass import model_of, outcome, outcome_by
 
 from msekit.backbones.holding import WAYS
 from msekit.backbones.load import load_backbone
+from msekit.backbones.passes.choose import PassSettings, choose
 from msekit.backbones.passes.twin import small_twin
 from msekit.data.catalogue import DATASETS
 from msekit.doctor import passes as passes_here
@@ -167,3 +168,24 @@ def test_a_run_tells_what_was_used(tmp_path: Path):
     passes = json.loads(report.read_text())["passes"]
     assert passes["used"] == ["prefix"]
     assert passes["refused"]["written-out"] == "model.passes leaves it out"
+
+
+@pytest.mark.parametrize("within", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
+def test_ways_are_chosen_alike_whatever_the_caller_is_within(within, caplog: pytest.LogCaptureFixture):
+    usual = load_backbone("tiny-llama", device="cpu").passes.uses
+    with within():
+        assert load_backbone("tiny-llama", device="cpu").passes.uses == usual
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_no_prefix_where_rotations_depend_on_the_length(kind: str):
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8} if kind == "longrope" else {"factor": 2.0}
+    rotation = {"rope_type": kind, "rope_theta": 10000.0, "original_max_position_embeddings": 64, **factors}
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(
+        vocab_size=99, max_position_embeddings=256, rope_parameters=rotation, attn_implementation="eager", **sizes
+    )
+    chosen = choose(LlamaForCausalLM(config).eval().requires_grad_(False), PassSettings())
+    assert "prefix" not in chosen.uses
+    assert kind in chosen.refused["prefix"]
