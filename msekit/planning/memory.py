@@ -52,6 +52,10 @@ class Holding:
     eager: bool = False
     """Whether attention is computed by plain products, as on a CPU, which keep its scores too."""
     cuda: bool = True
+    lean: bool = True
+    """Whether the pass takes the way `lean-parts`."""
+    written_out: bool = True
+    """Whether it may take the way `written-out`."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def weight_bytes(shape: Shape, holding: Holding) -> tuple[int, int]:
 def copied_bytes(shape: Shape, holding: Holding) -> int:
     """Bytes of the weight copies that this CPU multiplies with: an upper bound, as only the layers that
     `backbones/cpu/decoder_layer.py` knows get copies."""
-    if holding.cuda or holding.quantization != "none" or cpu_vendor() != LAID_OUT_ON:
+    if holding.cuda or holding.quantization != "none" or not holding.written_out or cpu_vendor() != LAID_OUT_ON:
         return 0
     copies = 2 * BYTES[holding.dtype] * sum(layer.inputs * layer.outputs * layer.count for layer in shape.linears)
     return copies if copies <= PACKED_MOST else 0
@@ -172,9 +176,10 @@ def layer_bytes(shape: Shape, work: Workload, holding: Holding) -> tuple[int, in
     figures, value = shape.architecture, BYTES[holding.dtype]
     width, attention, mlp = figures.hidden_size, figures.heads * figures.head_dim, figures.intermediate_size
     # bytes per token, counted tensor by tensor
-    token = 2 * width * value + 2 * 4  # both norms: their input and a scale (`backbones/passes/lean_mlp_norm.py`)
+    # both norms: their input and a scale (`backbones/passes/lean_mlp_norm.py`); left to autograd, the input in fp32
+    token = 2 * width * (value if holding.lean else 4) + 2 * 4
     token += 3 * attention * value  # queries, and keys and values repeated for every head
-    token += 2 * mlp * value  # gate and up (`backbones/passes/lean_mlp_norm.py`)
+    token += (2 if holding.lean else 3) * mlp * value  # gate and up; left to autograd, silu(gate) too
     if holding.eager:
         scores = figures.heads * (work.prefix + work.tokens)
         token += scores * (4 + (value if value < 4 else 0))  # the softmax in fp32, and cast for the product

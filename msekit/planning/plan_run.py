@@ -128,7 +128,16 @@ def holding_of(config: RunConfig, profile: Profile) -> Holding:
     cuda = profile.device == "cuda"
     check_kind(config.model.quantization)
     dtype = ("bf16" if cuda else "fp32") if config.model.dtype == "auto" else config.model.dtype
-    return Holding(dtype, config.model.quantization, config.model.double_quantization, eager=not cuda, cuda=cuda)
+    passes = config.model.passes
+    return Holding(
+        dtype,
+        config.model.quantization,
+        config.model.double_quantization,
+        eager=not cuda,
+        cuda=cuda,
+        lean=passes == "auto" or "lean-parts" in passes,
+        written_out=not config.model.compiles and (passes == "auto" or "written-out" in passes),
+    )
 
 
 def tokenizer_of(shape: Shape) -> tuple[Encode, bool]:

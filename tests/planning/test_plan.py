@@ -83,13 +83,14 @@ SMALL = {
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "fp32"), (torch.bfloat16, "bf16")])
 @pytest.mark.parametrize(("kind", "kv_heads"), [("Llama", 4), ("Llama", 2), ("Qwen2", 4), ("Glm", 2)])
-def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precision: str, attention: str):
+@pytest.mark.parametrize("lean", [True, False])
+def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precision: str, attention: str, lean: bool):
     config = getattr(transformers, f"{kind}Config")(
         **SMALL, num_key_value_heads=kv_heads, attn_implementation=attention
     )
     model = getattr(transformers, f"{kind}ForCausalLM")(config).to(dtype).eval().requires_grad_(False)
     parts, _ = find_parts(model)
-    put_over(leaner(parts), on=True)
+    put_over(leaner(parts), on=lean)
     assert len(parts) == 3 + 7
     samples, tokens = 4, 70
     embeddings = torch.randn(samples, tokens, 256, dtype=dtype, requires_grad=True)
@@ -109,7 +110,9 @@ def test_what_autograd_keeps_is_foreseen(kind: str, kv_heads: int, dtype, precis
     assert output.last_hidden_state.requires_grad
     figures = Architecture(256, 3, 4, kv_heads, 64, 704, 300, 4096)
     work = Workload(samples, tokens, 1, 1, 1, 1, ())
-    layer, _ = layer_bytes(decoder_shape(figures), work, Holding(precision, "none", eager=attention == "eager"))
+    layer, _ = layer_bytes(
+        decoder_shape(figures), work, Holding(precision, "none", eager=attention == "eager", lean=lean)
+    )
     assert 3 * layer == pytest.approx(measured, rel=ACTIVATIONS_WITHIN)
 
 

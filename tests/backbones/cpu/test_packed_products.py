@@ -82,6 +82,7 @@ def test_a_plan_counts_the_copies(monkeypatch: pytest.MonkeyPatch):
     assert copied_bytes(shape, Holding("bf16", "none", cuda=False)) == 2 * 2 * weights
     assert copied_bytes(shape, Holding("fp32", "int8", cuda=False)) == 0
     assert copied_bytes(shape, Holding("fp32", "none", cuda=True)) == 0
+    assert copied_bytes(shape, Holding("fp32", "none", cuda=False, written_out=False)) == 0
     assert copied_bytes(shape_of("qwen-1.8b"), Holding("fp32", "none", cuda=False)) == 0
 
 
