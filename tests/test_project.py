@@ -29,6 +29,7 @@ def test_files_and_functions_stay_short():
                 assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{source}: {node.name}"
 
 
+@pytest.mark.slow
 def test_the_public_names_come_lazily():
     program = "import sys, msekit; assert 'torch' not in sys.modules; msekit.load_backbone; msekit.MSEAdapter"
     program += "; assert 'torch' in sys.modules; assert 'load_backbone' in dir(msekit)"
@@ -53,6 +54,7 @@ def test_what_is_done_to_the_whole_process_stands_in_one_list():
     assert {name for name, source in sources.items() if EFFECTS.search(source)} == named | {"process.py"}
 
 
+@pytest.mark.slow
 def test_using_a_plug_in_loads_little_and_nothing_of_training():
     """Files of our own behind `msekit.load_run`; a sub-package's `__init__.py` is a docstring and does not count."""
     program = "import sys, msekit; msekit.load_run; print(*("

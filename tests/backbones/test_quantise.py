@@ -211,6 +211,7 @@ def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
 
 
+@pytest.mark.slow
 def test_without_bitsandbytes_only_this_is_missing():
     program = "import sys; sys.modules['bitsandbytes'] = None\nfrom msekit.backbones.load import load_backbone\n"
     program += "load_backbone('tiny-llama', device='cpu')\nload_backbone('tiny-llama', 'nf4', device='cpu')"
@@ -220,6 +221,7 @@ def test_without_bitsandbytes_only_this_is_missing():
     assert "pip install bitsandbytes" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_no_kernel_is_fetched_from_the_hub(tmp_path: Path):
     """bitsandbytes asks the package `kernels`, where it is installed, for native code while it is imported."""
     fetched = tmp_path / "fetched"

@@ -29,6 +29,7 @@ def test_the_published_way_loads_what_the_kit_loads():
     assert torch.allclose(theirs["vision"][:, : ours.vision.shape[1]], ours.vision)
 
 
+@pytest.mark.slow
 def test_it_prints_a_row_for_each_side(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     options = ["--datasets", "synthetic-erc", "--backbone", "tiny-llama", "--rounds", "1", "--steps", "1"]
     monkeypatch.setattr(sys, "argv", ["data_speed.py", *options])

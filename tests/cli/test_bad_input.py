@@ -44,6 +44,7 @@ def refused(*arguments: object) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_line_and_exits_with_2(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-m", "msekit", "train", "--backbone", "tiny-lama", "--dataset", "synthetic-erc"],

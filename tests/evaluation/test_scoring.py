@@ -38,6 +38,7 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_truth():
     assert scores.loss() == pytest.approx(-(scores.edges * steps).sum(axis=1).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
 def test_scores_do_not_depend_on_the_batch_size(own_cache: Path, dataset: str):
     reporter, accelerator = Reporter(quiet=True), accelerator_for(torch.device("cpu"))

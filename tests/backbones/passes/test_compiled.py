@@ -71,6 +71,7 @@ def test_columns_are_padded_so_that_few_sizes_come_up(prompt_first: bool, monkey
     assert {sequence.mask.ndim for sequence in seen} == {2, 4}
 
 
+@pytest.mark.slow
 def test_no_number_of_the_llm_is_an_input_in_the_hosts_memory(monkeypatch: pytest.MonkeyPatch):
     # such an input keeps a program out of CUDA graphs
     numbers = []
@@ -88,6 +89,7 @@ def test_no_number_of_the_llm_is_an_input_in_the_hosts_memory(monkeypatch: pytes
     assert not numbers
 
 
+@pytest.mark.slow
 def test_an_llm_that_cannot_be_compiled_is_refused_with_the_reason(name_of):
     backbone = load_backbone(name_of("tiny-llama"), device="cpu", compiled=True)
     backbone.model.model.norm.register_forward_hook(lambda *_: torch._dynamo.graph_break())

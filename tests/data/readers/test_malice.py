@@ -110,6 +110,7 @@ EXPLOSIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPLOSIONS)
 def test_no_file_grows(tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.pkl"
@@ -150,6 +151,7 @@ TRICKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRICKS)
 def test_rows_that_are_plain_but_absurd(tmp_path: Path, name: str) -> None:
     for split in ("train", "valid", "test"):
