@@ -98,7 +98,7 @@ def _multiply_add(x: Tensor, other: Tensor, weight: Tensor, bias: Tensor | None)
 def why_not_packed(linears: list[nn.Linear]) -> str | None:
     """Why an LLM's linear layers are multiplied as they are; None where copies pay, are few enough and torch can."""
     if (vendor := cpu_vendor()) != LAID_OUT_ON:
-        return f"it pays on CPUs of {LAID_OUT_ON}, and this one is of {vendor or 'a vendor that is not told'}"
+        return f"it pays on CPUs of {LAID_OUT_ON}, and this one is of {vendor or 'a vendor not told'}"
     copies = 2 * sum(linear.weight.nbytes for linear in linears)
     if copies > PACKED_MOST:
         return f"copies of its weights would take {copies / 2**30:.1f} GiB, more than {PACKED_MOST / 2**30:.1f}"

@@ -65,13 +65,15 @@ def test_without_onednn_weights_are_multiplied_as_they_are_and_it_is_told(monkey
 def test_where_it_does_not_pay_weights_are_multiplied_as_they_are(vendor: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(packed_products, "cpu_vendor", lambda: vendor)
     monkeypatch.setattr(memory, "cpu_vendor", lambda: vendor)
-    assert vendor in str(why_not_packed([linear()]))
+    assert (vendor or "not told") in str(why_not_packed([linear()]))
     assert copied_bytes(shape_of("tiny-llama"), Holding("fp32", "none", cuda=False)) == 0
 
 
 def test_this_cpu_names_its_vendor():
     cpuinfo = Path("/proc/cpuinfo")
-    assert cpu_vendor() in cpuinfo.read_text() if cpuinfo.is_file() else not cpu_vendor()
+    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    names = {line.split(": ")[1] for line in text.splitlines() if line.startswith("vendor_id")}
+    assert {cpu_vendor()} == (names or {""})
 
 
 def test_a_plan_counts_the_copies(monkeypatch: pytest.MonkeyPatch):
