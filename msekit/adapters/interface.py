@@ -1,10 +1,15 @@
 """Adapter, the interface of all adapters: their sizes, and a `forward` over a batch's text and features.
 
 An adapter either makes pseudo tokens that stand before the text (`rewrites_text` False: mse, linear, mlp, prompt), or
-shifts the text's own embeddings by what the audio and the vision say (`rewrites_text` True: mag, chfn).
+shifts the text's own embeddings by what the audio and the vision say (`rewrites_text` True: mag, chfn). An
+OpinionatedAdapter (mse-states) makes pseudo tokens too, from more evidence than the embeddings, and says by itself how
+likely every label is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -43,4 +48,52 @@ class Adapter(nn.Module):
         Returns:
             Pseudo tokens (B, P, d), or the rewritten text (B, T, d).
         """
+        raise NotImplementedError
+
+
+class Evidence(NamedTuple):
+    """What an OpinionatedAdapter reads of a batch."""
+
+    text_states: Tensor
+    """(B, S, 2, d) hidden states of the frozen LLM at S layers: of the last token, and the mean over the text."""
+    audio: Tensor | None
+    """(B, L_a, D_a) frames; None where there are none."""
+    audio_lengths: Tensor | None
+    """(B,); 0 marks a sample without audio."""
+    audio_summary: Tensor | None
+    """(B, 4 D_a) statistics over a sample's frames (`data/batches/preprocess.py`)."""
+    vision: Tensor | None
+    """As the audio."""
+    vision_lengths: Tensor | None
+    """As the audio's."""
+    vision_summary: Tensor | None
+    """As the audio's."""
+    draw: Tensor | None = None
+    """(B,) int64, what decides a sample's dropout (`sample_dropout.py`); None outside of training."""
+
+
+class Reading(NamedTuple):
+    """What an OpinionatedAdapter makes of it."""
+
+    mixture: Tensor
+    """(B, h), from which the pseudo tokens are made."""
+    opinion: Tensor
+    """(B, K) log-probabilities over the labels, summing to 1."""
+    draw: Tensor | None
+    """The evidence's."""
+
+
+class OpinionatedAdapter(Adapter):
+    """An adapter whose log-probabilities over the labels are added to the LLM's own (`model/product.py`)."""
+
+    def fit(self, batches: Iterable[Evidence]) -> None:
+        """Take the train split's statistics, once before training."""
+        raise NotImplementedError
+
+    def read(self, evidence: Evidence) -> Reading:
+        """Mix the evidence, and say how likely every label is; no pass through the LLM is needed for it."""
+        raise NotImplementedError
+
+    def pseudo(self, reading: Reading) -> Tensor:
+        """Pseudo tokens of the mixture, (B, P, d)."""
         raise NotImplementedError

@@ -12,8 +12,14 @@ from msekit.adapters.ablations import WHOLE, Ablation, AdapterParts, parts_of
 SCALES = (8, 16, 32)
 """k of the Multi-Scale Fusion: MLP i goes h → d_t/k → h (the paper prints h/k; Table 1 needs d_t/k)."""
 
-AdapterName = Literal["mse", "mag", "chfn", "linear", "mlp", "prompt"]
-"""The paper's plug-in, its rivals in Table 5, and three plain ones: the names of ADAPTERS, for type checkers."""
+STATES_RANK = 96
+"""r of `mse-states`: width of the hidden states' projection."""
+STATISTICS = 4
+"""Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
+
+AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]
+"""The paper's plug-in, the one guided by the LLM's hidden states, the paper's rivals in Table 5, and three plain ones:
+the names of ADAPTERS, for type checkers."""
 Conditioning = Literal["paper", "unit", "centred"]
 """What makes the pseudo tokens depend on the features from the start: see `adapters/mse.py`."""
 
@@ -43,6 +49,13 @@ class AdapterSpec:
     conditioning: Conditioning = "paper"
     text_scale: float = 1.0
     """RMS of the backbone's embeddings; it decides first weights, no size."""
+    state_layers: int = 0
+    """S, layers whose hidden states are read."""
+    classes: int = 0
+    """K, labels that an opinion is about; 0 for intensities."""
+    values: tuple[float, ...] = ()
+    """The intensities that an opinion is about; empty for classes."""
+    dropout: float = 0.0
 
     @property
     def widths(self) -> list[int]:
@@ -79,10 +92,27 @@ def _mse(spec: AdapterSpec) -> int:
     if parts.tgm:
         total += linear(spec.text_dim, hidden)  # W_t
     if parts.msf:
-        total += sum(linear(hidden, spec.text_dim // k) + linear(spec.text_dim // k, hidden) for k in SCALES)
-        total += linear(len(SCALES), 1)  # the 1×1 convolution over the stacked scales
+        total += _fusion(spec)
     total += linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)  # W_3 and W_4
     return total + (2 * hidden if spec.learned_absent else 0)
+
+
+def _mse_states(spec: AdapterSpec) -> int:
+    """Trainable parameters of `mse-states`."""
+    hidden, total = spec.hidden, spec.state_layers  # a weight per layer
+    total += linear(2 * spec.text_dim, STATES_RANK) + 2 * linear(STATES_RANK, hidden)  # the guide and the text path
+    for width, state in ((spec.audio_dim, spec.audio_hidden), (spec.vision_dim, spec.vision_hidden)):
+        if width:
+            total += modality_encoder(width, state, hidden) + STATISTICS * width * hidden
+    total += linear(hidden, spec.classes or 2)  # a bell has a centre and a width
+    total += _fusion(spec) + linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)
+    return total + 1  # the gain
+
+
+def _fusion(spec: AdapterSpec) -> int:
+    """Multi-Scale Fusion: the MLPs, and the 1×1 convolution over the stacked scales."""
+    hidden, widths = spec.hidden, [spec.text_dim // k for k in SCALES]
+    return sum(linear(hidden, width) + linear(width, hidden) for width in widths) + linear(len(SCALES), 1)
 
 
 def _mag(spec: AdapterSpec) -> int:
@@ -124,10 +154,13 @@ class AdapterEntry:
     """Whether it reads audio and vision at all."""
     adds_tokens: bool = True
     """Whether it puts pseudo tokens before the text; otherwise it changes the text's own embeddings."""
+    has_opinion: bool = False
+    """Whether it reads hidden states and summaries, and says by itself how likely every label is."""
 
 
 ADAPTERS: dict[AdapterName, AdapterEntry] = {
     "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
+    "mse-states": AdapterEntry("msekit.adapters.mse_states:make_mse_states", _mse_states, has_opinion=True),
     "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, adds_tokens=False),
     "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, adds_tokens=False),
     "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
@@ -146,6 +179,8 @@ def parameter_count(
     pseudo_tokens: int,
     hidden: int = 256,
     ablate: Ablation | None = None,
+    state_layers: int = 0,
+    classes: int = 0,
 ) -> int:
     """Trainable parameters of any adapter, or of an ablation of the paper's.
 
@@ -159,9 +194,12 @@ def parameter_count(
         pseudo_tokens: See `AdapterSpec`.
         hidden: See `AdapterSpec`.
         ablate: A row of Table 4.
+        state_layers: See `AdapterSpec`; of `mse-states`.
+        classes: See `AdapterSpec`; of `mse-states`.
 
     Returns:
         The exact number.
     """
     sizes = (text_dim, audio_width, vision_width, audio_hidden, vision_hidden, pseudo_tokens, hidden)
-    return ADAPTERS[name].count(AdapterSpec(*sizes, parts=parts_of(ablate)))
+    spec = AdapterSpec(*sizes, parts=parts_of(ablate), state_layers=state_layers, classes=classes)
+    return ADAPTERS[name].count(spec)

@@ -95,6 +95,14 @@ class DatasetSpec(BaseModel):
         return self.metrics or ("mosi" if on_seven_point_scale else "general")
 
     @property
+    def grid(self) -> tuple[float, ...]:
+        """The intensities that can be answered: the range in steps of a tenth; empty for emotions."""
+        if self.range is None:
+            return ()
+        low, high = (round(value * 10) for value in self.range)
+        return tuple(tenth / 10 for tenth in range(low, high + 1))
+
+    @property
     def key_metric(self) -> str:
         """The validation metric that selects the best epoch (facts: MAE for msa, WF1 for erc)."""
         return "mae" if self.task == "msa" else "wf1"

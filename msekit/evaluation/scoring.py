@@ -1,6 +1,7 @@
 """Scores: a model and a split → a score for every label of every sample, and the loss, predictions and metrics of them.
 
-Shapes: N samples of a split, B of a batch, R models that are scored at once, E edges of the label trie, K labels.
+Shapes: N samples of a split, B of a batch, R models that are scored at once, P parts of a model's scores (`Edges`), E
+edges of the label trie, K labels.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ class Scores:
     truths: np.ndarray
     """(N,) class numbers or intensities."""
     labels: LabelSpace
+    llm: np.ndarray | None = None
+    """(N, E) those of the LLM alone; None where the adapter has no opinion beside it."""
+    opinion: np.ndarray | None = None
+    """(N, E) those of the adapter's opinion alone."""
+
+    def alone(self) -> dict[str, Scores]:
+        """The LLM without the opinion, and the opinion without the LLM; empty where there is none."""
+        shares = {"llm": self.llm, "opinion": self.opinion}
+        return {name: Scores(edges, self.truths, self.labels) for name, edges in shares.items() if edges is not None}
 
     def loss(self) -> float:
         """Mean negative log-probability of the true labels, in nats: the training loss on this split."""
@@ -121,10 +131,14 @@ def score_together(
         for number, batch in enumerate(made):
             if between is not None:
                 between()
-            edges_BRE = torch.stack(edges_of(models, batch.to(device)), dim=1).cpu().numpy()
+            every = [torch.stack([part for part in edges if part is not None]) for edges in edges_of(models, batch.to(device))]
+            edges_BRPE = torch.stack(every).permute(2, 0, 1, 3).cpu().numpy()
             if number < len(batches):
-                rows.update(zip(batches[number], edges_BRE, strict=True))
+                rows.update(zip(batches[number], edges_BRPE, strict=True))
                 advance(len(batches[number]))
     rows = gather_rows(accelerator, rows)
-    edges_NRE = np.stack([rows[position] for position in range(len(collator.split))])
-    return [Scores(edges_NRE[:, number], collator.split.labels, model.labels) for number, model in enumerate(models)]
+    edges_NRPE = np.stack([rows[position] for position in range(len(collator.split))])
+    return [
+        Scores(edges_NRPE[:, number, 0], collator.split.labels, model.labels, *edges_NRPE[:, number, 1:].swapaxes(0, 1))
+        for number, model in enumerate(models)
+    ]

@@ -42,7 +42,12 @@ def restored_adapter(folder: Path, description: Description) -> Adapter:
     try:
         with torch.device("meta"):  # sizes that a file merely states take no memory
             adapter = make_adapter(
-                description.adapter, description.text_dim, widths["audio"], widths["vision"], learned_absent=learned
+                description.adapter,
+                description.text_dim,
+                widths["audio"],
+                widths["vision"],
+                answers=description.dataset,
+                learned_absent=learned,
             )
     except (RuntimeError, ValueError, OverflowError, TypeError) as error:
         raise MsekitError(f"the plug-in's sizes cannot be: {error}", where=folder) from error

@@ -17,10 +17,21 @@ Shapes: B batch, M inner nodes of the trie, E edges, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class Edges(NamedTuple):
+    """Log-probability of every edge of the label trie, (B, E) float32 each."""
+
+    joint: Tensor
+    """What answers are read from: the LLM's, multiplied with the adapter's opinion if it has one."""
+    llm: Tensor | None = None
+    """The LLM's alone; None where there is no opinion beside it."""
+    opinion: Tensor | None = None
+    """The adapter's alone."""
 
 
 class EdgeScores(torch.autograd.Function):

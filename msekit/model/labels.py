@@ -81,9 +81,9 @@ class LabelSpace:
 
     def __init__(self, spec: DatasetSpec, encode: Encode, end: int) -> None:
         if spec.range is not None:
+            self.values = np.array(spec.grid)
             self.low = round(spec.range[0] * 10)
-            tenths = range(self.low, round(spec.range[1] * 10) + 1)
-            self.values = np.array([tenth / 10 for tenth in tenths])
+            tenths = range(self.low, self.low + len(self.values))
             mirrored = [tenth for tenth in tenths if tenth > 0 and -tenth in tenths]
             signed = any(len(encode(f"{tenth / 10:.1f}")) != len(encode(f"{-tenth / 10:.1f}")) for tenth in mirrored)
             self.texts = [f"{value:+.1f}" if signed else f"{value:.1f}" for value in self.values]

@@ -6,6 +6,8 @@ L_task, the paper's, is the cross-entropy of the true label's tokens. The others
 - `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each score raised by tau times the log of
   the label's share of the train split.
 - `expected` (msa): L_task plus a weight times the L1 distance of the label distribution's mean from the truth.
+- `alone` (adapters with an opinion): L_task of the joint distribution plus a weight times that of the LLM alone and
+  that of the opinion alone.
 - `number_token` (msa; Zausinger et al. 2025): L_task plus a weight times the distance of the answer's digits from the
   true ones (`number_token.py`).
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from msekit.errors import MsekitError
+from msekit.model.edges import Edges
 from msekit.model.labels import LabelSpace
 from msekit.model.number_token import NumberTokenLoss
 from msekit.settings.config import LossConfig
@@ -66,14 +69,21 @@ class Objective(nn.Module):
         self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
         self.register_buffer("shares", torch.from_numpy(counts / counts.sum()).float(), persistent=False)
 
-    def forward(self, edges_BE: Tensor, label_B: Tensor, weight_B: Tensor) -> Tensor:
+    def forward(self, edges: Edges, label_B: Tensor, weight_B: Tensor) -> Tensor:
         """The loss, summed over the samples that count (scalar, in nats).
 
         Args:
-            edges_BE: Log-probability of each edge's token.
+            edges: Log-probability of each edge's token.
             label_B: Position of the true label.
             weight_B: 0 for a sample that must not count.
         """
+        losses_B = self.of(edges.joint, label_B)
+        if self.config.alone and edges.llm is not None and edges.opinion is not None:
+            losses_B = losses_B + self.config.alone * (self.of(edges.llm, label_B) + self.of(edges.opinion, label_B))
+        return (losses_B * weight_B).sum()
+
+    def of(self, edges_BE: Tensor, label_B: Tensor) -> Tensor:
+        """Each sample's loss by one distribution, (B,)."""
         scores_BK = edges_BE @ self.paths.T  # log-probability of each label's whole token sequence
         if self.config.balance == "logit-adjusted":
             # the frequent labels are ahead by their shares already; prediction, without the shares, is then balanced
@@ -88,11 +98,4 @@ class Objective(nn.Module):
             losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()
         if self.digits is not None:
             losses_B = losses_B + self.config.number_token * self.digits(edges_BE, label_B)
-        return (losses_B * weight_B).sum()
-
-
-def objective_for(
-    config: LossConfig, labels: LabelSpace, train_labels: np.ndarray, decode: Callable[[int], str]
-) -> Objective | None:
-    """The loss that settings ask for; None for the paper's, which needs the true label's scores alone."""
-    return Objective(config, labels, train_labels, decode) if config.scores_every_label else None
+        return losses_B

@@ -8,6 +8,7 @@ import torch
 
 from msekit.adapters.interface import Adapter
 from msekit.adapters.sizes import ADAPTERS, AdapterSpec
+from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.settings.config import AdapterConfig
 
@@ -18,6 +19,7 @@ def make_adapter(
     audio_width: int,
     vision_width: int,
     *,
+    answers: DatasetSpec | None = None,
     text_scale: float = 1.0,
     learned_absent: bool = False,
     seed: int = 0,
@@ -29,6 +31,7 @@ def make_adapter(
         text_dim: Width of the backbone's embeddings.
         audio_width: Features per audio frame; 0 where there is no audio.
         vision_width: Features per vision frame; 0 where there is no vision.
+        answers: The data set whose labels an adapter with an opinion speaks of; no other adapter needs it.
         text_scale: RMS of the backbone's embeddings, which some adapters start at; of no use where trained tensors
             take the place of the fresh ones.
         learned_absent: Train a vector that stands in for an absent modality (the paper's plug-in only).
@@ -51,6 +54,10 @@ def make_adapter(
         parts=settings.parts,
         conditioning=settings.conditioning,
         text_scale=text_scale,
+        state_layers=len(settings.depths),
+        classes=len(answers.labels or ()) if answers else 0,
+        values=answers.grid if answers else (),
+        dropout=settings.dropout,
     )
     module, _, function = ADAPTERS[settings.name].made_by.partition(":")
     with torch.random.fork_rng():

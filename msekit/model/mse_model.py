@@ -7,20 +7,40 @@ Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.adapters.interface import Adapter
+from msekit.adapters.interface import Adapter, Evidence, OpinionatedAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.sequence import Sequence, join
 from msekit.data.batches.batch import Batch
-from msekit.model.edges import EdgeScores
+from msekit.model.edges import Edges, EdgeScores
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective
+from msekit.model.product import Product
 from msekit.model.prompt import PromptLayout
+
+
+class Content(NamedTuple):
+    """Everything before the answer."""
+
+    embeddings: Tensor
+    """(B, S, d)."""
+    mask: Tensor
+    """(B, S)."""
+    opinion: Tensor | None
+    """(B, K) the adapter's own log-probabilities over the labels; None where it has no opinion."""
+
+
+class Laid(NamedTuple):
+    """A laid-out batch, and what its adapter says by itself."""
+
+    sequence: Sequence
+    opinion: Tensor | None
+    """See `Content`."""
 
 
 class MSEModel(nn.Module):
@@ -56,6 +76,7 @@ class MSEModel(nn.Module):
         self.register_buffer("targets", targets_KA, persistent=False)
         self.register_buffer("edge_row", torch.from_numpy(labels.trie.edge_row), persistent=False)
         self.register_buffer("edge_token", torch.from_numpy(labels.trie.token), persistent=False)
+        self.product = Product(labels.trie) if isinstance(adapter, OpinionatedAdapter) else None
 
     @property
     def backbone(self) -> Backbone:
@@ -73,45 +94,59 @@ class MSEModel(nn.Module):
         model.objective = self.objective
         return model
 
-    def content(self, batch: Batch, opening: bool = True) -> tuple[Tensor, Tensor]:
-        """Everything before the answer, or all of that but the opening part: embeddings (B, S, d) and mask (B, S)."""
-        text_BTd = self.backbone.embed(batch.text_ids)
-        adapted = self.adapter(
-            text_BTd.float(), batch.text_mask, batch.audio, batch.audio_lengths, batch.vision, batch.vision_lengths
-        ).to(text_BTd.dtype)
-        pseudo_BPd, text_BTd = (adapted[:, :0], adapted) if self.adapter.rewrites_text else (adapted, text_BTd)
-        return self.layout.content(self.backbone.constant, pseudo_BPd, text_BTd, batch.text_lengths, opening)
+    def opinion(self, batch: Batch) -> Tensor:
+        """What an OpinionatedAdapter says of a batch without the LLM: edges of the trie, (B, E)."""
+        assert isinstance(self.adapter, OpinionatedAdapter) and self.product is not None
+        return self.product.opinion(self.adapter.read(evidence(batch)).opinion)
 
-    def laid_out(self, batch: Batch, opening: bool = True) -> Sequence:
-        """The sequence that training reads, true labels included."""
+    def content(self, batch: Batch, opening: bool = True) -> Content:
+        """Everything before the answer, or all of that but the opening part."""
+        text_BTd, opinion_BK = self.backbone.embed(batch.text_ids), None
+        if isinstance(self.adapter, OpinionatedAdapter):
+            reading = self.adapter.read(evidence(batch))
+            adapted, opinion_BK = self.adapter.pseudo(reading), reading.opinion
+        else:
+            adapted = self.adapter(
+                text_BTd.float(), batch.text_mask, batch.audio, batch.audio_lengths, batch.vision, batch.vision_lengths
+            )
+        adapted = adapted.to(text_BTd.dtype)
+        pseudo_BPd, text_BTd = (adapted[:, :0], adapted) if self.adapter.rewrites_text else (adapted, text_BTd)
+        constant = self.backbone.constant
+        return Content(*self.layout.content(constant, pseudo_BPd, text_BTd, batch.text_lengths, opening), opinion_BK)
+
+    def laid_out(self, batch: Batch, opening: bool = True) -> Laid:
+        """The sequence that the paper's training reads, true labels included."""
         targets_BA = self.targets[batch.label]
         answers_BA = targets_BA[:, :-1]
         lengths_B = (answers_BA >= 0).sum(dim=1) - (targets_BA[:, -1] < 0).long()  # the last token is never read
         answers_BAd = self.backbone.embed(answers_BA.clamp(min=0))
-        return self.layout.with_answers(*self.content(batch, opening), answers_BAd, lengths_B)
+        embeddings_BSd, mask_BS, opinion_BK = self.content(batch, opening)
+        return Laid(self.layout.with_answers(embeddings_BSd, mask_BS, answers_BAd, lengths_B), opinion_BK)
 
-    def for_training(self, batch: Batch) -> Sequence:
+    def for_training(self, batch: Batch) -> Laid:
         """What the backbone reads of a batch in training: the true labels, or whatever the objective scores."""
         if self.objective is not None:
             return self.for_scoring(batch)
         return self.laid_out(batch, opening=self.prefix is None)
 
-    def for_scoring(self, batch: Batch) -> Sequence:
+    def for_scoring(self, batch: Batch) -> Laid:
         """What it reads to score every label: the content and the inner nodes of the label trie."""
-        content = self.content(batch, opening=self.prefix is None)
-        return self.layout.with_trie(*content, self.backbone.constant, self.labels.trie)
+        embeddings_BSd, mask_BS, opinion_BK = self.content(batch, opening=self.prefix is None)
+        trie = self.labels.trie
+        return Laid(self.layout.with_trie(embeddings_BSd, mask_BS, self.backbone.constant, trie), opinion_BK)
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
         return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
 
-    def loss(self, logits_BAV: Tensor, batch: Batch) -> Tensor:
+    def loss(self, logits_BAV: Tensor, batch: Batch, opinion_BK: Tensor | None = None) -> Tensor:
         """The loss, summed over the samples (scalar): L_task, or the objective's.
 
         The paper's L_task is the cross-entropy summed over a sample's label tokens.
         """
         if self.objective is not None:
-            return self.objective(self.edges(logits_BAV), batch.label, batch.weight)
+            return self.objective(self.edges(logits_BAV, opinion_BK), batch.label, batch.weight)
+        assert opinion_BK is None, "an adapter with an opinion is trained by an objective"
         targets_BA = self.targets[batch.label]
         # with the vocabulary innermost: five times quicker on a CPU than along another dimension, and more exact
         losses = F.cross_entropy(
@@ -119,29 +154,45 @@ class MSEModel(nn.Module):
         )
         return (losses.view(targets_BA.shape).sum(dim=1) * batch.weight).sum()
 
-    def edges(self, logits_BMV: Tensor) -> Tensor:
-        """Next-token logits at the trie's inner nodes → log-probability of every edge, (B, E) float32."""
-        return EdgeScores.apply(logits_BMV.float(), self.edge_row, self.edge_token)
+    def edges(self, logits_BMV: Tensor, opinion_BK: Tensor | None = None) -> Edges:
+        """Next-token logits at the trie's inner nodes, and the adapter's opinion → edges."""
+        llm_BE = EdgeScores.apply(logits_BMV.float(), self.edge_row, self.edge_token)
+        if self.product is None or opinion_BK is None:
+            return Edges(llm_BE)
+        opinion_BE = self.product.opinion(opinion_BK)
+        return Edges(self.product(llm_BE, opinion_BE), llm_BE, opinion_BE)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""
-        return self.loss(self.logits(self.for_training(batch)), batch)
+        sequence, opinion_BK = self.for_training(batch)
+        return self.loss(self.logits(sequence), batch, opinion_BK)
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Log-probability of every edge of the label trie, in one pass: (B, E) float32."""
-        return edges_of([self], batch)[0]
+        return edges_of([self], batch)[0].joint
+
+
+def evidence(batch: Batch) -> Evidence:
+    """What an OpinionatedAdapter reads of a batch."""
+    assert batch.text_states is not None, "the collator was given no hidden states"
+    return Evidence(*(getattr(batch, name) for name in Evidence._fields))
 
 
 def losses_of(models: list[MSEModel], batches: list[Batch]) -> list[Tensor]:
     """Each model's loss of its own batch, by one pass through the backbone that they share."""
-    logits_BAV = models[0].logits(join([model.for_training(b) for model, b in zip(models, batches, strict=True)]))
+    laid = [model.for_training(batch) for model, batch in zip(models, batches, strict=True)]
+    logits_BAV = models[0].logits(join([sequence for sequence, _ in laid]))
     parts = logits_BAV.split([len(batch.label) for batch in batches])
-    return [model.loss(part, batch) for model, part, batch in zip(models, parts, batches, strict=True)]
+    return [
+        model.loss(part, batch, opinion_BK)
+        for model, part, batch, (_, opinion_BK) in zip(models, parts, batches, laid, strict=True)
+    ]
 
 
 @torch.no_grad()
-def edges_of(models: list[MSEModel], batch: Batch) -> list[Tensor]:
-    """Each model's edges of one batch, (B, E) float32, by one pass through the backbone that they share."""
-    logits_BMV = models[0].logits(join([model.for_scoring(batch) for model in models]))
-    return [model.edges(part) for model, part in zip(models, logits_BMV.split(len(batch.label)), strict=True)]
+def edges_of(models: list[MSEModel], batch: Batch) -> list[Edges]:
+    """Each model's edges of one batch, by one pass through the backbone that they share."""
+    laid = [model.for_scoring(batch) for model in models]
+    parts = models[0].logits(join([sequence for sequence, _ in laid])).split(len(batch.label))
+    return [model.edges(part, opinion) for model, part, (_, opinion) in zip(models, parts, laid, strict=True)]

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from msekit.adapters.sizes import ADAPTERS
 from msekit.settings.config import RunConfig
 
 DECIDE = (
     *("backbone", "recipe", "layout", "seed"),
     *("adapter.name", "adapter.ablate", "adapter.pseudo_tokens", "adapter.audio_hidden", "adapter.vision_hidden"),
-    *("adapter.hidden", "adapter.conditioning"),
+    *("adapter.hidden", "adapter.conditioning", "adapter.depths", "adapter.cue", "adapter.dropout"),
     *("data.standardise", "data.trim", "data.max_frames", "data.noise", "data.text_limit", "data.limit_train"),
     *("data.without", "data.on_missing", "data.modality_dropout", "data.context", "data.dtype"),
     *("optim.lr", "optim.eps", "optim.weight_decay", "optim.batch_size", "optim.accumulation", "optim.epochs"),
     *("optim.patience", "optim.warmup", "optim.clip_norm", "optim.ema"),
-    *("loss.balance", "loss.tau", "loss.expected", "loss.number_token"),
+    *("optim.opinion_epochs", "optim.opinion_lr"),
+    *("loss.balance", "loss.tau", "loss.expected", "loss.number_token", "loss.alone"),
     *("model.quantization", "model.double_quantization", "model.compile"),
     *("evaluation.estimate", "evaluation.bootstrap", "evaluation.integrity"),
 )
 """Settings that decide a run's numbers."""
+
+OF_AN_OPINION = frozenset(
+    {
+        *("adapter.depths", "adapter.cue", "adapter.dropout"),
+        *("optim.opinion_epochs", "optim.opinion_lr", "loss.alone"),
+    }
+)
+"""Those among them that only an adapter with an opinion reads; no other run is told apart by them."""
 
 LEAVE = (
     *("output", "source", "save_minutes", "timeout_minutes", "profile"),
@@ -36,7 +46,10 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that decide a run's numbers, nested as in `config.yaml`."""
     settings = config.model_dump(mode="json")
     decisive: dict[str, Any] = {}
+    opinionated = ADAPTERS[config.adapter.name].has_opinion
     for key in DECIDE:
+        if key in OF_AN_OPINION and not opinionated:
+            continue
         section, _, name = key.rpartition(".")
         if section:
             decisive.setdefault(section, {})[name] = settings[section][name]

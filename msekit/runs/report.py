@@ -83,6 +83,8 @@ class Report(BaseModel):
     metrics: Metrics
     confidence: dict[str, list[float] | None] | None = None
     """Metric → 95 % bootstrap interval over the samples."""
+    alone: dict[str, Metrics] | None = None
+    """Of an adapter with an opinion: the metrics of the LLM without it, `llm`, and of the `opinion` without the LLM."""
     predicted: dict[str, int] | None = None
     """Label → how often it is predicted; labels that never are do not stand there."""
     collapsed_to: str | float | None = None

@@ -27,7 +27,8 @@ class AdapterConfig(_Section):
     """The plug-in's size and conditioning."""
 
     name: AdapterName = "mse"
-    """The paper's plug-in, a rival of its Table 5, or a plain one (`linear`, `mlp`, `prompt`)."""
+    """The paper's plug-in, the one guided by the LLM's hidden states (`mse-states`), a rival of the paper's Table 5,
+    or a plain one (`linear`, `mlp`, `prompt`)."""
     ablate: Ablation | None = None
     """What is left out, a row of the paper's Table 4."""
     pseudo_tokens: int = Field(4, ge=1)
@@ -37,6 +38,12 @@ class AdapterConfig(_Section):
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Conditioning = "unit"
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.55, 0.65, 0.75)
+    """mse-states: where in the LLM hidden states are read, as shares of its layers (0 are the embeddings)."""
+    cue: str | None = None
+    """mse-states: words put after the text when hidden states are read; None for those of the task and language."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """mse-states: share of numbers that training leaves out, in several places."""
 
     @property
     def parts(self) -> AdapterParts:
@@ -107,6 +114,10 @@ class OptimConfig(_Section):
     """Share of the steps over which the learning rate rises."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest gradient norm; None leaves gradients as they are."""
+    opinion_epochs: int = Field(0, ge=0)
+    """Adapters with an opinion: epochs in which the opinion trains alone, without the LLM, before the schedule."""
+    opinion_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of these epochs."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
 
@@ -122,6 +133,8 @@ class LossConfig(_Section):
     """Intensities only: weight of the L1 distance of the label distribution's mean from the truth."""
     number_token: float = Field(0.0, ge=0)
     """Intensities only: weight of the distance of the answer's digits from the true ones (Zausinger et al. 2025)."""
+    alone: float = Field(0.0, ge=0)
+    """Adapters with an opinion only: weight of the loss of the LLM without the opinion, and of the opinion without it."""
 
     @property
     def scores_every_label(self) -> bool:

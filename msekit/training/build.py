@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msekit.adapters.interface import Adapter
+from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import architecture_of, load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
-from msekit.data.batches.batch import Collator, Noise
+from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor
@@ -25,9 +26,9 @@ from msekit.data.open_data import open_data
 from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
-from msekit.model.losses import objective_for
+from msekit.model.losses import Objective
 from msekit.model.make_adapter import make_adapter
-from msekit.model.mse_model import MSEModel
+from msekit.model.mse_model import MSEModel, evidence
 from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
@@ -116,7 +117,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         "vision": cache.info.vision.width if preprocessors["vision"] else 0,
     }
     limit = config.data.text_limit or spec.text_limit
-    adapter = fresh_adapter(config, backbone, widths)
+    adapter = fresh_adapter(config, backbone, spec, widths)
     for name in MODALITIES:
         if not getattr(adapter, f"{name}_dim"):  # an adapter may read less than the set has
             preprocessors[name] = None
@@ -136,6 +137,8 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             reporter.note(f"{split}: {conversations.summary(limit)}")
         if not config.reads_features:
             collators[split] = replace(collators[split], noise=Noise(config.noise, config.seed, epoch=0))
+        if isinstance(adapter, OpinionatedAdapter):
+            collators[split] = with_states(collators[split].summarised(), config, backbone, spec)
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
@@ -145,13 +148,16 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     return parts
 
 
-def fresh_adapter(config: RunConfig, backbone: Backbone, widths: dict[Modality, int]) -> Adapter:
+def fresh_adapter(
+    config: RunConfig, backbone: Backbone, spec: DatasetSpec, widths: dict[Modality, int]
+) -> Adapter:
     """A run's adapter before training, from its seed; `widths` are features per frame, 0 for what it does not read."""
     return make_adapter(
         config.adapter,
         backbone.text_dim,
         widths["audio"],
         widths["vision"],
+        answers=spec,
         text_scale=text_scale(backbone),
         learned_absent=config.data.on_missing == "learned",
         seed=config.seed,
@@ -217,10 +223,23 @@ def fit_to_training(parts: Parts, config: RunConfig) -> None:
     mixer = parts.model.adapter.text_guide_mixer if isinstance(parts.model.adapter, MSEAdapter) else None
     if mixer is not None and mixer.text_center is not None:
         mixer.text_center.copy_(text_center(parts.backbone, parts.collators["train"]))
-    chosen = training_subset(parts, config)
-    labels = parts.collators["train"].labels[chosen]
-    parts.model.objective = objective_for(config.loss, parts.labels, labels, parts.backbone.decode)
+    opinionated = isinstance(parts.model.adapter, OpinionatedAdapter)
+    if isinstance(parts.model.adapter, OpinionatedAdapter):
+        parts.model.adapter.fit(evidence(batch.to(parts.backbone.device)) for batch in in_order(parts.collators["train"]))
+    if config.loss.scores_every_label or opinionated:
+        labels = parts.collators["train"].labels[training_subset(parts, config)]
+        parts.model.objective = Objective(config.loss, parts.labels, labels, parts.backbone.decode)
     parts.model.to(parts.backbone.device)
+
+
+def with_states(collator, config, backbone, spec):
+    raise NotImplementedError
+
+
+def in_order(collator: Collator, size: int = 64) -> Iterator[Batch]:
+    """A split's samples, in batches."""
+    for start in range(0, len(collator.split), size):
+        yield collator(range(start, min(start + size, len(collator.split))))
 
 
 def training_subset(parts: Parts, config: RunConfig) -> np.ndarray:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.adapters.sample_dropout import draws
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
 from msekit.data.batches.ahead import ahead
@@ -37,6 +39,7 @@ from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
 from msekit.training.moving_average import Average
+from msekit.training.opinion import train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, save_best
 from msekit.training.resume import finished_report, has_state
@@ -68,8 +71,11 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             parts = build(config, reporter)
             flush_denormals()
             seed_everything(config.seed)
+            stopped = resume and has_state(config, accelerator)
+            if config.optim.opinion_epochs and not stopped:
+                train_opinion(config, parts, reporter)
             run = Run(config, parts, accelerator, reporter, signals)
-            if resume and has_state(config, accelerator):
+            if stopped:
                 run.restore()
             if accelerator.is_main_process:
                 write_config(as_decided(config, parts))
@@ -165,6 +171,7 @@ class Run:
         """The current epoch's batches, positions in the split; from now on its own noise and dropout."""
         self.adapter.train()
         config, epoch = self.config, self.progress.epoch
+        self.collator = replace(self.collator, draws=partial(draws, config.seed, epoch))
         if config.noise:
             self.collator = replace(self.collator, noise=Noise(config.noise, config.seed, epoch))
         if config.data.modality_dropout:

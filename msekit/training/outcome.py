@@ -100,6 +100,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "samples": len(scores.truths),
         "estimate": estimate,
         "metrics": scores.metrics(parts.spec, estimate),
+        "alone": {name: part.metrics(parts.spec, estimate) for name, part in scores.alone().items()} or None,
         "confidence": scores.confidence(parts.spec, config.evaluation),
         "predicted": prediction_counts(scores, estimate),
         "collapsed_to": scores.collapsed(estimate),

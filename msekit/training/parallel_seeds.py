@@ -114,7 +114,7 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
 def parts_for(config: RunConfig, parts: Parts) -> Parts:
     """A run's own adapter, over the backbone and data of all."""
     first, backbone = parts.model, parts.backbone
-    adapter = fresh_adapter(config, backbone, parts.widths).to(backbone.device)
+    adapter = fresh_adapter(config, backbone, parts.spec, parts.widths).to(backbone.device)
     for mine, theirs in zip(adapter.buffers(), first.adapter.buffers(), strict=True):
         mine.copy_(theirs)  # what the train split decided
     return replace(parts, model=with_adapter(first, adapter))

@@ -47,6 +47,14 @@ class Batch:
     """(B,) float32; 0 for a filler sample that must not count."""
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
+    audio_summary: Tensor | None = None
+    """(B, 4 D) float32 statistics over all frames of the audio; None for an adapter that does not read them."""
+    vision_summary: Tensor | None = None
+    """Likewise of the vision."""
+    text_states: Tensor | None = None
+    """(B, S, 2, d) float32 hidden states of the text; None for an adapter that does not read them."""
+    draw: Tensor | None = None
+    """(B,) int64, what decides a sample's dropout in this epoch; None outside of training."""
 
     @property
     def text_mask(self) -> Tensor:
@@ -122,6 +130,22 @@ class Collator:
     """Modalities that every sample goes without, as where it lacks them itself."""
     frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
+    summaries: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Modality → (N, 4 D) every sample's summary; empty where none is read."""
+    states: Callable[[Sequence[int]], Tensor] | None = None
+    """Positions → hidden states of their texts, (B, S, 2, d); None where none are read."""
+    draws: Callable[[Tensor], Tensor] | None = None
+    """Positions → what decides their dropout; None outside of training."""
+
+    def summarised(self) -> Collator:
+        """One that gives summaries of the frames too."""
+        ways = {"audio": self.audio, "vision": self.vision}
+        tables = {
+            name: np.stack([way.summary(getattr(self.split, name)(index)) for index in range(len(self.split))])
+            for name, way in ways.items()
+            if way is not None
+        }
+        return replace(self, summaries=tables)
 
     def shuffled(self, seed: int) -> Collator:
         """One that gives every sample the audio and the vision of another: what it scores is not heard or seen."""
@@ -158,15 +182,35 @@ class Collator:
             label=torch.from_numpy(self.labels[list(indices)]).long(),
             weight=torch.full((len(indices),), float(counted)),
             context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
+            audio_summary=self._summaries(0, indices),
+            vision_summary=self._summaries(1, indices),
+            text_states=None if self.states is None else self.states(indices),
+            draw=None if self.draws is None else self.draws(torch.tensor(indices, dtype=torch.long)),
         )
+
+    def _summaries(self, modality: int, indices: Sequence[int]) -> Tensor | None:
+        """(B, 4 D); zeros for a sample from which the modality is withheld."""
+        name = MODALITIES[modality]
+        if name not in self.summaries:
+            return None
+        table_NS = self.summaries[name]
+        rows = [np.zeros_like(table_NS[0]) if self._withholds(modality, i) else table_NS[self._source(name, i)] for i in indices]
+        return torch.from_numpy(np.stack(rows))
 
     def _frames(self, modality: int, preprocess: Preprocessor, index: int) -> np.ndarray:
         """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
         name = MODALITIES[modality]
-        source = int(self.frames_of[name][index]) if name in self.frames_of else index
-        frames_LD = preprocess(getattr(self.split, name)(source))
-        withheld = name in self.withheld or (self.dropout is not None and self.dropout.drops(index, modality))
-        return frames_LD[:0] if withheld else frames_LD
+        frames_LD = preprocess(getattr(self.split, name)(self._source(name, index)))
+        return frames_LD[:0] if self._withholds(modality, index) else frames_LD
+
+    def _source(self, name: str, index: int) -> int:
+        """The sample whose frames the sample at `index` gets."""
+        return int(self.frames_of[name][index]) if name in self.frames_of else index
+
+    def _withholds(self, modality: int, index: int) -> bool:
+        return MODALITIES[modality] in self.withheld or (
+            self.dropout is not None and self.dropout.drops(index, modality)
+        )
 
 
 def _pad(sequences: list[np.ndarray]) -> tuple[Tensor, Tensor]:

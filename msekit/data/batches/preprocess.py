@@ -1,5 +1,8 @@
 """Preprocessor: what happens to a feature sequence between the cache and the adapter: standardise, trim, shorten.
 
+Beside the sequence an adapter may read its summary: the mean, the deviation and two percentiles of every feature over
+all frames, which keep what an LSTM's last state over hundreds of frames has to learn to keep.
+
 No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: L frames, D features.
 """
 
@@ -12,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from msekit.data.cache.split_table import ModalityInfo
+
+PERCENTILES = (20, 80)
 
 
 class Preprocessor(BaseModel):
@@ -53,6 +58,23 @@ class Preprocessor(BaseModel):
         """(L, D) → (at most L, D) float32. Non-finite values become 0, which is the mean once standardised."""
         if self.stand_in:
             return np.zeros((1, self.stand_in), np.float32)
+        frames_LD = self._scaled(frames_LD)
+        if self.trim:
+            frames_LD = trimmed(frames_LD, self.trim)
+        return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)
+
+    def summary(self, frames_LD: np.ndarray) -> np.ndarray:
+        """(L, D) → (4 D,) float32: mean, deviation, 20th and 80th percentile over all frames; zeros without frames.
+
+        Features are standardised as for the sequence, but neither trimmed nor shortened.
+        """
+        if not len(frames_LD):
+            return np.zeros((2 + len(PERCENTILES)) * frames_LD.shape[1], np.float32)
+        frames_LD = self._scaled(frames_LD)
+        percentiles = np.percentile(frames_LD, PERCENTILES, axis=0)
+        return np.concatenate([frames_LD.mean(axis=0), frames_LD.std(axis=0), *percentiles]).astype(np.float32)
+
+    def _scaled(self, frames_LD: np.ndarray) -> np.ndarray:
         frames_LD = frames_LD.astype(np.float32)
         if self._mean is not None and self._std is not None:
             frames_LD -= self._mean
@@ -60,9 +82,7 @@ class Preprocessor(BaseModel):
         finite_LD = np.isfinite(frames_LD)
         if not finite_LD.all():
             frames_LD[~finite_LD] = 0.0
-        if self.trim:
-            frames_LD = trimmed(frames_LD, self.trim)
-        return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)
+        return frames_LD
 
 
 def trimmed(frames_LD: np.ndarray, share: float) -> np.ndarray:

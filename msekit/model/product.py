@@ -1,0 +1,59 @@
+"""Product: an adapter's opinion and the LLM's label scores as one distribution, edge by edge of the label trie.
+
+The LLM gives every edge of the trie a log-probability s[e]; the opinion o[k] is about whole labels. At an inner node m
+the opinion's share of edge e is the probability of all labels beneath it, H[e] = log sum_{k beneath e} exp o[k]. Both
+are multiplied and normalised over the edges that leave the node (a product of experts, Hinton 2002):
+
+    t[e] = s[e] + H[e] - log sum_{e' leaves m} exp(s[e'] + H[e'])
+
+so an answer's log-probability is still the sum along its path, and whoever writes an answer token by token multiplies
+at every token alone (`decoding.py`). If the LLM is indifferent, exp t along the path of label k is exp o[k].
+
+Shapes: B batch, K labels, E edges of the trie, M inner nodes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from msekit.model.labels import Trie
+
+
+class Product(nn.Module):
+    """Multiplies opinions with the scores of a trie's edges.
+
+    Args:
+        trie: Of the labels.
+    """
+
+    beneath: Tensor
+    """(K, E) 0 where the label lies beneath the edge, -inf elsewhere."""
+    siblings: Tensor
+    """(M, E) 0 where the edge leaves the inner node, -inf elsewhere."""
+    row: Tensor
+    """(E,) the inner node that each edge leaves."""
+
+    def __init__(self, trie: Trie) -> None:
+        super().__init__()
+        paths_KE, row_E = torch.from_numpy(trie.paths), torch.from_numpy(trie.edge_row)
+        leaves_ME = torch.arange(len(trie.inner))[:, None] == row_E
+        self.register_buffer("beneath", _log(paths_KE > 0), persistent=False)
+        self.register_buffer("siblings", _log(leaves_ME), persistent=False)
+        self.register_buffer("row", row_E, persistent=False)
+
+    def opinion(self, opinion_BK: Tensor) -> Tensor:
+        """Log-probabilities of labels → of the edges, given that their node is reached. (B, K) → (B, E)."""
+        return self._normalised((opinion_BK[:, :, None] + self.beneath).logsumexp(dim=1))
+
+    def forward(self, llm_BE: Tensor, opinion_BE: Tensor) -> Tensor:
+        """Multiply the LLM's edges with the opinion's: log-probabilities that sum to 1 at every node, (B, E)."""
+        return self._normalised(llm_BE + opinion_BE)
+
+    def _normalised(self, edges_BE: Tensor) -> Tensor:
+        total_BM = (edges_BE[:, None] + self.siblings).logsumexp(dim=2)
+        return edges_BE - total_BM[:, self.row]
+
+
+def _log(where: Tensor) -> Tensor:
+    return torch.zeros(where.shape).masked_fill(~where, float("-inf"))
