@@ -1,6 +1,6 @@
 """Cached samples → batches: the typed Batch, its Collator, and the order of an epoch (by length; the seed decides it).
 
-Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame.
+Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame, d width of the LLM's hidden states.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Batch:
     """(B,) float32; 0 for a filler sample that must not count."""
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
+    text_states: Tensor | None = None
+    """(B, K, 2, d) float32, the frozen LLM's own hidden states of each text at K layers: of the last token, and the mean
+    over the text's own tokens. None where they are not asked for."""
 
     @property
     def text_mask(self) -> Tensor:
@@ -122,6 +125,8 @@ class Collator:
     """Modalities that every sample goes without, as where it lacks them itself."""
     frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
+    states: Callable[[Sequence[int]], Tensor] | None = None
+    """Positions → hidden states of their texts (B, K, 2, d), where the adapter reads them."""
 
     def shuffled(self, seed: int) -> Collator:
         """One that gives every sample the audio and the vision of another: what it scores is not heard or seen."""
@@ -158,6 +163,7 @@ class Collator:
             label=torch.from_numpy(self.labels[list(indices)]).long(),
             weight=torch.full((len(indices),), float(counted)),
             context_lengths=torch.from_numpy(self.context_lengths[list(indices)]),
+            text_states=None if self.states is None else self.states(indices),
         )
 
     def _frames(self, modality: int, preprocess: Preprocessor, index: int) -> np.ndarray:
