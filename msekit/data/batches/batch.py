@@ -1,6 +1,7 @@
 """Cached samples → batches: the typed Batch, its Collator, and the order of an epoch (by length; the seed decides it).
 
-Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame, d width of the LLM's hidden states.
+Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame, d
+width of the LLM's hidden states.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Batch:
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
     text_states: Tensor | None = None
-    """(B, K, 2, d) float32, the frozen LLM's own hidden states of each text at K layers: of the last token, and the mean
-    over the text's own tokens. None where they are not asked for."""
+    """(B, K, 2, d) float32, the frozen LLM's own hidden states of each text at K layers: that of the last token, and the
+    mean over the text's own tokens. None where they are not asked for."""
 
     @property
     def text_mask(self) -> Tensor:
