@@ -49,8 +49,8 @@ class Batch:
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
     text_states: Tensor | None = None
-    """(B, K, 2, d) float32, the frozen LLM's own hidden states of each text at K layers: that of the last token, and the
-    mean over the text's own tokens. None where they are not asked for."""
+    """(B, K, 2, d) float32, the frozen LLM's own hidden states of each text at K layers: of its last token, and their
+    mean over its own tokens. None where they are not asked for."""
 
     @property
     def text_mask(self) -> Tensor:
