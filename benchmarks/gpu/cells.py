@@ -140,7 +140,7 @@ def against_plan(model: MSEModel, config: RunConfig, micro: Batch, peak: int | N
     The random checkpoint's made-up tokenizer writes the prompt in another number of tokens than the published one.
     """
     plan = plan_run(config)
-    tokens, samples = model.laid_out(micro).embeddings.shape[1], len(micro.index)
+    tokens, samples = model.laid_out(micro).sequence.embeddings.shape[1], len(micro.index)
     prefix = 0 if model.prefix is None else len(model.layout.opening)
     work = replace(plan.work, samples=samples, scored_samples=samples, tokens=tokens - prefix, prefix=prefix)
     memory = memory_plan(shape_of(config.backbone), work, holding_of(config, plan.profile))

@@ -1,12 +1,13 @@
-"""`mse-states`: the MSE-Adapter, guided by what the frozen LLM itself makes of the text, and with an opinion of its own.
+"""`mse-states`: the MSE-Adapter, guided by what the frozen LLM itself makes of the text, with an opinion of its own.
 
 The paper's Text-Guide-Mixer is guided by the mean of the text's *embeddings*, a bag of words. Here the guide comes from
 *hidden states* of the same frozen LLM, read once per text (`backbones/hidden_states.py`). Beside the paper's parts:
 
-- StatesReader: the states of several layers, standardised, mixed with learned weights → the guide, and a text path into
-  the mixture, so that a sample without audio or vision still gets pseudo tokens of its own.
+- StatesReader: the states of several layers, standardised, mixed with learned weights → the guide, and a text path
+  into the mixture, so that a sample without audio or vision still gets pseudo tokens of its own.
 - FramesEncoder: beside the LSTM's last state, statistics over all frames.
-- OpinionHead: the mixture → log-probabilities over the labels, which are multiplied with the LLM's (`model/product.py`).
+- OpinionHead: the mixture → log-probabilities over the labels, which are multiplied with the LLM's
+  (`model/product.py`).
 - Pseudo tokens at the size of the LLM's own embeddings, and dropout.
 
 Shapes: B batch, S layers read, L frames of a modality, D features of a frame, d text width of the backbone, H hidden

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 # odd constants of 64 bits, and the mixer of splitmix64 (Steele et al. 2014); products wrap around
-_STEP, _FIRST, _SECOND = (int.from_bytes(bytes.fromhex(bits), byteorder="big", signed=True) for bits in ("9E3779B97F4A7C15", "BF58476D1CE4E5B9", "94D049BB133111EB"))
+_STEP, _FIRST, _SECOND = (
+    int.from_bytes(bytes.fromhex(bits), byteorder="big", signed=True)
+    for bits in ("9E3779B97F4A7C15", "BF58476D1CE4E5B9", "94D049BB133111EB")
+)
 
 
 def mixed(numbers: Tensor) -> Tensor:

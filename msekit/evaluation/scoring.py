@@ -131,7 +131,10 @@ def score_together(
         for number, batch in enumerate(made):
             if between is not None:
                 between()
-            every = [torch.stack([part for part in edges if part is not None]) for edges in edges_of(models, batch.to(device))]
+            every = [
+                torch.stack([part for part in edges if part is not None])
+                for edges in edges_of(models, batch.to(device))
+            ]
             edges_BRPE = torch.stack(every).permute(2, 0, 1, 3).cpu().numpy()
             if number < len(batches):
                 rows.update(zip(batches[number], edges_BRPE, strict=True))

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from msekit.adapters.interface import Adapter
+from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.errors import MsekitError
@@ -24,6 +24,7 @@ from msekit.inference.restore import usable_adapter
 from msekit.inference.samples import Prepared, PreparedSamples, prepare_sample
 from msekit.model.assemble import assemble
 from msekit.model.labels import check_estimate
+from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description, read_description
 from msekit.runs.predictions import prediction_line
 
@@ -85,6 +86,9 @@ class PlugIn:
         adapter.requires_grad_(False).eval()
         self.model = assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
         self.labels = self.model.labels
+        self._states_wanted = None
+        if isinstance(adapter, OpinionatedAdapter):
+            self._states_wanted = states_wanted(description.adapter, description.dataset, backbone)
         if self.model.layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
 
@@ -174,6 +178,10 @@ class PlugIn:
         ways = self.description.features
         texts, unknown = [ids[:limit] for ids in encoded], np.zeros(len(samples), np.int64)
         collator = Collator(PreparedSamples(samples), texts, unknown, ways["audio"], ways["vision"])
+        if self._states_wanted is not None:
+            with self.backbone.lock:
+                states = FreshStates(self.backbone, texts, None, self._states_wanted)
+            collator = replace(collator.summarised(), states=states)
         for positions in evaluation_batches(*collator.lengths(), batch_size, 0, 1):
             start = time.perf_counter()
             batch = collator(positions)

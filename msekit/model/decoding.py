@@ -19,7 +19,7 @@ from msekit.model.labels import Trie
 from msekit.model.mse_model import MSEModel
 
 
-class OnTheTrie(LogitsProcessor):  # type: ignore[misc]
+class OnTheTrie(LogitsProcessor):
     """Lets only labels be written, and raises their tokens' scores by the opinion.
 
     Args:

@@ -96,7 +96,8 @@ class MSEModel(nn.Module):
 
     def opinion(self, batch: Batch) -> Tensor:
         """What an OpinionatedAdapter says of a batch without the LLM: edges of the trie, (B, E)."""
-        assert isinstance(self.adapter, OpinionatedAdapter) and self.product is not None
+        assert isinstance(self.adapter, OpinionatedAdapter)
+        assert self.product is not None
         return self.product.opinion(self.adapter.read(evidence(batch)).opinion)
 
     def content(self, batch: Batch, opening: bool = True) -> Content:

@@ -1,4 +1,5 @@
-"""The constant text of a sequence: the tags around the pseudo tokens and the text, and where the task prompt stands.
+"""The constant text of a sequence: the tags around the pseudo tokens and the text, and where the task prompt stands;
+and the cue behind a text that the LLM reads by itself.
 
 Apart from `prompt.py`, so that a plan can count the constant tokens without torch.
 """
@@ -10,6 +11,13 @@ from msekit.settings.choices import Layout
 
 OPENING_TAG = "<av>"  # the backbone reads the tags of every sample: short ones save a tenth of the tokens
 CLOSING_TAG = "</av>"
+CUES = {
+    ("msa", "en"): " Sentiment of the speaker (negative or positive):",
+    ("erc", "en"): " Emotion of the speaker:",
+    ("msa", "zh"): "说话人的情感（消极或积极）：",
+    ("erc", "zh"): "说话人的情绪：",
+}
+"""Task and language → what is put behind a text, so that the LLM's hidden states gather what the task asks for."""
 
 
 def constant_parts(prompt: str, order: Layout = "paper") -> tuple[str, str]:

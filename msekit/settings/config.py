@@ -134,7 +134,7 @@ class LossConfig(_Section):
     number_token: float = Field(0.0, ge=0)
     """Intensities only: weight of the distance of the answer's digits from the true ones (Zausinger et al. 2025)."""
     alone: float = Field(0.0, ge=0)
-    """Adapters with an opinion only: weight of the loss of the LLM without the opinion, and of the opinion without it."""
+    """Adapters with an opinion: weight of the loss of the LLM without the opinion, and of the opinion without it."""
 
     @property
     def scores_every_label(self) -> bool:

@@ -125,7 +125,11 @@ def config_of(
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
     config = read_config(folder)
-    changes: dict[str, Any] = {"layout": description.layout, "profile": profile_at_hand(config.profile)}
+    changes: dict[str, Any] = {
+        "layout": description.layout,
+        "profile": profile_at_hand(config.profile),
+        "adapter": description.adapter,
+    }
     if dataset or source:  # another data set brings its own source, unless one is given
         changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:

@@ -29,6 +29,7 @@ from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
 from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel, evidence
+from msekit.model.text_states import cue_of, states_table, states_wanted
 from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
@@ -54,6 +55,8 @@ class Parts:
     """Texts cut to the limit, over all splits."""
     evaluation_batch: int
     """Sequences that a process scores at a time."""
+    cue: str | None = None
+    """What stands behind a text when hidden states are read; None for an adapter that reads none."""
     checkpointing: bool = False
     """Whether layers are recomputed in the backward pass."""
 
@@ -123,6 +126,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             preprocessors[name] = None
     model = assemble(backbone, adapter, spec, config.layout, limit)
     collators, truncated = {}, 0
+    wanted = states_wanted(config.adapter, spec, backbone) if isinstance(adapter, OpinionatedAdapter) else None
     for split in splits:
         table = cache.split(split)
         texts, cut = encode_texts(table, backbone, limit)
@@ -137,9 +141,12 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             reporter.note(f"{split}: {conversations.summary(limit)}")
         if not config.reads_features:
             collators[split] = replace(collators[split], noise=Noise(config.noise, config.seed, epoch=0))
-        if isinstance(adapter, OpinionatedAdapter):
-            collators[split] = with_states(collators[split].summarised(), config, backbone, spec)
-    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, recompute)
+        if wanted is not None:
+            collator = collators[split].summarised()
+            states = states_table(backbone, collator.text_ids, collator.context, wanted, reporter)
+            collators[split] = replace(collator, states=states)
+    cue = cue_of(config.adapter, spec) if isinstance(adapter, OpinionatedAdapter) else None
+    parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
     _ = backbone.passes  # decided here, in every process
@@ -148,9 +155,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     return parts
 
 
-def fresh_adapter(
-    config: RunConfig, backbone: Backbone, spec: DatasetSpec, widths: dict[Modality, int]
-) -> Adapter:
+def fresh_adapter(config: RunConfig, backbone: Backbone, spec: DatasetSpec, widths: dict[Modality, int]) -> Adapter:
     """A run's adapter before training, from its seed; `widths` are features per frame, 0 for what it does not read."""
     return make_adapter(
         config.adapter,
@@ -225,15 +230,13 @@ def fit_to_training(parts: Parts, config: RunConfig) -> None:
         mixer.text_center.copy_(text_center(parts.backbone, parts.collators["train"]))
     opinionated = isinstance(parts.model.adapter, OpinionatedAdapter)
     if isinstance(parts.model.adapter, OpinionatedAdapter):
-        parts.model.adapter.fit(evidence(batch.to(parts.backbone.device)) for batch in in_order(parts.collators["train"]))
+        parts.model.adapter.fit(
+            evidence(batch.to(parts.backbone.device)) for batch in in_order(parts.collators["train"])
+        )
     if config.loss.scores_every_label or opinionated:
         labels = parts.collators["train"].labels[training_subset(parts, config)]
         parts.model.objective = Objective(config.loss, parts.labels, labels, parts.backbone.decode)
     parts.model.to(parts.backbone.device)
-
-
-def with_states(collator, config, backbone, spec):
-    raise NotImplementedError
 
 
 def in_order(collator: Collator, size: int = 64) -> Iterator[Batch]:

@@ -41,7 +41,7 @@ def sequence_table(parts: Parts) -> Table:
     token_counts, _ = collator.lengths()
     shown, longest = int(collator.context_lengths.argmax()), int(token_counts.argmax())
     batch = collator([shown, longest]).to(parts.backbone.device)
-    sequence = parts.model.laid_out(batch)
+    sequence = parts.model.laid_out(batch).sequence
     decode = parts.backbone.tokenizer.convert_ids_to_tokens
     answer = decode(parts.labels.tokens[int(batch.label[0])])
     padding = int(token_counts[longest]) - len(collator.text_ids[shown])

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from msekit.adapters.interface import OpinionatedAdapter
 from msekit.adapters.sample_dropout import draws
 from msekit.data.batches.batch import Collator, Noise, evaluation_batches, global_batches
 from msekit.evaluation.metrics import higher_is_better
@@ -35,7 +34,7 @@ SCORED = 64
 def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
     """Train the opinion alone; the adapter ends as its best epoch by the validation split."""
     adapter, optim, spec = parts.model.adapter, config.optim, parts.spec
-    assert isinstance(adapter, OpinionatedAdapter) and parts.model.objective is not None
+    assert parts.model.objective is not None, "an adapter with an opinion has an objective"
     parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.weight_decay)
     subset = training_subset(parts, config)
@@ -78,7 +77,7 @@ def opinions(parts: Parts, split: str) -> Scores:
     """The opinion alone on a split."""
     parts.model.adapter.eval()
     collator = parts.collators[split]
-    rows = {}
+    rows: dict[int, np.ndarray] = {}
     for batch in evaluation_batches(*collator.lengths(), SCORED, 0, 1):
         edges_BE = parts.model.opinion(collator(batch).to(parts.backbone.device))
         rows.update(zip(batch, edges_BE.cpu().numpy(), strict=True))

@@ -47,7 +47,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         backbone=BackboneRef(name=config.backbone, fingerprint=parts.backbone.fingerprint, **precision(config, parts)),
         dataset=parts.spec,
         data_fingerprint=parts.cache.info.fingerprint,
-        adapter=config.adapter,
+        adapter=config.adapter.model_copy(update={"cue": parts.cue}),
         text_dim=parts.backbone.text_dim,
         widths=parts.widths,
         features={"audio": parts.preprocessors["audio"], "vision": parts.preprocessors["vision"]},

@@ -45,7 +45,7 @@ def test_the_work_counted_is_what_the_mask_shows(prepared):
     for layout in ("paper", "prompt-first"):
         _, theirs = in_layout(config, parts, layout)
         indices = list(range(8))
-        sequence = theirs.model.for_training(theirs.collators["train"](indices))
+        sequence = theirs.model.for_training(theirs.collators["train"](indices)).sequence
         work = work_of(theirs, [indices], training=True)
         body, head = body_and_head(theirs.backbone.model)
         read = theirs.model.prefix.get_seq_length() * 8

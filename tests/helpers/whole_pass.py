@@ -46,7 +46,7 @@ def outcome(model: MSEModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tens
     loss = model(batch)
     loss.backward()
     with torch.no_grad():
-        logits = model.logits(model.for_training(batch))
+        logits = model.logits(model.for_training(batch).sequence)
     gradients = torch.cat([parameter.grad.flatten() for parameter in model.adapter.parameters()])
     return loss.detach(), logits, gradients, model.score(batch)
 

@@ -10,8 +10,9 @@ import torch
 
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
+from msekit.model.edges import Edges
 from msekit.model.labels import LabelSpace
-from msekit.model.losses import Objective, objective_for
+from msekit.model.losses import Objective
 from msekit.reporter import Reporter
 from msekit.settings.config import LossConfig
 from msekit.settings.resolve import resolve
@@ -32,7 +33,7 @@ def config_of(output: Path, dataset: str, **sections):
 
 
 def test_the_default_is_the_papers_loss():
-    assert objective_for(LossConfig(), space("meld"), np.arange(7), chr) is None
+    assert not LossConfig().scores_every_label
 
 
 @pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
@@ -59,11 +60,13 @@ def test_balanced_and_adjusted_by_their_formulas():
     truth, weight = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1.0, 1, 1, 1, 0])
     train_labels = np.array([0] * 6 + [1] * 2 + [2] * 1 + [3] * 1)
     shares = torch.tensor([0.6, 0.2, 0.1, 0.1])
-    loss = Objective(LossConfig(balance="class-balanced"), labels, train_labels, chr)(scores, truth, weight)
+    loss = Objective(LossConfig(balance="class-balanced"), labels, train_labels, chr)(Edges(scores), truth, weight)
     assert loss.item() == pytest.approx(sum(-scores[i, i].item() / (4 * shares[i].item()) for i in range(4)), rel=1e-5)
     mean_weight = sum(shares[label].item() / (4 * shares[label].item()) for label in range(4))
     assert mean_weight == pytest.approx(1)
-    loss = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels, chr)(scores, truth, weight)
+    loss = Objective(LossConfig(balance="logit-adjusted", tau=2), labels, train_labels, chr)(
+        Edges(scores), truth, weight
+    )
     expected = sum(-(scores[i] + 2 * shares.log()).log_softmax(0)[i] for i in range(4))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -73,7 +76,8 @@ def test_the_expected_value_term_by_its_formula():
     edges = torch.randn(2, labels.trie.paths.shape[1], generator=torch.Generator().manual_seed(0))
     truth, weight = torch.tensor([0, 45]), torch.ones(2)
     plain, more = (
-        Objective(LossConfig(expected=value), labels, np.arange(61), chr)(edges, truth, weight) for value in (0, 0.5)
+        Objective(LossConfig(expected=value), labels, np.arange(61), chr)(Edges(edges), truth, weight)
+        for value in (0, 0.5)
     )
     mean = labels.distribution(edges.numpy()) @ labels.values
     assert (more - plain).item() == pytest.approx(0.5 * np.abs(mean - [-3.0, 1.5]).sum(), rel=1e-4)

@@ -47,7 +47,8 @@ def batch_of(backbone, labels, texts=TEXTS):
 
 
 def row_of(batch: Batch, row: int) -> Batch:
-    parts = {f.name: getattr(batch, f.name)[row : row + 1] for f in dataclasses.fields(batch)}
+    every = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+    parts = {name: None if tensor is None else tensor[row : row + 1] for name, tensor in every.items()}
     length = int(parts["text_lengths"])
     return Batch(**(parts | {"text_ids": parts["text_ids"][:, :length]}))
 
@@ -114,7 +115,7 @@ def test_the_batch_a_sample_is_in_changes_nothing(tiny):
 
 def test_the_layout_token_by_token(tiny):
     model, batch = build(tiny, ERC), batch_of(tiny, [10, 1, 2])
-    sequence = model.laid_out(batch)
+    sequence = model.laid_out(batch).sequence
     opening, closing = model.layout.opening, model.layout.closing
     for row, text in enumerate(TEXTS):
         ids = tiny.encode(text)

@@ -10,6 +10,7 @@ import torch
 
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
+from msekit.model.edges import Edges
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective
 from msekit.model.number_token import NumberTokenLoss
@@ -100,7 +101,7 @@ def test_it_is_added_with_its_weight_and_its_gradients_are_finite():
     edges = (30 * torch.randn(3, EDGES, generator=generator)).requires_grad_()  # as far apart as an untrained LLM's
     truth, weight = torch.tensor([0, 30, 43]), torch.tensor([1.0, 1.0, 0.0])
     plain, more = (
-        Objective(LossConfig(number_token=value), LABELS, np.arange(61), chr)(edges, truth, weight)
+        Objective(LossConfig(number_token=value), LABELS, np.arange(61), chr)(Edges(edges), truth, weight)
         for value in (0, 0.6)
     )
     terms = NumberTokenLoss(LABELS.trie, chr)(edges, truth)

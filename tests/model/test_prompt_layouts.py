@@ -129,7 +129,7 @@ def test_the_prompt_first_layout_token_by_token(tiny, spec, cue):
     assert stem + cue == spec.task_prompt
     assert model.layout.opening == [*tiny.bos, *tiny.encode(f"{stem} <av>")]
     assert model.layout.closing == tiny.encode(f"</av>{cue}")
-    whole, rest = model.laid_out(batch), model.for_training(batch)
+    whole, rest = model.laid_out(batch).sequence, model.for_training(batch).sequence
     read = len(model.layout.opening)
     real = rest.mask.bool()
     assert torch.equal(rest.embeddings[real], whole.embeddings[:, read:][real])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from msekit.runs.identity import DECIDE, LEAVE, settings_of
+from msekit.runs.identity import DECIDE, LEAVE, OF_AN_OPINION, settings_of
 from msekit.runs.report import flatten
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
@@ -34,7 +34,11 @@ def test_every_setting_is_on_one_of_the_lists():
 
 
 def test_what_decides_counts_and_what_does_not_is_left_out():
-    assert list(flatten(settings_of(run()))) == list(DECIDE)
+    with_opinion = run(adapter={"name": "mse-states"})
+    assert list(flatten(settings_of(with_opinion))) == list(DECIDE)
+    assert list(flatten(settings_of(run()))) == [name for name in DECIDE if name not in OF_AN_OPINION]
+    assert settings_of(run(adapter={"name": "mse-states", "dropout": 0.1})) != settings_of(with_opinion)
+    assert settings_of(run(adapter={"dropout": 0.1})) == settings_of(run())
     assert settings_of(run(seed=2)) != settings_of(run())
     assert settings_of(run(optim={"lr": 0.5})) != settings_of(run())
     fitting = {"model": {"dtype": "fp32", "checkpointing": "on"}, "evaluation": {"batch_size": 3}, "output": "runs/b"}

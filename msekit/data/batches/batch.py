@@ -1,6 +1,7 @@
 """Cached samples → batches: the typed Batch, its Collator, and the order of an epoch (by length; the seed decides it).
 
-Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame.
+Shapes: B batch, T longest text of the batch in tokens, L its longest sequence of frames, D features of a frame, S
+layers whose hidden states are read, d their width.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Batch:
     vision_summary: Tensor | None = None
     """Likewise of the vision."""
     text_states: Tensor | None = None
-    """(B, S, 2, d) float32 hidden states of the text; None for an adapter that does not read them."""
+    """(B, S, 2, d) float32, the frozen LLM's own hidden states of each text at S layers: of its last token, and their
+    mean over its own tokens. None where they are not asked for."""
     draw: Tensor | None = None
     """(B,) int64, what decides a sample's dropout in this epoch; None outside of training."""
 
@@ -194,7 +196,10 @@ class Collator:
         if name not in self.summaries:
             return None
         table_NS = self.summaries[name]
-        rows = [np.zeros_like(table_NS[0]) if self._withholds(modality, i) else table_NS[self._source(name, i)] for i in indices]
+        rows = [
+            np.zeros_like(table_NS[0]) if self._withholds(modality, i) else table_NS[self._source(name, i)]
+            for i in indices
+        ]
         return torch.from_numpy(np.stack(rows))
 
     def _frames(self, modality: int, preprocess: Preprocessor, index: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_only_the_columns_that_are_read_are_computed(name_of):
     backbone = load_backbone(name_of("tiny-llama"), device="cpu", passes=WAYS)
     first, last = (columns_of(layer) for layer in (decoder_layers(backbone.model)[i] for i in (0, -1)))
     model, batch = model_of(backbone, DATASETS["synthetic-erc"])
-    answers = model.for_training(batch).answers
+    answers = model.for_training(batch).sequence.answers
     first.clear()
     last.clear()
     model(batch)
