@@ -69,7 +69,16 @@ def cell(
     spec, audio_width, vision_width = data
     size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
     sizes = (size.audio_hidden, size.vision_hidden, size.pseudo_tokens)
-    trainable = parameter_count(adapter, text_dim, audio_width, vision_width, *sizes, ablate=ablate)  # type: ignore[arg-type]
+    trainable = parameter_count(
+        adapter,  # type: ignore[arg-type]
+        text_dim,
+        audio_width,
+        vision_width,
+        *sizes,
+        ablate=ablate,
+        state_layers=len(AdapterConfig().depths),
+        classes=len(spec.labels or ()),
+    )
     line = {"backbone": backbone, "dataset": spec.name, "adapter": adapter, "trainable": trainable}
     if ablate is not None:
         return line | {"ablate": ablate, "paper": None}

@@ -163,7 +163,8 @@ def workload(
     """Sizes of a full micro-batch of the longest samples, every seed's, and what was assumed about them."""
     labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
     inner = len(labels.trie.inner)
-    answers = inner if config.loss.scores_every_label else max(len(tokens) for tokens in labels.tokens)
+    every_label = config.loss.scores_every_label or ADAPTERS[config.adapter.name].has_opinion
+    answers = inner if every_label else max(len(tokens) for tokens in labels.tokens)
     opening, closing = (len(encode(text)) for text in constant_parts(spec.task_prompt, config.layout))
     text = config.data.text_limit or spec.text_limit
     pseudo = config.adapter.pseudo_tokens if ADAPTERS[config.adapter.name].adds_tokens else 0
@@ -205,7 +206,16 @@ def adapter_sizes(
     if not config.reads_features:  # a random state per sample stands where an LSTM's last state would
         encoders = tuple((1, state, 0) for _, _, state in encoders)
     trainable = parameter_count(
-        adapter.name, text_dim, audio, vision, *states, adapter.pseudo_tokens, adapter.hidden, adapter.ablate
+        adapter.name,
+        text_dim,
+        audio,
+        vision,
+        *states,
+        adapter.pseudo_tokens,
+        adapter.hidden,
+        adapter.ablate,
+        state_layers=len(adapter.depths),
+        classes=len(spec.labels or ()),
     )
     return encoders, trainable, notes
 

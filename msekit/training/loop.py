@@ -72,7 +72,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             flush_denormals()
             seed_everything(config.seed)
             stopped = resume and has_state(config, accelerator)
-            if config.optim.opinion_epochs and not stopped:
+            if not stopped:
                 train_opinion(config, parts, reporter)
             run = Run(config, parts, accelerator, reporter, signals)
             if stopped:

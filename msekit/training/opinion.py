@@ -32,8 +32,10 @@ SCORED = 64
 
 
 def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
-    """Train the opinion alone; the adapter ends as its best epoch by the validation split."""
+    """Train the opinion alone, if there is one; the adapter ends as its best epoch by the validation split."""
     adapter, optim, spec = parts.model.adapter, config.optim, parts.spec
+    if not isinstance(adapter, OpinionatedAdapter) or not optim.opinion_epochs:
+        return
     assert parts.model.objective is not None, "an adapter with an opinion has an objective"
     parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.weight_decay)

@@ -34,6 +34,7 @@ from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.decisions import as_decided
 from msekit.training.loop import Run, clocks
+from msekit.training.opinion import train_opinion
 from msekit.training.resume import finished_report
 
 T = TypeVar("T")
@@ -101,11 +102,16 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         parts = build(configs[0], reporter, seeds=len(configs))
         flush_denormals()
         seed_everything(configs[0].seed)
-        runs = [Run(config, parts_for(config, parts), accelerator, reporter, signals) for config in configs]
-        for run in runs:
-            if resume and (run.config.output / STATE).is_file():
+        runs = []
+        for config in configs:
+            mine, stopped = parts_for(config, parts), resume and (config.output / STATE).is_file()
+            if not stopped:
+                train_opinion(config, mine, reporter)
+            run = Run(config, mine, accelerator, reporter, signals)
+            if stopped:
                 run.restore()
-            write_config(as_decided(run.config, parts))
+            write_config(as_decided(config, parts))
+            runs.append(run)
         return Together(runs, accelerator, reporter)
     finally:
         remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))

@@ -1,0 +1,59 @@
+"""The product of the LLM's scores and an opinion, against sums over whole labels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from msekit.data.catalogue import DATASETS
+from msekit.model.labels import LabelSpace
+from msekit.model.product import Product
+
+
+def space(dataset: str) -> LabelSpace:
+    return LabelSpace(DATASETS[dataset], lambda text: [ord(character) for character in text], 0)
+
+
+@pytest.fixture(params=["meld", "mosei"])
+def labels(request) -> LabelSpace:
+    return space(request.param)
+
+
+def drawn(labels: LabelSpace, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    opinion = torch.randn(3, len(labels), generator=generator).log_softmax(dim=1)
+    return opinion, torch.randn(3, labels.trie.paths.shape[1], generator=generator)
+
+
+def test_opinion_edges_give_the_opinion_back(labels):
+    product, (opinion, _) = Product(labels.trie), drawn(labels, 0)
+    assert torch.allclose(product.opinion(opinion) @ torch.from_numpy(labels.trie.paths).T, opinion, atol=1e-5)
+
+
+def test_every_node_is_multiplied_and_normalised(labels):
+    product, (opinion, llm) = Product(labels.trie), drawn(labels, 1)
+    edges = product(llm, product.opinion(opinion))
+    paths, parents = torch.from_numpy(labels.trie.paths), labels.trie.parent
+    for node in labels.trie.inner:
+        leaving = (parents == node).nonzero()[0]
+        beneath = torch.stack([opinion[:, paths[:, edge] > 0].exp().sum(dim=1) for edge in leaving], dim=1)
+        expected = llm[:, leaving].exp() * beneath
+        expected /= expected.sum(dim=1, keepdim=True)
+        assert torch.allclose(edges[:, leaving].exp(), expected, atol=1e-5)
+
+
+def test_an_indifferent_llm_leaves_the_opinion(labels):
+    product, (opinion, llm) = Product(labels.trie), drawn(labels, 2)
+    opinion_edges = product.opinion(opinion)
+    assert torch.allclose(product(torch.zeros_like(llm), opinion_edges), opinion_edges, atol=1e-5)
+
+
+def test_an_opinion_sure_beyond_float32_stays_finite(labels):
+    product, (_, llm) = Product(labels.trie), drawn(labels, 3)
+    sure = (500 * torch.randn(3, len(labels), generator=torch.Generator().manual_seed(4))).log_softmax(dim=1)
+    sure.requires_grad_()
+    edges = product(llm, product.opinion(sure))
+    assert torch.isfinite(edges).all()
+    edges.sum().backward()
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all()
