@@ -75,7 +75,7 @@ def cell(
         audio_width,
         vision_width,
         *sizes,
-        ablate=ablate,
+        ablate=ablate,  # type: ignore[arg-type]
         state_layers=len(AdapterConfig().depths),
         classes=len(spec.labels or ()),
     )

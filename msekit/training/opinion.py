@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from msekit.adapters.interface import OpinionatedAdapter
 from msekit.adapters.sample_dropout import draws
 from msekit.data.batches.batch import Collator, Noise, evaluation_batches, global_batches
 from msekit.evaluation.metrics import higher_is_better
