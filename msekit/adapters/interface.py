@@ -61,7 +61,7 @@ class Evidence(NamedTuple):
     audio_lengths: Tensor | None
     """(B,); 0 marks a sample without audio."""
     audio_summary: Tensor | None
-    """(B, 4 D_a) statistics over a sample's frames (`data/batches/preprocess.py`)."""
+    """(B, 5 D_a) statistics over a sample's frames (`data/batches/preprocess.py`)."""
     vision: Tensor | None
     """As the audio."""
     vision_lengths: Tensor | None
@@ -92,6 +92,10 @@ class OpinionatedAdapter(Adapter):
 
     def read(self, evidence: Evidence) -> Reading:
         """Mix the evidence, and say how likely every label is; no pass through the LLM is needed for it."""
+        raise NotImplementedError
+
+    def opinion_parameters(self) -> Iterable[nn.Parameter]:
+        """What decides the opinion."""
         raise NotImplementedError
 
     def pseudo(self, reading: Reading) -> Tensor:

@@ -16,19 +16,18 @@ size of an LSTM, r rank of the states' projection, h = 256 width of the mixture,
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.interface import Evidence, OpinionatedAdapter, Reading
-from msekit.adapters.mse import ModalityEncoder, MultiScaleFusion, PseudoTokenProjector
+from msekit.adapters.mse import MultiScaleFusion, PseudoTokenProjector
 from msekit.adapters.sample_dropout import SampleDropout
-from msekit.adapters.sizes import STATES_RANK, STATISTICS, AdapterSpec
+from msekit.adapters.sizes import STATISTICS, SUMMARY_RANK, AdapterSpec, states_rank
 
-_FURTHEST = 5.0  # deviations; what lies further out is cut there
+_FURTHEST = 6.0  # deviations; what lies further out is cut there
 
 
 class Moments:
@@ -91,7 +90,7 @@ class Standardise(nn.Module):
 
 
 class StatesReader(nn.Module):
-    """Hidden states of the text → the guide of the mixer and the text's own part of the mixture.
+    """Hidden states of the text → a few numbers, from which the text's vector and the mixer's guide are made.
 
     Args:
         layers: S.
@@ -102,81 +101,86 @@ class StatesReader(nn.Module):
 
     def __init__(self, layers: int, text_dim: int, mixed: int, dropout: float) -> None:
         super().__init__()
+        rank = states_rank(text_dim, layers)
         self.standardise = Standardise(layers, 2, text_dim)
-        self.layer_weights = nn.Parameter(torch.zeros(layers))
         self.drop_states, self.drop_low = SampleDropout(dropout, 1), SampleDropout(dropout, 2)
-        self.down = nn.Linear(2 * text_dim, STATES_RANK)
-        self.guide = nn.Linear(STATES_RANK, mixed)
-        self.text = nn.Linear(STATES_RANK, mixed)
+        self.down = nn.Linear(layers * 2 * text_dim, rank)
+        self.text = nn.Linear(rank, mixed)
+        self.guide = nn.Linear(rank, mixed)
 
     def forward(self, states_BS2d: Tensor, draw_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, S, 2, d) → guide and text path, (B, h) each."""
-        weights_S = self.layer_weights.softmax(dim=0)
-        mixed_B2d = torch.einsum("s,bskd->bkd", weights_S, self.standardise(states_BS2d))
-        low_Br = self.drop_low(self.down(self.drop_states(mixed_B2d.flatten(1), draw_B)), draw_B)
-        return self.guide(low_Br), self.text(low_Br)
+        """(B, S, 2, d) → the text's vector and the guide, (B, h) each."""
+        rows_BN = self.standardise(unit(states_BS2d)).flatten(1)
+        low_Br = F.gelu(self.down(self.drop_states(rows_BN, draw_B)))
+        return self.text(low_Br), self.guide(self.drop_low(low_Br, draw_B))
+
+
+def unit(states_BS2d: Tensor) -> Tensor:
+    """Every vector over its root mean square, as the LLM's own layers read it."""
+    return F.rms_norm(states_BS2d.float(), states_BS2d.shape[-1:], eps=1e-6)
 
 
 class FramesEncoder(nn.Module):
-    """One modality: its LSTM's last state and its summary → its vector; zero where the modality is absent.
+    """One modality: the summary of its frames → its vector; zero where the modality is absent.
 
     Args:
         width: D.
-        hidden: H.
         mixed: h.
         dropout: Share of the summary's numbers that training leaves out.
         place: Tells its dropouts from others.
     """
 
-    def __init__(self, width: int, hidden: int, mixed: int, dropout: float, place: int) -> None:
+    def __init__(self, width: int, mixed: int, dropout: float, place: int) -> None:
         super().__init__()
-        self.width = width
-        self.sequence = ModalityEncoder(width, hidden, mixed)
         self.standardise = Standardise(STATISTICS * width)
-        self.summary = nn.Linear(STATISTICS * width, mixed, bias=False)
-        self.drop_sequence, self.drop_summary = SampleDropout(dropout, place), SampleDropout(dropout, place + 1)
+        self.drop = SampleDropout(dropout, place)
+        self.down = nn.Linear(STATISTICS * width, SUMMARY_RANK)
+        self.up = nn.Linear(SUMMARY_RANK, mixed)
 
-    def forward(self, frames_BLD: Tensor, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
-        """(B, L, D), (B,), (B, 4 D) → (B, h)."""
-        present_B1 = (lengths_B > 0)[:, None].to(frames_BLD.device)
-        summary_Bh = self.summary(self.drop_summary(self.standardise(summary_BS), draw_B))
-        return self.drop_sequence(self.sequence(frames_BLD, lengths_B), draw_B) + summary_Bh * present_B1
+    def forward(self, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
+        """(B,), (B, 5 D) → (B, h)."""
+        vector_Bh = self.up(self.down(self.drop(self.standardise(summary_BS), draw_B)))
+        return vector_Bh * (lengths_B > 0)[:, None].to(vector_Bh.device)
 
 
 class OpinionHead(nn.Module):
-    """The mixture → log-probabilities over the labels: logits of classes, or a bell over the grid of intensities.
+    """The vectors of text, audio and vision → log-probabilities over the labels.
+
+    Every vector has a linear map of its own, and their outputs are added: an expert for each, the product of which is
+    the opinion. For classes the outputs are logits. For intensities they are the centre and the width of a bell over
+    the grid of values.
 
     Args:
         mixed: h.
+        modalities: Names of the vectors.
         classes: K of classes; 0 for intensities.
         values: The K intensities; empty for classes.
-        dropout: Share of the mixture that training leaves out.
+        dropout: Share of a vector that training leaves out.
+        place: Tells its dropouts from others.
     """
 
     values: Tensor | None
     """(K,)."""
 
-    def __init__(self, mixed: int, classes: int, values: tuple[float, ...], dropout: float) -> None:
+    def __init__(
+        self, mixed: int, modalities: list[str], classes: int, values: tuple[float, ...], dropout: float, place: int
+    ) -> None:
         super().__init__()
-        self.drop = SampleDropout(dropout, 7)
-        self.out = nn.Linear(mixed, classes or 2)
-        nn.init.zeros_(self.out.weight)  # no opinion before training
-        nn.init.zeros_(self.out.bias)
-        self.register_buffer("values", None if classes else torch.tensor(values))
+        self.drops = nn.ModuleDict({name: SampleDropout(dropout, place + n) for n, name in enumerate(modalities)})
+        self.experts = nn.ModuleDict({name: nn.Linear(mixed, classes or 2) for name in modalities})
+        for parameter in self.experts.parameters():  # no opinion before training
+            nn.init.zeros_(parameter)
+        self.register_buffer("values", None if classes else torch.tensor(values), persistent=False)
 
-    def forward(self, mixture_Bh: Tensor, draw_B: Tensor | None) -> Tensor:
-        """(B, h) → (B, K).
-
-        For intensities the two outputs are the bell's centre and the logarithm of its width, both in half ranges: the
-        log-density of a normal distribution at every grid value, normalised over them.
-        """
-        out = self.out(self.drop(mixture_Bh, draw_B))
+    def forward(self, vectors: dict[str, Tensor], draw_B: Tensor | None) -> Tensor:
+        """Vectors by name, (B, h) each → (B, K)."""
+        out = sum(self.experts[name](self.drops[name](vector, draw_B)) for name, vector in vectors.items())
         if self.values is None:
             return F.log_softmax(out, dim=-1)
         low, high = self.values[0], self.values[-1]
         half = (high - low) / 2
-        centre_B1 = (low + high) / 2 + half * out[:, :1]
-        width_B1 = half * (out[:, 1:] - math.log(2)).exp().clamp(min=0.02)
+        centre_B1 = (low + high) / 2 + 2 / 3 * half * out[:, :1]
+        width_B1 = half / 3 * (F.softplus(out[:, 1:] + 0.55) + 0.1)
         return F.log_softmax(-0.5 * ((self.values - centre_B1) / width_B1) ** 2, dim=-1)
 
 
@@ -192,40 +196,54 @@ class MSEStatesAdapter(OpinionatedAdapter):
         mixed, dropout = spec.hidden, spec.dropout
         self.audio_dim, self.vision_dim, self.pseudo_tokens = spec.audio_dim, spec.vision_dim, spec.pseudo_tokens
         self.states = StatesReader(spec.state_layers, spec.text_dim, mixed, dropout)
-        self.audio_encoder = _encoder(spec.audio_dim, spec.audio_hidden, mixed, dropout, place=3)
-        self.vision_encoder = _encoder(spec.vision_dim, spec.vision_hidden, mixed, dropout, place=5)
-        self.opinion_head = OpinionHead(mixed, spec.classes, spec.values, dropout)
+        widths = {"audio": spec.audio_dim, "vision": spec.vision_dim}
+        self.encoders = nn.ModuleDict(
+            {
+                name: FramesEncoder(width, mixed, dropout, place=4 * number)
+                for number, (name, width) in enumerate(widths.items(), start=1)
+                if width
+            }
+        )
+        self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.classes, spec.values, dropout, place=12)
         self.multi_scale_fusion = MultiScaleFusion(mixed, spec.text_dim)
-        self.drop = SampleDropout(dropout, 8)
+        self.drop = SampleDropout(dropout, 16)
         self.projector = PseudoTokenProjector(mixed, spec.text_dim, spec.pseudo_tokens)
         self.gain = nn.Parameter(torch.tensor(spec.text_scale))
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics; see `OpinionatedAdapter.fit`."""
-        states, audio, vision = Moments(), Moments(), Moments()
+        states, frames = Moments(), {name: Moments() for name in self.encoders}
         for evidence in batches:
-            states.add(evidence.text_states)
-            if evidence.audio_summary is not None and evidence.audio_lengths is not None:
-                audio.add(evidence.audio_summary[evidence.audio_lengths > 0])
-            if evidence.vision_summary is not None and evidence.vision_lengths is not None:
-                vision.add(evidence.vision_summary[evidence.vision_lengths > 0])
+            states.add(unit(evidence.text_states))
+            for name, moments in frames.items():
+                lengths_B, summary_BS = _of(evidence, name)
+                moments.add(summary_BS[lengths_B > 0])
         self.states.standardise.fit(states)
-        for encoder, moments in ((self.audio_encoder, audio), (self.vision_encoder, vision)):
-            if encoder is not None and moments.count:
-                encoder.standardise.fit(moments)
+        for name, moments in frames.items():
+            if moments.count:
+                self._encoder(name).standardise.fit(moments)
+
+    def _encoder(self, name: str) -> FramesEncoder:
+        encoder = self.encoders[name]
+        assert isinstance(encoder, FramesEncoder)
+        return encoder
 
     def read(self, evidence: Evidence) -> Reading:
         """Mix the evidence; see `OpinionatedAdapter.read`."""
         draw_B = evidence.draw
-        guide_Bh, mixture_Bh = self.states(evidence.text_states, draw_B)
-        for encoder, frames, lengths, summary in (
-            (self.audio_encoder, evidence.audio, evidence.audio_lengths, evidence.audio_summary),
-            (self.vision_encoder, evidence.vision, evidence.vision_lengths, evidence.vision_summary),
-        ):
-            if encoder is not None:
-                mixture_Bh = mixture_Bh + encoder(frames, lengths, summary, draw_B) * guide_Bh
+        text_Bh, guide_Bh = self.states(evidence.text_states, draw_B)
+        vectors = {"text": F.layer_norm(text_Bh, text_Bh.shape[-1:])}
+        mixture_Bh = vectors["text"]
+        for name in self.encoders:
+            vectors[name] = self._encoder(name)(*_of(evidence, name), draw_B)
+            mixture_Bh = mixture_Bh + vectors[name] * (1 + guide_Bh)  # the Text-Guide-Mixer, and the vector as it is
         mixture_Bh = F.layer_norm(mixture_Bh, mixture_Bh.shape[-1:])
-        return Reading(mixture_Bh, self.opinion_head(mixture_Bh, draw_B), draw_B)
+        return Reading(mixture_Bh, self.opinion_head(vectors, draw_B), draw_B)
+
+    def opinion_parameters(self) -> Iterator[nn.Parameter]:
+        """See `OpinionatedAdapter.opinion_parameters`."""
+        for part in (self.states.down, self.states.text, self.encoders, self.opinion_head):
+            yield from part.parameters()
 
     def pseudo(self, reading: Reading) -> Tensor:
         """Pseudo tokens of unit RMS times the learned gain, which starts at the size of the LLM's embeddings."""
@@ -233,9 +251,12 @@ class MSEStatesAdapter(OpinionatedAdapter):
         return F.rms_norm(tokens_BPd, tokens_BPd.shape[-1:], eps=1e-6) * self.gain
 
 
-def _encoder(width: int, hidden: int, mixed: int, dropout: float, place: int) -> FramesEncoder | None:
-    """None for data without the modality."""
-    return FramesEncoder(width, hidden, mixed, dropout, place) if width else None
+def _of(evidence: Evidence, name: str) -> tuple[Tensor, Tensor]:
+    """Lengths (B,) and summaries (B, 5 D) of a modality."""
+    lengths_B, summary_BS = getattr(evidence, f"{name}_lengths"), getattr(evidence, f"{name}_summary")
+    assert lengths_B is not None
+    assert summary_BS is not None
+    return lengths_B, summary_BS
 
 
 def make_mse_states(spec: AdapterSpec) -> MSEStatesAdapter:

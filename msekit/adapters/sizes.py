@@ -12,9 +12,9 @@ from msekit.adapters.ablations import WHOLE, Ablation, AdapterParts, parts_of
 SCALES = (8, 16, 32)
 """k of the Multi-Scale Fusion: MLP i goes h → d_t/k → h (the paper prints h/k; Table 1 needs d_t/k)."""
 
-STATES_RANK = 96
-"""r of `mse-states`: width of the hidden states' projection."""
-STATISTICS = 4
+SUMMARY_RANK = 32
+"""Width that `mse-states` projects a modality's summary to."""
+STATISTICS = 5
 """Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
 
 AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]
@@ -99,14 +99,18 @@ def _mse(spec: AdapterSpec) -> int:
 
 def _mse_states(spec: AdapterSpec) -> int:
     """Trainable parameters of `mse-states`."""
-    hidden, total = spec.hidden, spec.state_layers  # a weight per layer
-    total += linear(2 * spec.text_dim, STATES_RANK) + 2 * linear(STATES_RANK, hidden)  # the guide and the text path
-    for width, state in ((spec.audio_dim, spec.audio_hidden), (spec.vision_dim, spec.vision_hidden)):
-        if width:
-            total += modality_encoder(width, state, hidden) + STATISTICS * width * hidden
-    total += linear(hidden, spec.classes or 2)  # a bell has a centre and a width
+    hidden, rank = spec.hidden, states_rank(spec.text_dim, spec.state_layers)
+    total = linear(spec.state_layers * 2 * spec.text_dim, rank) + 2 * linear(rank, hidden)  # text vector and guide
+    for width in spec.widths:
+        total += linear(STATISTICS * width, SUMMARY_RANK) + linear(SUMMARY_RANK, hidden)
+    total += (1 + len(spec.widths)) * linear(hidden, spec.classes or 2)  # a bell has a centre and a width
     total += _fusion(spec) + linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)
     return total + 1  # the gain
+
+
+def states_rank(text_dim: int, layers: int) -> int:
+    """Width that `mse-states` projects S layers' states to: 64, and less where the LLM is wide."""
+    return max(8, min(64, 786_432 // (layers * 2 * text_dim)))
 
 
 def _fusion(spec: AdapterSpec) -> int:

@@ -118,6 +118,8 @@ class OptimConfig(_Section):
     """Adapters with an opinion: epochs in which the opinion trains alone, without the LLM, before the schedule."""
     opinion_lr: float = Field(1e-3, gt=0)
     """Peak learning rate of these epochs."""
+    opinion_share: float = Field(0.1, ge=0, le=1)
+    """What the opinion's learning rate is multiplied with once it trains with the LLM."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
 

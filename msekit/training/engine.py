@@ -76,7 +76,7 @@ class PlainEngine:
     def step(self, rate: float) -> Tensor:
         norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         # what loss scaling uses: the fused kernel leaves parameters and moments as they are where this is 1
         self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -121,7 +121,7 @@ class ZeroEngine:
 
     def step(self, rate: float) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32)
 

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from msekit.adapters.interface import OpinionatedAdapter
 from msekit.settings.config import OptimConfig
 
 
 def optimizer_for(adapter: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter of the adapter; nothing else gets optimiser state."""
+    """AdamW over every parameter of the adapter; nothing else gets optimiser state.
+
+    A group's `share` is what its learning rate is multiplied with: an opinion that was trained alone goes on slowly.
+    """
+    groups: list[dict[str, Any]] = [{"params": list(adapter.parameters()), "share": 1.0}]
+    if isinstance(adapter, OpinionatedAdapter) and config.opinion_epochs:
+        trained = set(adapter.opinion_parameters())
+        rest = [parameter for parameter in adapter.parameters() if parameter not in trained]
+        groups = [
+            {"params": rest, "share": 1.0},
+            {"params": list(adapter.opinion_parameters()), "share": config.opinion_share},
+        ]
     return torch.optim.AdamW(
-        adapter.parameters(),
+        groups,
         lr=config.lr,
         eps=config.eps,
         weight_decay=config.weight_decay,

@@ -49,7 +49,7 @@ class Batch:
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
     audio_summary: Tensor | None = None
-    """(B, 4 D) float32 statistics over all frames of the audio; None for an adapter that does not read them."""
+    """(B, 5 D) float32 statistics over all frames of the audio; None for an adapter that does not read them."""
     vision_summary: Tensor | None = None
     """Likewise of the vision."""
     text_states: Tensor | None = None
@@ -133,7 +133,7 @@ class Collator:
     frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
     summaries: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Modality → (N, 4 D) every sample's summary; empty where none is read."""
+    """Modality → (N, 5 D) every sample's summary; empty where none is read."""
     states: Callable[[Sequence[int]], Tensor] | None = None
     """Positions → hidden states of their texts, (B, S, 2, d); None where none are read."""
     draws: Callable[[Tensor], Tensor] | None = None
@@ -149,10 +149,20 @@ class Collator:
         }
         return replace(self, summaries=tables)
 
-    def shuffled(self, seed: int) -> Collator:
-        """One that gives every sample the audio and the vision of another: what it scores is not heard or seen."""
+    def shuffled(self, seed: int, modalities: Sequence[str] = MODALITIES) -> Collator:
+        """One that gives every sample the frames of another: what it scores is not heard or seen."""
         generator = np.random.default_rng(seed)
-        return replace(self, frames_of={name: _derangement(len(self.split), generator) for name in MODALITIES})
+        return replace(self, frames_of={name: _derangement(len(self.split), generator) for name in modalities})
+
+    def text_shuffled(self, seed: int) -> Collator:
+        """One that gives every sample the text of another, with its context and its hidden states."""
+        order, own = _derangement(len(self.split), np.random.default_rng(seed)), self.states
+        return replace(
+            self,
+            text_ids=[self.text_ids[place] for place in order],
+            context=None if self.context is None else self.context[order],
+            states=None if own is None else lambda indices: own([int(order[index]) for index in indices]),
+        )
 
     @property
     def context_lengths(self) -> np.ndarray:
@@ -191,7 +201,7 @@ class Collator:
         )
 
     def _summaries(self, modality: int, indices: Sequence[int]) -> Tensor | None:
-        """(B, 4 D); zeros for a sample from which the modality is withheld."""
+        """(B, 5 D); zeros for a sample from which the modality is withheld."""
         name = MODALITIES[modality]
         if name not in self.summaries:
             return None

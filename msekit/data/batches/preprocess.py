@@ -1,7 +1,7 @@
 """Preprocessor: what happens to a feature sequence between the cache and the adapter: standardise, trim, shorten.
 
-Beside the sequence an adapter may read its summary: the mean, the deviation and two percentiles of every feature over
-all frames, which keep what an LSTM's last state over hundreds of frames has to learn to keep.
+Beside the sequence an adapter may read its summary: the mean, the deviation, two percentiles and the mean change of
+every feature over all frames, which keep what an LSTM's last state over hundreds of frames has to learn to keep.
 
 No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: L frames, D features.
 """
@@ -64,15 +64,18 @@ class Preprocessor(BaseModel):
         return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)
 
     def summary(self, frames_LD: np.ndarray) -> np.ndarray:
-        """(L, D) → (4 D,) float32: mean, deviation, 20th and 80th percentile over all frames; zeros without frames.
+        """(L, D) → (5 D,) float32: mean, deviation, 20th and 80th percentile, and mean size of the change from a frame
+        to the next, over all frames; zeros without frames.
 
         Features are standardised as for the sequence, but neither trimmed nor shortened.
         """
         if not len(frames_LD):
-            return np.zeros((2 + len(PERCENTILES)) * frames_LD.shape[1], np.float32)
+            return np.zeros((3 + len(PERCENTILES)) * frames_LD.shape[1], np.float32)
         frames_LD = self._scaled(frames_LD)
         percentiles = np.percentile(frames_LD, PERCENTILES, axis=0)
-        return np.concatenate([frames_LD.mean(axis=0), frames_LD.std(axis=0), *percentiles]).astype(np.float32)
+        changes_LD = np.abs(np.diff(frames_LD, axis=0)) if len(frames_LD) > 1 else np.zeros_like(frames_LD)
+        rows = [frames_LD.mean(axis=0), frames_LD.std(axis=0), *percentiles, changes_LD.mean(axis=0)]
+        return np.concatenate(rows).astype(np.float32)
 
     def _scaled(self, frames_LD: np.ndarray) -> np.ndarray:
         frames_LD = frames_LD.astype(np.float32)
