@@ -24,7 +24,7 @@ CASES = {FULL: (), "without audio": ("audio",), "without vision": ("vision",), "
 def robustness(
     run: Path, split: str = "test", *, source: Path | None = None, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """Score a split with modalities withheld and shuffled; for the run's own test split, kept as `robustness.json` in its folder.
+    """Score a split with modalities withheld and shuffled; for the run's own test split, kept as `robustness.json`.
 
     Args:
         run: The run folder.
