@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msekit.baselines.catalogue import BASELINES
+from msekit.backbones.catalogue import canonical_name
+from msekit.baselines.catalogue import BASELINES, check_backbone
+from msekit.baselines.llm_linear import fit_llm_linear
 from msekit.baselines.models import network_of
 from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
@@ -37,6 +39,7 @@ from msekit.settings.config import DataConfig
 from msekit.version import __version__
 
 LEARNING_RATE, BATCH_SIZE, PATIENCE = 1e-3, 32, 8
+_OF_LLM_LINEAR = ("layer", "reads", "even_blocks", "valid_by_layer", "backbone_fingerprint", "dtype")
 
 
 def run_baseline(
@@ -45,6 +48,7 @@ def run_baseline(
     seed: int,
     output: Path,
     *,
+    backbone: str | None = None,
     epochs: int = 30,
     limit_train: int | None = None,
     reporter: Reporter,
@@ -56,6 +60,7 @@ def run_baseline(
         spec: The data set.
         seed: Decides weights, order and noise.
         output: The seed's folder.
+        backbone: The LLM whose hidden states `llm-linear` reads; None for any other baseline.
         epochs: Most epochs; training ends after `PATIENCE` without improvement on validation.
         limit_train: Train on this many samples, the same for every seed and as `data.limit_train`.
         reporter: Where progress goes.
@@ -64,17 +69,20 @@ def run_baseline(
         The content of `report.json`.
 
     Raises:
-        MsekitError: No such baseline, unusable data, or the folder holds a finished run of another kind.
+        MsekitError: No such baseline, a backbone too many or too few, unusable data, or the folder holds a finished
+            run of another kind.
     """
     if name not in BASELINES:
         raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
+    check_backbone(name, backbone)
     spec, cache = open_data(spec, "float32", reporter)
     kind = {
         "adapter": name,
+        "backbone": "none" if backbone is None else canonical_name(backbone),
         "dataset": spec.name,
         "data_fingerprint": cache.info.fingerprint,
         "seed": seed,
-        "epochs": None if name == "text-linear" else epochs,
+        "epochs": epochs if BASELINES[name] else None,
         "limit_train": limit_train,
     }
     if (report := read_report(output)) is not None:
@@ -84,7 +92,9 @@ def run_baseline(
     if limit_train is not None:
         chosen = np.sort(np.random.default_rng(0).permutation(size)[:limit_train])
     started = time.perf_counter()
-    if name == "text-linear":
+    if backbone is not None:
+        outcome = fit_llm_linear(spec, cache, chosen, backbone, reporter)
+    elif name == "text-linear":
         outcome = _linear(spec, cache, chosen)
     else:
         outcome = Trainer(name, spec, cache, chosen, seed, epochs, reporter).fit()
@@ -233,7 +243,6 @@ def _write(
     named = (lambda value: (spec.labels or ())[int(value)]) if spec.labels else float
     shuffled = outcome["shuffled"]
     document = kind | {
-        "backbone": "none",
         "recipe": "baseline",
         "split": "test",
         "samples": len(split),
@@ -244,6 +253,7 @@ def _write(
         "collapsed_to": None if collapsed is None else named(collapsed),
         "best_epoch": outcome["best_epoch"],
         "strength": outcome.get("strength"),
+        **{key: outcome[key] for key in _OF_LLM_LINEAR if key in outcome},
         "trainable_parameters": outcome.get("trainable_parameters", 0),
         "train_seconds": outcome["train_seconds"],
         "peak_memory_bytes": peak_memory(torch.device("cpu")),

@@ -1,4 +1,4 @@
-"""`msekit baseline NAME --dataset D`: a model without an LLM, on the same cache, metrics and report."""
+"""`msekit baseline NAME --dataset D`: a simpler model on the same cache, metrics and report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from msekit.baselines.catalogue import BASELINES
+from msekit.baselines.catalogue import BASELINES, READS_LLM, check_backbone
 from msekit.cli.output import Format, answer
 from msekit.errors import choice
 
@@ -16,13 +16,18 @@ def baseline_command(
     name: Annotated[str, typer.Argument(help=f"Which model: {choice(BASELINES)}.")],
     dataset: Annotated[str, typer.Option(help="Catalogue name, or a YAML describing your own.")],
     source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
+    backbone: Annotated[str | None, typer.Option(help=f"The frozen LLM that {READS_LLM} reads; for no other.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many samples.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>].")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>, with the LLM's if any].")
+    ] = None,
     fmt: Format = "table",
 ) -> None:
-    """Train and test a classical baseline; finished seeds are reused."""
+    """Train and test a baseline: a classical one, or a linear model on the frozen LLM's hidden states. Finished seeds
+    are reused."""
+    check_backbone(name, backbone)
     from msekit.baselines.run import run_baseline
     from msekit.data.catalogue import resolve_dataset
     from msekit.reporter import Reporter
@@ -33,10 +38,13 @@ def baseline_command(
 
     reporter = Reporter()
     spec = resolve_dataset(dataset, source)
-    folder = (output or Path("runs") / f"{spec.name}-{name}").resolve()
+    read = "" if backbone is None else f"-{Path(backbone).name}"
+    folder = (output or Path("runs") / f"{spec.name}-{name}{read}").resolve()
     for seed in parse_seeds(seeds):
         place = folder / f"seed-{seed}"
-        run_baseline(name, spec, seed, place, epochs=epochs, limit_train=limit_train, reporter=reporter)
+        run_baseline(
+            name, spec, seed, place, backbone=backbone, epochs=epochs, limit_train=limit_train, reporter=reporter
+        )
         reporter.note(f"run folder: {place}")
     groups = aggregate(collect([folder]))
     answer(fmt, [as_json(group) for group in groups], lambda: render_table(groups, reporter))

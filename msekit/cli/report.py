@@ -21,12 +21,17 @@ def report(
     """Summarise finished runs over their seeds, beside the paper's numbers."""
     from msekit.reporter import Reporter
     from msekit.reports.aggregate import aggregate
+    from msekit.reports.beside import bars
     from msekit.reports.render import render_json, render_markdown, render_table
     from msekit.runs.folder import find_runs
     from msekit.runs.report import collect
 
     reporter = Reporter()
-    groups = aggregate(collect(runs))
+    beside = bars(collect(runs))
+    for folder in beside:
+        reporter.note(f"llm-linear on the same backbone and data: {folder}")
+    shown = [*runs, *beside]
+    groups = aggregate(collect(shown))
     if fmt == "table":
         if output is not None:
             raise MsekitError("a table goes to the terminal, not to a file", fix="Add --format markdown, json or html.")
@@ -35,7 +40,7 @@ def report(
         if fmt == "html":
             from msekit.reports.html import html_report
 
-            text = html_report(runs)
+            text = html_report(shown)
         else:
             text = render_json(groups) + "\n" if fmt == "json" else render_markdown(groups)
         if output is None:

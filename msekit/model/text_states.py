@@ -75,6 +75,9 @@ class StatesTable:
         """d."""
         return self._stored.info.width
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """States of the texts at these positions: (B, L, 2, d) float32."""
         return torch.from_numpy(self._stored.rows(self._places[np.asarray(indices, dtype=np.int64)]))
@@ -100,6 +103,9 @@ class FreshStates:
     def width(self) -> int:
         """d."""
         return self._states.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self._places)
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """States of the texts at these positions: (B, L, 2, d) float32."""

@@ -66,7 +66,7 @@ class Report(BaseModel):
 
     dataset: str
     backbone: str
-    """`none` for a baseline."""
+    """`none` for a baseline that reads none."""
     quantization: str | None = None
     dtype: str | None = None
     """torch's name of the type that the backbone was held in."""
@@ -111,7 +111,15 @@ class Report(BaseModel):
     dropped_train: int | None = None
     """Training samples left out for lack of a modality."""
     strength: float | None = None
-    """Of the baseline `text-linear`: its regularisation."""
+    """Of a linear baseline: its regularisation."""
+    layer: int | None = None
+    """Of the baseline `llm-linear`: the layer whose hidden states it reads."""
+    reads: list[str] | None = None
+    """Of the same: text, and audio and vision where validation is better with them."""
+    even_blocks: bool | None = None
+    """Of the same: whether its blocks of features were scaled to the same total variance."""
+    valid_by_layer: dict[str, float] | None = None
+    """Of the same: layer → the best value of the key metric on validation."""
     trainable_parameters: int | None = None
     peak_memory_bytes: int | None = None
     train_samples_per_s: float | None = None
