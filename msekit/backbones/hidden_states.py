@@ -96,8 +96,8 @@ def read_states(
         wanted: Layers and cue.
 
     Returns:
-        (N, L, 2, d) float32 on the CPU: the state of the last token, and the mean over the text's own tokens, neither
-        bos nor cue nor context; 0 where a text has none of its own.
+        (N, L, 2, d) float32 on the CPU: the state of the last token, and the mean over the text and the cue,
+        without bos and context.
 
     Raises:
         MsekitError: No such layer, or states that are not finite.
@@ -115,12 +115,12 @@ def read_batch(
     backbone: Backbone, texts: Sequence[Sequence[int]], contexts: Sequence[int] | None, wanted: StatesWanted
 ) -> Tensor:
     """The same of texts that are read in one pass: (B, L, 2, d) float32 on the CPU."""
-    first_B, last_B, end_B = _places(backbone, texts, contexts, wanted)
+    first_B, _, end_B = _places(backbone, texts, contexts, wanted)
     taken: dict[int, Tensor] = {}
 
     def take(layer: int, x_BSd: Tensor) -> None:
         column_S = torch.arange(x_BSd.shape[1], device=x_BSd.device)
-        own_BS1 = ((column_S >= first_B[:, None]) & (column_S < last_B[:, None]))[..., None]
+        own_BS1 = ((column_S >= first_B[:, None]) & (column_S <= end_B[:, None]))[..., None]
         # what lies behind a text may be anything
         total_Bd = torch.where(own_BS1, x_BSd, 0).float().sum(dim=1)
         mean_Bd = total_Bd / own_BS1.sum(dim=1).clamp(min=1)

@@ -54,7 +54,7 @@ class Batch:
     """Likewise of the vision."""
     text_states: Tensor | None = None
     """(B, S, 2, d) float32, the frozen LLM's own hidden states of each text at S layers: of its last token, and their
-    mean over its own tokens. None where they are not asked for."""
+    mean over the text and the cue. None where they are not asked for."""
     draw: Tensor | None = None
     """(B,) int64, what decides a sample's dropout in this epoch; None outside of training."""
 

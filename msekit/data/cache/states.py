@@ -25,12 +25,12 @@ from pydantic import BaseModel, ValidationError
 
 from msekit.data.cache.write_split import crc32
 
-STATES_FORMAT = 1
+STATES_FORMAT = 2
 """Raised whenever the files' layout or meaning changes; part of the key."""
 PART = 256
 """Texts of a part; the last one may have fewer."""
 KINDS = 2
-"""Vectors of a text and layer: of its last token, and the mean over its own tokens."""
+"""Vectors of a text and layer: of its last token, and the mean over it and its cue."""
 
 
 class StatesInfo(BaseModel):
