@@ -12,6 +12,7 @@ Shapes: N texts, B of them read together, S columns, L wanted layers, d width of
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,6 +181,7 @@ def _partial_pass(backbone: Backbone, texts: Sequence[Sequence[int]], wanted: St
     lengths_B = torch.tensor([len(row) for row in rows], device=backbone.device)
     ids_BS = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)
     column_S = torch.arange(longest, device=backbone.device)
+    keeps = "logits_to_keep" in inspect.signature(backbone.model.forward).parameters  # where it goes to the end
     with _taking(backbone, wanted.layers, take):
         try:
             backbone.model(
@@ -187,6 +189,7 @@ def _partial_pass(backbone: Backbone, texts: Sequence[Sequence[int]], wanted: St
                 attention_mask=(column_S < lengths_B[:, None]).long(),
                 position_ids=column_S.expand(len(rows), -1),
                 use_cache=False,
+                **({"logits_to_keep": 1} if keeps else {}),
             )
         except _EnoughError:
             return

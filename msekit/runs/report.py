@@ -31,6 +31,8 @@ SETS_IT_APART = {
     "on_missing": "zero",
     "modality_dropout": None,
     "options": None,
+    "layer": None,
+    "reads": None,
 }
 COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
 """What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report

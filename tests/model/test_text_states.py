@@ -162,9 +162,17 @@ class Counted(Reporter):
                 os.kill(os.getpid(), signal.SIGKILL)
         yield advance
 
-if "RANK" in os.environ:
-    torch.distributed.init_process_group("gloo")
-backbone = load_backbone("tiny-llama", device="cpu")
+if sys.argv[3] == "sharded":
+    from msekit.distributed.accelerator import accelerator_for
+    from msekit.settings.config import BackboneConfig
+    from msekit.training.build import load_frozen
+    accelerator = accelerator_for(torch.device("cpu"))
+    backbone = load_frozen("tiny-llama", BackboneConfig(dtype="fp32"), False)
+    assert all(hasattr(weight, "ds_id") for weight in backbone.model.parameters())
+else:
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
+    backbone = load_backbone("tiny-llama", device="cpu")
 texts, contexts = drawn()
 table = states_table(backbone, texts, contexts, WANTED, Counted(quiet=True), Path(sys.argv[1]))
 sys.stdout.write(f"{everything(table).double().sum():.6f}")
@@ -218,3 +226,19 @@ class TestProcesses:
         assert torch.equal(alone, together)
         assert {float(out) for out, _ in outputs} == {round(float(alone.double().sum()), 6)}
         assert [len(error.split()) for _, error in outputs] == [2, 2], "three parts, two at a time"
+
+    @pytest.mark.slow
+    def test_processes_that_hold_half_the_weights_each(self, tiny: Backbone, tmp_path: Path) -> None:
+        """ZeRO-3: a pass is a collective operation, and one process has a part less to make."""
+        (tmp_path / "build.py").write_text(BUILD)
+        settings = Path(__file__).parents[2] / "launch" / "zero3.yaml"
+        launch = ["-m", "accelerate.commands.launch", "--config_file", str(settings), "--num_processes", "2"]
+        command = [sys.executable, *launch, str(tmp_path / "build.py"), str(tmp_path), str(Path(__file__).parent)]
+        done = subprocess.run([*command, "sharded"], capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        (folder,) = folders(tmp_path)
+        before = stamps(folder)
+        table = states_table(tiny, *drawn(), WANTED, QUIET, tmp_path)
+        assert stamps(folder) == before
+        fresh = everything(FreshStates(tiny, *drawn(), WANTED))
+        assert (everything(table) - fresh).abs().max() <= APART["fp32"] * fresh.abs().max()
