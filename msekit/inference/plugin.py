@@ -23,6 +23,7 @@ from msekit.errors import MsekitError
 from msekit.inference.restore import usable_adapter
 from msekit.inference.samples import Prepared, PreparedSamples, prepare_sample
 from msekit.model.assemble import assemble
+from msekit.model.decoding import write_answers
 from msekit.model.labels import check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description, read_description
@@ -168,6 +169,38 @@ class PlugIn:
                 )
         return [answers[position] for position in range(len(samples))]
 
+    def write(self, text: str, audio: Any = None, vision: Any = None, **options: Any) -> str:
+        """The answer to one sample as the LLM writes it, token by token, held to the labels and to the opinion.
+
+        Greedily it is what `predict` says with the estimate `greedy`; options such as `do_sample` and `num_beams` let
+        the LLM decode otherwise.
+
+        Args:
+            text: What was said.
+            audio: See `predict`.
+            vision: See `predict`.
+            options: Of transformers' `generate`.
+
+        Raises:
+            MsekitError: A sample that cannot be used.
+        """
+        sample = prepare_sample(self.description, "0", text, {"audio": audio, "vision": vision})
+        with self.backbone.lock:
+            batch = self._collator([sample], [self.backbone.encode(sample.text)])([0]).to(self.backbone.device)
+            (answer,) = write_answers(self.model, batch, **options)
+        return answer
+
+    def _collator(self, samples: Sequence[Prepared], encoded: list[list[int]]) -> Collator:
+        """Samples as the adapter reads them; the caller has the backbone's lock."""
+        ways, texts = self.description.features, [ids[: self.description.text_limit] for ids in encoded]
+        collator = Collator(
+            PreparedSamples(samples), texts, np.zeros(len(samples), np.int64), ways["audio"], ways["vision"]
+        )
+        if self._states_wanted is None:
+            return collator
+        states = FreshStates(self.backbone, texts, None, self._states_wanted)
+        return replace(collator.summarised(), states=states)
+
     def _scored(
         self, samples: Sequence[Prepared], batch_size: int
     ) -> Iterator[tuple[list[int], np.ndarray, list[bool], float]]:
@@ -175,13 +208,7 @@ class PlugIn:
         limit = self.description.text_limit
         with self.backbone.lock:
             encoded = [self.backbone.encode(sample.text) for sample in samples]
-        ways = self.description.features
-        texts, unknown = [ids[:limit] for ids in encoded], np.zeros(len(samples), np.int64)
-        collator = Collator(PreparedSamples(samples), texts, unknown, ways["audio"], ways["vision"])
-        if self._states_wanted is not None:
-            with self.backbone.lock:
-                states = FreshStates(self.backbone, texts, None, self._states_wanted)
-            collator = replace(collator.summarised(), states=states)
+            collator = self._collator(samples, encoded)
         for positions in evaluation_batches(*collator.lengths(), batch_size, 0, 1):
             start = time.perf_counter()
             batch = collator(positions)
