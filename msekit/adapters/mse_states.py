@@ -170,7 +170,7 @@ class OpinionHead(nn.Module):
         self.experts = nn.ModuleDict({name: nn.Linear(mixed, classes or 2) for name in modalities})
         for parameter in self.experts.parameters():  # no opinion before training
             nn.init.zeros_(parameter)
-        self.register_buffer("values", None if classes else torch.tensor(values), persistent=False)
+        self.register_buffer("values", None if classes else torch.tensor(values))
 
     def forward(self, vectors: dict[str, Tensor], draw_B: Tensor | None) -> Tensor:
         """Vectors by name, (B, h) each → (B, K)."""

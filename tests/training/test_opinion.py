@@ -1,0 +1,121 @@
+"""Runs of mse-states: the opinion alone, beside other seeds, in parts, stopped and resumed, evaluated and used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import msekit
+from msekit.data.readers.synthetic import synthetic_rows
+from msekit.reporter import Reporter
+from msekit.runs.files import FULL
+from msekit.runs.report import scalars
+from msekit.settings.config import RunConfig
+from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
+from msekit.studies.evaluate import evaluate, open_run
+from msekit.studies.robustness import robustness
+from msekit.training.build import build
+from msekit.training.loop import Run, train
+from msekit.training.opinion import opinions, train_opinion
+from msekit.training.parallel_seeds import train_together
+
+QUIET = Reporter(quiet=True)
+
+
+def plan(folder: Path, *overrides: str, dataset: str = "synthetic-erc", seeds: str = "1") -> list[RunConfig]:
+    short = (
+        "evaluation.bootstrap=0",
+        "data.limit_train=96",
+        "optim.epochs=2",
+        "optim.opinion_epochs=3",
+        "adapter.depths=[0.5,1.0]",
+        *overrides,
+    )
+    request = RunRequest(
+        "tiny-llama",
+        dataset,
+        recipe="best",
+        adapter="mse-states",
+        output=folder,
+        seeds=parse_seeds(seeds),
+        overrides=short,
+    )
+    return plan_runs(request)[0]
+
+
+def difference(one: Path, other: Path) -> float:
+    mine, theirs = (load_file(folder / "adapter.safetensors") for folder in (one, other))
+    return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+
+
+@pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
+def test_the_opinion_alone_learns_without_the_llm(tmp_path: Path, own_cache, dataset: str, monkeypatch):
+    (config,) = plan(tmp_path, "data.limit_train=320", "optim.opinion_epochs=6", dataset=dataset)
+    parts = build(config, QUIET)
+    before = opinions(parts, "valid").loss()
+    fusion = parts.model.adapter.projector.to_text_dim.weight.clone()
+    monkeypatch.setattr(parts.backbone.passes, "run", None)  # a pass through the LLM would fail
+    train_opinion(config, parts, QUIET)
+    assert opinions(parts, "valid").loss() < 0.7 * before
+    assert torch.equal(fusion, parts.model.adapter.projector.to_text_dim.weight)
+
+
+@pytest.mark.slow
+def test_seeds_together_and_a_batch_in_parts_are_the_same_runs(tmp_path: Path, own_cache):
+    """Dropout is a sample's own, so it does not matter what else is computed with it."""
+    joined, alone = plan(tmp_path / "joined", seeds="1,2"), plan(tmp_path / "alone", seeds="1,2")
+    list(train_together(joined, reporter=QUIET))
+    for mine, theirs in zip(joined, alone, strict=True):
+        train(theirs, reporter=QUIET)
+        assert difference(mine.output, theirs.output) <= 1e-5
+    (parts,) = plan(tmp_path / "parts", "optim.accumulation=3")
+    train(parts, reporter=QUIET)
+    assert difference(parts.output, alone[0].output) <= 1e-5
+    assert difference(alone[0].output, alone[1].output) > 1e-3
+
+
+@pytest.mark.slow
+def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache, monkeypatch):
+    (whole,), (stopped,) = plan(tmp_path / "whole"), plan(tmp_path / "stopped")
+    train(whole, reporter=QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "validate", lambda self: (self.save(), (_ for _ in ()).throw(KeyboardInterrupt)))
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped, reporter=QUIET)
+    train(stopped, resume=True, reporter=QUIET)
+    assert difference(whole.output, stopped.output) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
+def test_a_run_is_evaluated_used_and_taken_apart(tmp_path: Path, own_cache, dataset: str):
+    (config,) = plan(tmp_path, dataset=dataset)
+    report = train(config, reporter=QUIET)
+    assert set(report["alone"]) == {"llm", "opinion"}
+    again = evaluate(config.output, reporter=QUIET)
+    assert scalars(again["metrics"]) == pytest.approx(scalars(report["metrics"]), abs=1e-6)
+    for name, metrics in report["alone"].items():
+        assert scalars(again["alone"][name]) == pytest.approx(scalars(metrics), abs=1e-6)
+
+    plug_in = msekit.load_run(config.output)
+    rows = list(synthetic_rows(dataset, "test"))[:24]
+    answers = plug_in.predict(
+        [row.text for row in rows], [row.audio for row in rows], [row.vision for row in rows], estimate="greedy"
+    )
+    _, _, parts = open_run(config.output, ("test",), reporter=QUIET)
+    batch = parts.collators["test"](list(range(24)))
+    scores = parts.labels.distribution(parts.model.score(batch).numpy())
+    assert np.allclose([list(answer.scores.values()) for answer in answers], scores, atol=1e-5)
+    for row, answer in list(zip(rows, answers, strict=True))[:4]:
+        written = plug_in.write(row.text, row.audio, row.vision)
+        assert written == answer.prediction or float(written) == answer.prediction
+
+    cases = robustness(config.output, reporter=QUIET)["metrics"]
+    assert {"without text", "text shuffled", "audio shuffled", "vision shuffled", "the LLM alone"} <= set(cases)
+    key = parts.spec.key_metric
+    assert cases[FULL][key] == pytest.approx(report["metrics"][key], abs=1e-6)
+    assert cases["neither"][key] != cases["without text"][key]
