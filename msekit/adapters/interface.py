@@ -8,6 +8,7 @@ likely every label is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -71,16 +72,25 @@ class Evidence(NamedTuple):
     draw: Tensor | None = None
     """(B,) int64, what decides a sample's dropout (`sample_dropout.py`); None outside of training."""
 
+    def of(self, modality: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames, lengths and summary of a modality that there is."""
+        return tuple(getattr(self, modality + part) for part in ("", "_lengths", "_summary"))
+
 
 class Reading(NamedTuple):
     """What an OpinionatedAdapter makes of it."""
 
     mixture: Tensor
     """(B, h), from which the pseudo tokens are made."""
-    opinion: Tensor
-    """(B, K) log-probabilities over the labels, summing to 1."""
+    members: Tensor
+    """(B, M, K) log-probabilities over the labels, summing to 1, by every member of an ensemble."""
     draw: Tensor | None
     """The evidence's."""
+
+    @property
+    def opinion(self) -> Tensor:
+        """(B, K) log of the members' mean probabilities."""
+        return self.members.logsumexp(dim=1) - math.log(self.members.shape[1])
 
 
 class OpinionatedAdapter(Adapter):

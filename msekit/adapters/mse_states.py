@@ -3,19 +3,24 @@
 The paper's Text-Guide-Mixer is guided by the mean of the text's *embeddings*, a bag of words. Here the guide comes from
 *hidden states* of the same frozen LLM, read once per text (`backbones/hidden_states.py`). Beside the paper's parts:
 
-- StatesReader: the states of several layers, standardised, mixed with learned weights → the guide, and a text path
-  into the mixture, so that a sample without audio or vision still gets pseudo tokens of its own.
+- StatesReader: the states of several layers → the guide, and a text path into the mixture, so that a sample without
+  audio or vision still gets pseudo tokens of its own.
 - FramesEncoder: beside the LSTM's last state, statistics over all frames.
-- OpinionHead: the mixture → log-probabilities over the labels, which are multiplied with the LLM's
+- OpinionHead: text, audio and vision → log-probabilities over the labels, which are multiplied with the LLM's
   (`model/product.py`).
 - Pseudo tokens at the size of the LLM's own embeddings, and dropout.
 
-Shapes: B batch, S layers read, L frames of a modality, D features of a frame, d text width of the backbone, H hidden
-size of an LSTM, r rank of the states' projection, h = 256 width of the mixture, P pseudo tokens, K labels.
+Up to the opinion everything is there M times, as members of an ensemble with other first weights and other dropout:
+few samples leave much to chance, and a mean over members leaves less (`benchmarks/accuracy/RESULTS.md`).
+
+Shapes: B batch, M members, S layers read, L frames of a modality, D features of a frame, d text width of the backbone,
+H hidden size of an LSTM, r rank of a member's first projection, h = 256 width of the mixture, P pseudo tokens, K
+labels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -23,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msekit.adapters.interface import Evidence, OpinionatedAdapter, Reading
-from msekit.adapters.mse import MultiScaleFusion, PseudoTokenProjector
-from msekit.adapters.sample_dropout import SampleDropout
-from msekit.adapters.sizes import STATISTICS, SUMMARY_RANK, AdapterSpec, states_rank
+from msekit.adapters.mse import ModalityEncoder, MultiScaleFusion, PseudoTokenProjector
+from msekit.adapters.sample_dropout import SampleDropout, SampleNoise
+from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, states_rank, summary_rank
 
 _FURTHEST = 6.0  # deviations; what lies further out is cut there
 
@@ -89,30 +94,63 @@ class Standardise(nn.Module):
         return ((rows_B.float() - self.mean) * self.scale).clamp(-_FURTHEST, _FURTHEST)
 
 
+class MemberLinear(nn.Module):
+    """A linear layer for each of the members.
+
+    Args:
+        inputs: Numbers that a member reads.
+        outputs: Numbers that it gives.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(MEMBERS, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(MEMBERS, outputs).uniform_(-bound, bound))
+
+    def forward(self, rows_BMi: Tensor) -> Tensor:
+        """(B, M, inputs) → (B, M, outputs)."""
+        return torch.einsum("bmi,mio->bmo", rows_BMi, self.weight) + self.bias
+
+
+class MemberDropout(nn.Module):
+    """SampleDropout, with other choices for every member; arguments as there."""
+
+    def __init__(self, share: float, place: int) -> None:
+        super().__init__()
+        self.drop = SampleDropout(share, place)
+
+    def forward(self, rows: Tensor, draw_B: Tensor | None) -> Tensor:
+        """(B, N) that all members read, or (B, M, N) → (B, M, N)."""
+        rows_BMN = rows[:, None].expand(-1, MEMBERS, -1) if rows.ndim == 2 else rows
+        return self.drop(rows_BMN.flatten(1), draw_B).view(rows_BMN.shape)
+
+
 class StatesReader(nn.Module):
-    """Hidden states of the text → a few numbers, from which the text's vector and the mixer's guide are made.
+    """Hidden states of the text → the text's vectors and the mixer's guide.
 
     Args:
         layers: S.
         text_dim: d.
         mixed: h.
-        dropout: Share of the states' numbers, and of their projection's, that training leaves out.
+        dropout: Share of the states' numbers that training leaves out.
     """
 
     def __init__(self, layers: int, text_dim: int, mixed: int, dropout: float) -> None:
         super().__init__()
         rank = states_rank(text_dim, layers)
         self.standardise = Standardise(layers, 2, text_dim)
-        self.drop_states, self.drop_low = SampleDropout(dropout, 1), SampleDropout(dropout, 2)
-        self.down = nn.Linear(layers * 2 * text_dim, rank)
-        self.text = nn.Linear(rank, mixed)
-        self.guide = nn.Linear(rank, mixed)
+        self.drop = MemberDropout(dropout, 1)
+        self.down = MemberLinear(layers * 2 * text_dim, rank)
+        self.text = MemberLinear(rank, mixed)
+        self.guide = nn.Linear(MEMBERS * rank, mixed)
 
     def forward(self, states_BS2d: Tensor, draw_B: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B, S, 2, d) → the text's vector and the guide, (B, h) each."""
+        """(B, S, 2, d) → the text's vectors (B, M, h) and the guide (B, h)."""
         rows_BN = self.standardise(unit(states_BS2d)).flatten(1)
-        low_Br = F.gelu(self.down(self.drop_states(rows_BN, draw_B)))
-        return self.text(low_Br), self.guide(self.drop_low(low_Br, draw_B))
+        low_BMr = F.gelu(self.down(self.drop(rows_BN, draw_B)))
+        text_BMh = self.text(low_BMr)
+        return F.layer_norm(text_BMh, text_BMh.shape[-1:]), self.guide(low_BMr.flatten(1))
 
 
 def unit(states_BS2d: Tensor) -> Tensor:
@@ -121,34 +159,41 @@ def unit(states_BS2d: Tensor) -> Tensor:
 
 
 class FramesEncoder(nn.Module):
-    """One modality: the summary of its frames → its vector; zero where the modality is absent.
+    """One modality: the summary of its frames and its LSTM's last state → its vectors; zero where it is absent.
 
     Args:
         width: D.
+        hidden: H.
         mixed: h.
-        dropout: Share of the summary's numbers that training leaves out.
-        place: Tells its dropouts from others.
+        dropout: Share of the summary's and the state's numbers that training leaves out.
+        noise: Deviation of the noise that training adds to the standardised summary.
+        place: Tells its draws from others.
     """
 
-    def __init__(self, width: int, mixed: int, dropout: float, place: int) -> None:
+    def __init__(self, width: int, hidden: int, mixed: int, dropout: float, noise: float, place: int) -> None:
         super().__init__()
+        rank = summary_rank(width)
         self.standardise = Standardise(STATISTICS * width)
-        self.drop = SampleDropout(dropout, place)
-        self.down = nn.Linear(STATISTICS * width, SUMMARY_RANK)
-        self.up = nn.Linear(SUMMARY_RANK, mixed)
+        self.noise, self.drop = SampleNoise(noise, place), MemberDropout(dropout, place + 1)
+        self.down = MemberLinear(STATISTICS * width, rank)
+        self.up = MemberLinear(rank, mixed)
+        self.sequence = ModalityEncoder(width, hidden, mixed)
+        self.drop_sequence = MemberDropout(dropout, place + 2)
 
-    def forward(self, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
-        """(B,), (B, 5 D) → (B, h)."""
-        vector_Bh = self.up(self.down(self.drop(self.standardise(summary_BS), draw_B)))
-        return vector_Bh * (lengths_B > 0)[:, None].to(vector_Bh.device)
+    def forward(self, frames_BLD: Tensor, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
+        """(B, L, D), (B,), (B, 5 D) → (B, M, h)."""
+        summary_BS = self.noise(self.standardise(summary_BS), draw_B)
+        vectors_BMh = self.up(self.down(self.drop(summary_BS, draw_B)))
+        vectors_BMh = vectors_BMh + self.drop_sequence(self.sequence(frames_BLD, lengths_B), draw_B)
+        return vectors_BMh * (lengths_B > 0)[:, None, None].to(vectors_BMh.device)
 
 
 class OpinionHead(nn.Module):
     """The vectors of text, audio and vision → log-probabilities over the labels.
 
     Every vector has a linear map of its own, and their outputs are added: an expert for each, the product of which is
-    the opinion. For classes the outputs are logits. For intensities they are the centre and the width of a bell over
-    the grid of values.
+    a member's opinion. For classes the outputs are logits. For intensities they are the centre and the width of a bell
+    over the grid of values.
 
     Args:
         mixed: h.
@@ -166,22 +211,24 @@ class OpinionHead(nn.Module):
         self, mixed: int, modalities: list[str], classes: int, values: tuple[float, ...], dropout: float, place: int
     ) -> None:
         super().__init__()
-        self.drops = nn.ModuleDict({name: SampleDropout(dropout, place + n) for n, name in enumerate(modalities)})
-        self.experts = nn.ModuleDict({name: nn.Linear(mixed, classes or 2) for name in modalities})
+        self.drops = nn.ModuleDict({name: MemberDropout(dropout, place + n) for n, name in enumerate(modalities)})
+        self.experts = nn.ModuleDict({name: MemberLinear(mixed, classes or 2) for name in modalities})
         for parameter in self.experts.parameters():  # no opinion before training
             nn.init.zeros_(parameter)
         self.register_buffer("values", None if classes else torch.tensor(values))
 
     def forward(self, vectors: dict[str, Tensor], draw_B: Tensor | None) -> Tensor:
-        """Vectors by name, (B, h) each → (B, K)."""
-        out = sum(self.experts[name](self.drops[name](vector, draw_B)) for name, vector in vectors.items())
+        """Vectors by name, (B, M, h) each → every member's opinion, (B, M, K)."""
+        out_BMo = torch.stack(
+            [self.experts[name](self.drops[name](vector, draw_B)) for name, vector in vectors.items()]
+        ).sum(dim=0)
         if self.values is None:
-            return F.log_softmax(out, dim=-1)
+            return F.log_softmax(out_BMo, dim=-1)
         low, high = self.values[0], self.values[-1]
         half = (high - low) / 2
-        centre_B1 = (low + high) / 2 + 2 / 3 * half * out[:, :1]
-        width_B1 = half / 3 * (F.softplus(out[:, 1:] + 0.55) + 0.1)
-        return F.log_softmax(-0.5 * ((self.values - centre_B1) / width_B1) ** 2, dim=-1)
+        centre_BM1 = (low + high) / 2 + 2 / 3 * half * out_BMo[..., :1]
+        width_BM1 = half / 3 * (F.softplus(out_BMo[..., 1:] + 0.55) + 0.1)
+        return F.log_softmax(-0.5 * ((self.values - centre_BM1) / width_BM1) ** 2, dim=-1)
 
 
 class MSEStatesAdapter(OpinionatedAdapter):
@@ -196,17 +243,17 @@ class MSEStatesAdapter(OpinionatedAdapter):
         mixed, dropout = spec.hidden, spec.dropout
         self.audio_dim, self.vision_dim, self.pseudo_tokens = spec.audio_dim, spec.vision_dim, spec.pseudo_tokens
         self.states = StatesReader(spec.state_layers, spec.text_dim, mixed, dropout)
-        widths = {"audio": spec.audio_dim, "vision": spec.vision_dim}
+        sizes = {"audio": (spec.audio_dim, spec.audio_hidden), "vision": (spec.vision_dim, spec.vision_hidden)}
         self.encoders = nn.ModuleDict(
             {
-                name: FramesEncoder(width, mixed, dropout, place=4 * number)
-                for number, (name, width) in enumerate(widths.items(), start=1)
+                name: FramesEncoder(width, hidden, mixed, 0.6 * dropout, dropout, place=10 * number)
+                for number, (name, (width, hidden)) in enumerate(sizes.items(), start=1)
                 if width
             }
         )
-        self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.classes, spec.values, dropout, place=12)
+        self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.classes, spec.values, dropout, place=30)
         self.multi_scale_fusion = MultiScaleFusion(mixed, spec.text_dim)
-        self.drop = SampleDropout(dropout, 16)
+        self.drop = SampleDropout(dropout, 40)
         self.projector = PseudoTokenProjector(mixed, spec.text_dim, spec.pseudo_tokens)
         self.gain = nn.Parameter(torch.tensor(spec.text_scale))
 
@@ -216,7 +263,7 @@ class MSEStatesAdapter(OpinionatedAdapter):
         for evidence in batches:
             states.add(unit(evidence.text_states))
             for name, moments in frames.items():
-                lengths_B, summary_BS = _of(evidence, name)
+                _, lengths_B, summary_BS = evidence.of(name)
                 moments.add(summary_BS[lengths_B > 0])
         self.states.standardise.fit(states)
         for name, moments in frames.items():
@@ -231,12 +278,12 @@ class MSEStatesAdapter(OpinionatedAdapter):
     def read(self, evidence: Evidence) -> Reading:
         """Mix the evidence; see `OpinionatedAdapter.read`."""
         draw_B = evidence.draw
-        text_Bh, guide_Bh = self.states(evidence.text_states, draw_B)
-        vectors = {"text": F.layer_norm(text_Bh, text_Bh.shape[-1:])}
-        mixture_Bh = vectors["text"]
+        text_BMh, guide_Bh = self.states(evidence.text_states, draw_B)
+        vectors, mixture_Bh = {"text": text_BMh}, text_BMh.mean(dim=1)
         for name in self.encoders:
-            vectors[name] = self._encoder(name)(*_of(evidence, name), draw_B)
-            mixture_Bh = mixture_Bh + vectors[name] * (1 + guide_Bh)  # the Text-Guide-Mixer, and the vector as it is
+            vectors[name] = self._encoder(name)(*evidence.of(name), draw_B)
+            # the Text-Guide-Mixer's Hadamard product, and the vector as it is
+            mixture_Bh = mixture_Bh + vectors[name].mean(dim=1) * (1 + guide_Bh)
         mixture_Bh = F.layer_norm(mixture_Bh, mixture_Bh.shape[-1:])
         return Reading(mixture_Bh, self.opinion_head(vectors, draw_B), draw_B)
 
@@ -249,14 +296,6 @@ class MSEStatesAdapter(OpinionatedAdapter):
         """Pseudo tokens of unit RMS times the learned gain, which starts at the size of the LLM's embeddings."""
         tokens_BPd = self.projector(self.drop(self.multi_scale_fusion(reading.mixture), reading.draw))
         return F.rms_norm(tokens_BPd, tokens_BPd.shape[-1:], eps=1e-6) * self.gain
-
-
-def _of(evidence: Evidence, name: str) -> tuple[Tensor, Tensor]:
-    """Lengths (B,) and summaries (B, 5 D) of a modality."""
-    lengths_B, summary_BS = getattr(evidence, f"{name}_lengths"), getattr(evidence, f"{name}_summary")
-    assert lengths_B is not None
-    assert summary_BS is not None
-    return lengths_B, summary_BS
 
 
 def make_mse_states(spec: AdapterSpec) -> MSEStatesAdapter:

@@ -1,10 +1,12 @@
-"""SampleDropout: dropout whose choices follow from seed, epoch and sample, not from a generator that all share.
+"""SampleDropout and SampleNoise: choices that follow from seed, epoch and sample, not from a generator that all share.
 
 A run then has the same trajectory in one process or many, in parts, beside other seeds, and after it was resumed; on a
 GPU it leaves out the same numbers as on a CPU. Shapes: B batch, N numbers of a sample.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,32 @@ class SampleDropout(nn.Module):
         """(B, N), (B,) → (B, N); as it is in evaluation and where no draws are given."""
         if not self.training or draw_B is None or not self.share:
             return rows_BN
-        column_N = torch.arange(rows_BN.shape[1], device=rows_BN.device) + (self.place << 32)
-        bits_BN = _shifted(mixed(draw_B[:, None] + column_N * _STEP), 40)  # 24 bits: exact in float32
-        return rows_BN * (bits_BN >= self.share * 2**24) / (1 - self.share)
+        return rows_BN * (_uniform(draw_B, rows_BN.shape[1], self.place << 32) > self.share) / (1 - self.share)
+
+
+class SampleNoise(nn.Module):
+    """Adds Gaussian noise to a sample's numbers in training, by the method of Box and Muller.
+
+    Args:
+        deviation: Of the noise.
+        place: Tells the noises and dropouts of an adapter apart.
+    """
+
+    def __init__(self, deviation: float, place: int) -> None:
+        super().__init__()
+        self.deviation, self.place = deviation, place
+
+    def forward(self, rows_BN: Tensor, draw_B: Tensor | None) -> Tensor:
+        """(B, N), (B,) → (B, N)."""
+        if not self.training or draw_B is None or not self.deviation:
+            return rows_BN
+        first_BN, second_BN = (_uniform(draw_B, rows_BN.shape[1], 2 * self.place + n << 40) for n in (0, 1))
+        normal_BN = (-2 * first_BN.log()).sqrt() * (2 * math.pi * second_BN).cos()
+        return rows_BN + self.deviation * normal_BN
+
+
+def _uniform(draw_B: Tensor, numbers: int, place: int) -> Tensor:
+    """(B, N) float32 in (0, 1]: 24 bits, exact."""
+    column_N = torch.arange(numbers, device=draw_B.device) + place
+    bits_BN = _shifted(mixed(draw_B[:, None] + column_N * _STEP), 40)
+    return (bits_BN + 1) / 2**24

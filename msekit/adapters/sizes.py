@@ -12,8 +12,8 @@ from msekit.adapters.ablations import WHOLE, Ablation, AdapterParts, parts_of
 SCALES = (8, 16, 32)
 """k of the Multi-Scale Fusion: MLP i goes h → d_t/k → h (the paper prints h/k; Table 1 needs d_t/k)."""
 
-SUMMARY_RANK = 32
-"""Width that `mse-states` projects a modality's summary to."""
+MEMBERS = 4
+"""M of `mse-states`: members of its ensemble."""
 STATISTICS = 5
 """Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
 
@@ -100,17 +100,26 @@ def _mse(spec: AdapterSpec) -> int:
 def _mse_states(spec: AdapterSpec) -> int:
     """Trainable parameters of `mse-states`."""
     hidden, rank = spec.hidden, states_rank(spec.text_dim, spec.state_layers)
-    total = linear(spec.state_layers * 2 * spec.text_dim, rank) + 2 * linear(rank, hidden)  # text vector and guide
-    for width in spec.widths:
-        total += linear(STATISTICS * width, SUMMARY_RANK) + linear(SUMMARY_RANK, hidden)
-    total += (1 + len(spec.widths)) * linear(hidden, spec.classes or 2)  # a bell has a centre and a width
+    total = MEMBERS * (linear(spec.state_layers * 2 * spec.text_dim, rank) + linear(rank, hidden))
+    total += linear(MEMBERS * rank, hidden)  # the guide
+    for width, state in ((spec.audio_dim, spec.audio_hidden), (spec.vision_dim, spec.vision_hidden)):
+        if width:
+            low = summary_rank(width)
+            total += MEMBERS * (linear(STATISTICS * width, low) + linear(low, hidden))
+            total += modality_encoder(width, state, hidden)
+    total += MEMBERS * (1 + len(spec.widths)) * linear(hidden, spec.classes or 2)  # a bell has a centre and a width
     total += _fusion(spec) + linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)
     return total + 1  # the gain
 
 
 def states_rank(text_dim: int, layers: int) -> int:
-    """Width that `mse-states` projects S layers' states to: 64, and less where the LLM is wide."""
-    return max(8, min(64, 786_432 // (layers * 2 * text_dim)))
+    """r of a member's projection of S layers' states: 32, and less where the LLM is wide."""
+    return max(4, min(32, 2**19 // (MEMBERS * layers * 2 * text_dim)))
+
+
+def summary_rank(width: int) -> int:
+    """Width that a member projects a modality's summary to: 16, and less where frames are wide."""
+    return max(2, min(16, 2**16 // (MEMBERS * STATISTICS * width)))
 
 
 def _fusion(spec: AdapterSpec) -> int:

@@ -2,7 +2,9 @@
 
 L_task, the paper's, is the cross-entropy of the true label's tokens. The others:
 
-- `class-balanced` (erc): L_task times the inverse of the class's share of the train split, scaled to a mean of 1 there.
+- `class-balanced` (erc): L_task times the inverse of the class's share of the train split, to the power of tau, scaled
+  to a mean of 1 there.
+- `smoothing` (erc): a share of the cross-entropy is with the uniform distribution over the labels.
 - `logit-adjusted` (erc; Menon et al. 2021): cross-entropy over the labels, each score raised by tau times the log of
   the label's share of the train split.
 - `expected` (msa): L_task plus a weight times the L1 distance of the label distribution's mean from the truth.
@@ -57,17 +59,21 @@ class Objective(nn.Module):
             raise MsekitError(
                 f"loss.balance {config.balance} is for emotions", fix="Use loss.expected for intensities."
             )
+        if config.smoothing and labels.task == "msa":
+            raise MsekitError("loss.smoothing is for emotions", fix="Use loss.expected for intensities.")
         for name in ("expected", "number_token"):
             if getattr(config, name) and labels.task == "erc":
                 raise MsekitError(f"loss.{name} is for intensities", fix="Use loss.balance for emotions.")
         self.config = config
         self.digits = NumberTokenLoss(labels.trie, decode) if config.number_token else None
         counts = np.bincount(train_labels, minlength=len(labels))
-        self.classes = int((counts > 0).sum())  # number of labels that the train split has
+        present = counts > 0
         counts = counts.clip(min=1)  # no division by zero, no log of zero
         self.register_buffer("paths", torch.from_numpy(labels.trie.paths), persistent=False)
         self.register_buffer("values", torch.from_numpy(labels.values).float(), persistent=False)
-        self.register_buffer("shares", torch.from_numpy(counts / counts.sum()).float(), persistent=False)
+        shares = counts / counts.sum()
+        self.mean_weight = float((shares ** (1 - config.tau))[present].sum())
+        self.register_buffer("shares", torch.from_numpy(shares).float(), persistent=False)
 
     def forward(self, edges: Edges, label_B: Tensor, weight_B: Tensor) -> Tensor:
         """The loss, summed over the samples that count (scalar, in nats).
@@ -91,8 +97,11 @@ class Objective(nn.Module):
             losses_B = nn.functional.cross_entropy(raised_BK, label_B, reduction="none")
         else:
             losses_B = -scores_BK.gather(1, label_B[:, None]).squeeze(1)
+        if self.config.smoothing:
+            losses_B = (1 - self.config.smoothing) * losses_B - self.config.smoothing * scores_BK.mean(dim=1)
         if self.config.balance == "class-balanced":  # 1 / (share x classes) is 1 on average over the train split
-            losses_B = losses_B / (self.shares * self.classes)[label_B]
+            weights_K = self.shares**-self.config.tau
+            losses_B = losses_B * weights_K[label_B] / self.mean_weight
         if self.config.expected:
             mean_B = scores_BK.softmax(dim=1) @ self.values  # in the labels' unit
             losses_B = losses_B + self.config.expected * (mean_B - self.values[label_B]).abs()

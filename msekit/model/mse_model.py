@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from msekit.adapters.interface import Adapter, Evidence, OpinionatedAdapter
+from msekit.adapters.interface import Adapter, Evidence, OpinionatedAdapter, Reading
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.sequence import Sequence, join
 from msekit.data.batches.batch import Batch
@@ -96,15 +96,30 @@ class MSEModel(nn.Module):
 
     def opinion(self, batch: Batch) -> Tensor:
         """What an OpinionatedAdapter says of a batch without the LLM: edges of the trie, (B, E)."""
+        assert self.product is not None, "the adapter has no opinion"
+        return self.product.opinion(self.reading(batch).opinion)
+
+    def opinion_loss(self, batch: Batch) -> Tensor:
+        """The objective's loss by every member of the opinion alone, summed over the samples, the members' mean."""
+        assert self.product is not None, "the adapter has no opinion"
+        assert self.objective is not None, "an opinion is trained by an objective"
+        members_BMK = self.reading(batch).members
+        size, count = members_BMK.shape[:2]
+        edges = self.product.opinion(members_BMK.flatten(0, 1))
+        losses_BM = self.objective.of(edges, batch.label.repeat_interleave(count)).view(size, count)
+        return (losses_BM.mean(dim=1) * batch.weight).sum()
+
+    def reading(self, batch: Batch) -> Reading:
+        """What an OpinionatedAdapter makes of a batch."""
         assert isinstance(self.adapter, OpinionatedAdapter)
-        assert self.product is not None
-        return self.product.opinion(self.adapter.read(evidence(batch)).opinion)
+        assert batch.text_states is not None, "the collator was given no hidden states"
+        return self.adapter.read(evidence(batch))
 
     def content(self, batch: Batch, opening: bool = True) -> Content:
         """Everything before the answer, or all of that but the opening part."""
         text_BTd, opinion_BK = self.backbone.embed(batch.text_ids), None
         if isinstance(self.adapter, OpinionatedAdapter):
-            reading = self.adapter.read(evidence(batch))
+            reading = self.reading(batch)
             adapted, opinion_BK = self.adapter.pseudo(reading), reading.opinion
         else:
             adapted = self.adapter(
@@ -176,7 +191,6 @@ class MSEModel(nn.Module):
 
 def evidence(batch: Batch) -> Evidence:
     """What an OpinionatedAdapter reads of a batch."""
-    assert batch.text_states is not None, "the collator was given no hidden states"
     return Evidence(*(getattr(batch, name) for name in Evidence._fields))
 
 

@@ -19,8 +19,8 @@ DECIDE = (
     *("data.without", "data.on_missing", "data.modality_dropout", "data.context", "data.dtype"),
     *("optim.lr", "optim.eps", "optim.weight_decay", "optim.batch_size", "optim.accumulation", "optim.epochs"),
     *("optim.patience", "optim.warmup", "optim.clip_norm", "optim.ema"),
-    *("optim.opinion_epochs", "optim.opinion_lr", "optim.opinion_share"),
-    *("loss.balance", "loss.tau", "loss.expected", "loss.number_token", "loss.alone"),
+    *("optim.opinion_samples", "optim.opinion_lr", "optim.opinion_decay", "optim.opinion_share"),
+    *("loss.balance", "loss.tau", "loss.smoothing", "loss.expected", "loss.number_token", "loss.alone"),
     *("model.quantization", "model.double_quantization", "model.compile"),
     *("evaluation.estimate", "evaluation.bootstrap", "evaluation.integrity"),
 )
@@ -29,7 +29,7 @@ DECIDE = (
 OF_AN_OPINION = frozenset(
     {
         *("adapter.depths", "adapter.cue", "adapter.dropout"),
-        *("optim.opinion_epochs", "optim.opinion_lr", "optim.opinion_share", "loss.alone"),
+        *("optim.opinion_samples", "optim.opinion_lr", "optim.opinion_decay", "optim.opinion_share", "loss.alone"),
     }
 )
 """Those among them that only an adapter with an opinion reads; no other run is told apart by them."""

@@ -38,11 +38,11 @@ class AdapterConfig(_Section):
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Conditioning = "unit"
-    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.55, 0.65, 0.75)
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.533, 0.733)
     """mse-states: where in the LLM hidden states are read, as shares of its layers (0 are the embeddings)."""
     cue: str | None = None
     """mse-states: words put after the text when hidden states are read; None for those of the task and language."""
-    dropout: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
     """mse-states: share of numbers that training leaves out, in several places."""
 
     @property
@@ -114,10 +114,13 @@ class OptimConfig(_Section):
     """Share of the steps over which the learning rate rises."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest gradient norm; None leaves gradients as they are."""
-    opinion_epochs: int = Field(0, ge=0)
-    """Adapters with an opinion: epochs in which the opinion trains alone, without the LLM, before the schedule."""
+    opinion_samples: int = Field(0, ge=0)
+    """Adapters with an opinion: samples on which the opinion trains alone, without the LLM, before the schedule; in
+    whole epochs, at least 8 and at most 30. 0 for none."""
     opinion_lr: float = Field(1e-3, gt=0)
     """Peak learning rate of these epochs."""
+    opinion_decay: float = Field(0.1, ge=0)
+    """Their weight decay."""
     opinion_share: float = Field(0.1, ge=0, le=1)
     """What the opinion's learning rate is multiplied with once it trains with the LLM."""
     ema: float = Field(0.0, ge=0, lt=1)
@@ -130,7 +133,9 @@ class LossConfig(_Section):
     balance: Literal["none", "class-balanced", "logit-adjusted"] = "none"
     """Emotions only: weigh rare classes up, or raise frequent ones' scores in training (Menon et al. 2021)."""
     tau: float = Field(1.0, gt=0)
-    """Strength of `logit-adjusted`."""
+    """Strength of either: the power of a class's share that weights it, or the factor of its logarithm."""
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    """Emotions only: share of the loss that is with the uniform distribution over the labels (label smoothing)."""
     expected: float = Field(0.0, ge=0)
     """Intensities only: weight of the L1 distance of the label distribution's mean from the truth."""
     number_token: float = Field(0.0, ge=0)
@@ -141,7 +146,7 @@ class LossConfig(_Section):
     @property
     def scores_every_label(self) -> bool:
         """Whether it looks at more than the true label's tokens, which are all that the paper's loss needs."""
-        return self.balance != "none" or bool(self.expected or self.number_token)
+        return self.balance != "none" or bool(self.expected or self.number_token or self.smoothing)
 
 
 def _yaml_switch(value: object) -> object:

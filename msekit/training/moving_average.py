@@ -39,6 +39,11 @@ class Average:
             finally:
                 self._copy(own)
 
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Put the average into the adapter for good."""
+        self._copy(self.tensors)
+
     def _copy(self, tensors: dict[str, Tensor]) -> None:
         for name, parameter in self.adapter.named_parameters():
             parameter.copy_(tensors[name])

@@ -13,60 +13,64 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
 
 from msekit.adapters.interface import OpinionatedAdapter
 from msekit.adapters.sample_dropout import draws
 from msekit.data.batches.batch import Collator, Noise, evaluation_batches, global_batches
-from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores
 from msekit.evaluation.units import show
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, training_subset
+from msekit.training.moving_average import Average
 from msekit.training.optim import learning_rate
 
 EPOCHS_APART = 1_000_000
 """Added to the number of these epochs, so that their order, noise and dropout are not those of the schedule's."""
 SCORED = 64
 """Samples whose opinions are asked for at a time."""
+BATCH, WARMUP, AVERAGED = 32, 0.05, 0.995
+"""Samples of a step, share of the steps over which the rate rises, and how much the average of the weights keeps."""
+FEWEST, MOST = 8, 30
+"""Epochs, whatever the size of the train split."""
+
+
+def epochs_alone(config: RunConfig, samples: int) -> int:
+    """Epochs in which the opinion trains alone on so many samples."""
+    wanted = config.optim.opinion_samples
+    return min(max(round(wanted / samples), FEWEST), MOST) if wanted else 0
 
 
 def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
-    """Train the opinion alone, if there is one; the adapter ends as its best epoch by the validation split."""
-    adapter, optim, spec = parts.model.adapter, config.optim, parts.spec
-    if not isinstance(adapter, OpinionatedAdapter) or not optim.opinion_epochs:
-        return
-    assert parts.model.objective is not None, "an adapter with an opinion has an objective"
-    parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.weight_decay)
+    """Train the opinion alone, if there is one; it ends as the average of its weights over the last steps."""
+    adapter, optim, model = parts.model.adapter, config.optim, parts.model
     subset = training_subset(parts, config)
+    epochs = epochs_alone(config, len(subset))
+    if not isinstance(adapter, OpinionatedAdapter) or not epochs:
+        return
+    parameters = list(adapter.opinion_parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.opinion_decay, fused=True)
+    average = Average(adapter, AVERAGED)
     tokens, frames = (lengths[subset] for lengths in parts.collators["train"].lengths())
-    device, sign = parts.backbone.device, 1 if higher_is_better(spec.key_metric) else -1
-    best, best_value, step = {}, -float("inf"), 0
-    total = optim.opinion_epochs * -(-len(subset) // optim.batch_size)
-    with reporter.bar("the opinion alone", optim.opinion_epochs) as advance:
-        for epoch in range(optim.opinion_epochs):
+    step, total = 0, epochs * -(-len(subset) // BATCH)
+    with reporter.bar("the opinion alone", epochs) as advance:
+        for epoch in range(EPOCHS_APART, EPOCHS_APART + epochs):
             adapter.train()
-            collator = of_epoch(parts.collators["train"], config, epoch + EPOCHS_APART)
-            for batch in global_batches(tokens, frames, optim.batch_size, config.seed, epoch + EPOCHS_APART):
-                rows = collator(subset[batch].tolist()).to(device)
-                edges_BE = parts.model.opinion(rows)
-                loss = (parts.model.objective.of(edges_BE, rows.label) * rows.weight).mean()
+            collator, loss_sum = of_epoch(parts.collators["train"], config, epoch), 0.0
+            for batch in global_batches(tokens, frames, BATCH, config.seed, epoch):
+                loss = model.opinion_loss(collator(subset[batch].tolist()).to(parts.backbone.device)) / len(batch)
                 loss.backward()
-                nn.utils.clip_grad_norm_(parameters, optim.clip_norm or float("inf"))
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, total, optim.warmup, optim.opinion_lr)
+                    group["lr"] = learning_rate(step, total, WARMUP, optim.opinion_lr)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
-            value = opinions(parts, "valid").metrics(spec, config.evaluation.estimate)[spec.key_metric]
-            if value is not None and sign * value > best_value:
-                best, best_value = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}, sign * value
-            advance(1, f"{spec.key_metric} {show(spec.key_metric, value)}")
-    if best:
-        adapter.load_state_dict(best)
-        reporter.note(f"the opinion alone: validation {spec.key_metric} {show(spec.key_metric, sign * best_value)}")
+                average.update(step)
+                loss_sum += float(loss.detach()) * len(batch)
+            advance(1, f"loss {loss_sum / len(subset):.3f}")
+    average.adopt()
+    metrics, key = opinions(parts, "valid").metrics(parts.spec, config.evaluation.estimate), parts.spec.key_metric
+    reporter.note(f"the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}")
 
 
 def of_epoch(collator: Collator, config: RunConfig, epoch: int) -> Collator:

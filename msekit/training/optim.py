@@ -18,7 +18,7 @@ def optimizer_for(adapter: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     A group's `share` is what its learning rate is multiplied with: an opinion that was trained alone goes on slowly.
     """
     groups: list[dict[str, Any]] = [{"params": list(adapter.parameters()), "share": 1.0}]
-    if isinstance(adapter, OpinionatedAdapter) and config.opinion_epochs:
+    if isinstance(adapter, OpinionatedAdapter) and config.opinion_samples:
         trained = set(adapter.opinion_parameters())
         rest = [parameter for parameter in adapter.parameters() if parameter not in trained]
         groups = [

@@ -31,7 +31,7 @@ def plan(folder: Path, *overrides: str, dataset: str = "synthetic-erc", seeds: s
         "evaluation.bootstrap=0",
         "data.limit_train=96",
         "optim.epochs=2",
-        "optim.opinion_epochs=3",
+        "optim.opinion_samples=64",
         "adapter.depths=[0.5,1.0]",
         *overrides,
     )
@@ -54,7 +54,7 @@ def difference(one: Path, other: Path) -> float:
 
 @pytest.mark.parametrize("dataset", ["synthetic-erc", "synthetic-msa"])
 def test_the_opinion_alone_learns_without_the_llm(tmp_path: Path, own_cache, dataset: str, monkeypatch):
-    (config,) = plan(tmp_path, "data.limit_train=320", "optim.opinion_epochs=6", dataset=dataset)
+    (config,) = plan(tmp_path, "data.limit_train=320", "optim.opinion_samples=64", dataset=dataset)
     parts = build(config, QUIET)
     before = opinions(parts, "valid").loss()
     fusion = parts.model.adapter.projector.to_text_dim.weight.clone()
