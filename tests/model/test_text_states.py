@@ -129,6 +129,15 @@ def test_a_cache_that_cannot_be_written_is_said(tiny: Backbone, tmp_path: Path) 
         states_table(tiny, *drawn(5), WANTED, QUIET, tmp_path)
 
 
+def test_builds_that_were_stopped_long_ago_go(tiny: Backbone, tmp_path: Path) -> None:
+    for name, days in (("old", 8), ("new", 6)):
+        leftover = tmp_path / "states" / f".{name}.build"
+        leftover.mkdir(parents=True)
+        os.utime(leftover, (time.time() - days * 86400,) * 2)
+    states_table(tiny, *drawn(5), WANTED, QUIET, tmp_path)
+    assert [folder.name for folder in folders(tmp_path) if folder.name.startswith(".")] == [".new.build"]
+
+
 def test_a_batch_carries_them(tiny: Backbone, tmp_path: Path) -> None:
     split = prepare(DATASETS["synthetic-erc"], root=tmp_path).split("valid")
     texts = tiny.encode_all(split.texts)
