@@ -15,12 +15,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import Timeout
 from torch import Tensor
 
 from msekit.backbones.backbone import Backbone
@@ -55,6 +56,7 @@ def states_wanted(settings: AdapterConfig, spec: DatasetSpec, backbone: Backbone
     return StatesWanted(tuple(round(share * layers) for share in settings.depths), cue)
 
 
+_PAUSE_S = 1.0
 Text = tuple[tuple[int, ...], int]
 """Tokens, and how many of the first are earlier utterances of its dialogue."""
 
@@ -138,17 +140,20 @@ def states_table(
     folder = StatesFolder((root or cache_root()) / "states", _key(backbone, different, wanted), len(different), exact)
     try:
         stored = folder.open()
-        if not all(_from_all(stored is not None)):
-            _build(backbone, different, wanted, folder, reporter)
+        while not all(_from_all(stored is not None)):
+            wrote = _build(backbone, different, wanted, folder, reporter)
             stored = folder.open()
+            if wrote and stored is None:
+                raise MsekitError("hidden states that were just written are damaged", where=folder.path)
+            if stored is None:  # another run builds them on this machine
+                time.sleep(_PAUSE_S)
     except OSError as error:
         raise MsekitError(
             f"the cache of hidden states cannot be written: {error}",
             where=folder.path,
             fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
         ) from error
-    if stored is None:
-        raise MsekitError("hidden states that were just written are damaged", where=folder.path)
+    assert stored is not None
     return StatesTable(stored, places)
 
 
@@ -184,15 +189,19 @@ def _key(backbone: Backbone, texts: list[Text], wanted: StatesWanted) -> str:
 
 def _build(
     backbone: Backbone, texts: list[Text], wanted: StatesWanted, folder: StatesFolder, reporter: Reporter
-) -> None:
-    """Make what is missing; one process of a machine writes it."""
+) -> bool:
+    """Make what is missing; one process of a machine writes it, or of several that share the folder.
+
+    Returns:
+        Whether this process wrote.
+    """
     rank, world = _rank_and_world()
-    writes = int(os.environ.get("LOCAL_RANK", "0")) == 0
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    with folder.lock if writes else nullcontext():
-        begun = writes and folder.open() is None  # another run may have built them meanwhile
-        lacks = folder.begin() if begun else []
+    with ExitStack() as until_written:
+        # another run may have built them meanwhile
+        writes = _may_write(folder, rank, until_written) and folder.open() is None
+        lacks = folder.begin() if writes else []
         missing = sorted({part for parts in _from_all(lacks) for part in parts})
         done = len(texts) - sum(len(_part(texts, part)) for part in missing)
         with reporter.bar(f"hidden states of {len(texts)} texts", len(texts), done) as advance:
@@ -205,11 +214,30 @@ def _build(
                     if part in lacks:
                         folder.write(part, values)
                 advance(sum(len(_part(texts, part)) for part in group))
-        if begun:
+        if writes:
             folder.finish(backbone.name, precision_of(backbone), wanted.layers)
     _from_all(None)
     if missing:
         reporter.note(f"hidden states of {len(texts)} different texts: {time.perf_counter() - started:.0f} s")
+    return writes
+
+
+def _may_write(folder: StatesFolder, rank: int, until_written: ExitStack) -> bool:
+    """Whether this process has the folder's lock, until it is written.
+
+    The first process of the run waits for it. Then the first of each other machine takes it if it is free: it is not
+    where machines share the folder, and nobody may wait for another process of the same run.
+    """
+    if rank == 0:
+        until_written.enter_context(folder.lock)
+    _from_all(None)
+    if rank == 0 or int(os.environ.get("LOCAL_RANK", "0")):
+        return rank == 0
+    try:
+        until_written.enter_context(folder.lock.acquire(timeout=0))
+    except Timeout:
+        return False
+    return True
 
 
 def _part(texts: list[Text], part: int) -> list[Text]:

@@ -1,7 +1,7 @@
 """The bar beside a run: what a linear model on the same frozen LLM's hidden states gives on the same data.
 
 `msekit baseline llm-linear` leaves a run folder like any other; where one lies in the folder that holds the reported
-runs, `msekit report` shows it after them.
+runs, `msekit report` shows it after them, and `msekit train` names its metrics at the end.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
+from msekit.reports.beside import bars
 from msekit.runs.files import SUMMARY, write_json
 from msekit.runs.report import Report, RunReport, collect
 
@@ -50,6 +51,9 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
         f"{first['train_samples_per_s']:.1f} train samples/s"
     )
+    for bar in collect(bars(collect([folder]))):
+        metrics = ", ".join(f"{name} {show(name, bar.report.scalars.get(name))}" for name in summary["metrics"])
+        reporter.show(f"{bar.report.adapter} on the same LLM and data: {metrics}")
     for warning in summary["warnings"]:
         reporter.warn(warning)
     for report in reports:

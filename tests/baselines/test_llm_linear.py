@@ -134,6 +134,7 @@ def test_reports_show_it_beside_runs_of_the_same_backbone_and_data(tmp_path: Pat
     short = ["--seeds", "1", "--set", "optim.epochs=1", "--set", "data.limit_train=32"]
     done = CliRunner().invoke(app, [*train, *short], catch_exceptions=False)
     assert done.exit_code == 0
+    assert "llm-linear" not in done.stdout
 
     def adapters() -> list[str]:
         shown = CliRunner().invoke(app, ["report", str(runs / "plug-in"), "--format", "json"], catch_exceptions=False)
@@ -150,3 +151,5 @@ def test_reports_show_it_beside_runs_of_the_same_backbone_and_data(tmp_path: Pat
     assert adapters() == ["mse", "llm-linear"]
     both = ["report", str(runs / "plug-in"), str(runs / "bar"), "--format", "markdown"]
     assert CliRunner().invoke(app, both, catch_exceptions=False).stdout.count("llm-linear") == 1
+    again = [*train[:-1], str(runs / "second"), *short]
+    assert "llm-linear on the same LLM and data: acc " in CliRunner().invoke(app, again, catch_exceptions=False).stdout

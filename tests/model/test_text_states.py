@@ -129,6 +129,15 @@ def test_a_cache_that_cannot_be_written_is_said(tiny: Backbone, tmp_path: Path) 
         states_table(tiny, *drawn(5), WANTED, QUIET, tmp_path)
 
 
+def test_builds_that_were_stopped_long_ago_go(tiny: Backbone, tmp_path: Path) -> None:
+    for name, days in (("old", 8), ("new", 6)):
+        leftover = tmp_path / "states" / f".{name}.build"
+        leftover.mkdir(parents=True)
+        os.utime(leftover, (time.time() - days * 86400,) * 2)
+    states_table(tiny, *drawn(5), WANTED, QUIET, tmp_path)
+    assert [folder.name for folder in folders(tmp_path) if folder.name.startswith(".")] == [".new.build"]
+
+
 def test_a_batch_carries_them(tiny: Backbone, tmp_path: Path) -> None:
     split = prepare(DATASETS["synthetic-erc"], root=tmp_path).split("valid")
     texts = tiny.encode_all(split.texts)
@@ -213,13 +222,20 @@ class TestProcesses:
         assert sorted(error.count(" ") for _, error in outputs) == [0, -(-600 // PART)]
         assert len(folders(tmp_path)) == 1
 
-    def test_processes_of_a_run_take_turns(self, tiny: Backbone, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("local_ranks", ["01", "00"])
+    def test_processes_of_a_run_take_turns(self, local_ranks: str, tiny: Backbone, tmp_path: Path) -> None:
+        """On one machine, and on two that share a file system."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        processes = [start(tmp_path, RANK=rank, LOCAL_RANK=rank, **where) for rank in "01"]
-        outputs = [process.communicate(timeout=240) for process in processes]
+        ranks = zip("01", local_ranks, strict=True)
+        processes = [start(tmp_path, RANK=rank, LOCAL_RANK=local, **where) for rank, local in ranks]
+        try:
+            outputs = [process.communicate(timeout=120) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
         assert [process.returncode for process in processes] == [0, 0], outputs
         alone = everything(states_table(tiny, *drawn(), WANTED, QUIET, tmp_path / "alone"))
         together = everything(states_table(tiny, *drawn(), WANTED, QUIET, tmp_path))

@@ -13,14 +13,16 @@ Shapes: N texts, L layers, d width.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from msekit.data.cache.write_split import crc32
@@ -29,6 +31,7 @@ STATES_FORMAT = 2
 """Raised whenever the files' layout or meaning changes; part of the key."""
 PART = 256
 """Texts of a part; the last one may have fewer."""
+_LEFT_ALONE_S = 7 * 86400.0  # a stopped build is gone on with for so long
 KINDS = 2
 """Vectors of a text and layer: of its last token, and the mean over it and its cue."""
 
@@ -116,6 +119,7 @@ class StatesFolder:
             The parts that must still be written.
         """
         self._building.parent.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
         if self.path.exists():  # damaged: what is whole of it is used again
             shutil.rmtree(self._building, ignore_errors=True)
             self.path.rename(self._building)
@@ -124,6 +128,15 @@ class StatesFolder:
             if not (file.name.startswith("part-") and _is_whole(file)):
                 file.unlink()
         return [part for part in range(self.parts) if not list(self._building.glob(f"part-{part:05d}-*"))]
+
+    def _remove_leftovers(self) -> None:
+        """Delete builds that were stopped long ago, and whose lock is free."""
+        for leftover in self.path.parent.glob(".*.build"):
+            stopped_s = time.time() - leftover.stat().st_mtime
+            if leftover == self._building or stopped_s < _LEFT_ALONE_S:
+                continue
+            with contextlib.suppress(Timeout), FileLock(leftover.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def write(self, part: int, states_NL2d: np.ndarray) -> None:
         """Write a part, at once or not at all; the caller has the lock."""
