@@ -21,7 +21,7 @@ from benchmarks.speed.measure import Side, Work, alternate, machine, spread
 from benchmarks.speed.train_speed import LAYOUTS, in_layout, prepare_all
 from msekit.backbones.hidden_states import StatesWanted
 from msekit.data.batches.batch import Collator, evaluation_batches
-from msekit.model.text_states import states_table
+from msekit.model.stored_states import states_table
 from msekit.model.wording import CUES
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig

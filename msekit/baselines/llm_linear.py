@@ -31,7 +31,7 @@ from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
-from msekit.model.text_states import StatesTable, states_table
+from msekit.model.stored_states import StatesTable, states_table
 from msekit.model.wording import CUES
 from msekit.reporter import Reporter
 

@@ -49,8 +49,8 @@ class Experiment:
     backbone: str
     dataset: str
     """As the user wrote it: catalogue name, or path of a YAML."""
-    adapter: str | None = None
-    """The adapter that makes the row; None for the recipe's."""
+    adapter: str = "mse"
+    """The adapter that makes the row."""
     ablate: str | None = None
     """The ablation that makes the row."""
     runs: list[RunConfig] = field(default_factory=list)

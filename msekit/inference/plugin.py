@@ -23,7 +23,6 @@ from msekit.errors import MsekitError
 from msekit.inference.restore import usable_adapter
 from msekit.inference.samples import Prepared, PreparedSamples, prepare_sample
 from msekit.model.assemble import assemble
-from msekit.model.decoding import write_answers
 from msekit.model.labels import check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description, read_description
@@ -184,6 +183,8 @@ class PlugIn:
         Raises:
             MsekitError: A sample that cannot be used.
         """
+        from msekit.model.decoding import write_answers
+
         sample = prepare_sample(self.description, "0", text, {"audio": audio, "vision": vision})
         with self.backbone.lock:
             batch = self._collator([sample], [self.backbone.encode(sample.text)])([0]).to(self.backbone.device)

@@ -1,45 +1,19 @@
-"""Hidden states of the frozen LLM for the texts of a split: read from the cache, or made on the spot.
+"""Hidden states of the frozen LLM for texts at hand, and which of them an adapter reads.
 
-`states_table` makes each different text's states once and stores them (`data/cache/states.py`) under a key of all that
-decides them: the LLM's weights, its precision, layers, cue, and the texts themselves in tokens. So seeds, runs and
-baselines share them. `FreshStates` makes the same for the texts of a prediction.
-
-Processes of one run share the work. Where weights lie in shards, a pass is a collective operation, so every process
-takes as many passes as the others, with a text of no use where it has none left.
+`stored_states.py` keeps those of a data set's splits in the cache.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from filelock import Timeout
 from torch import Tensor
 
 from msekit.backbones.backbone import Backbone
-from msekit.backbones.hidden_states import (
-    StatesWanted,
-    batches_by_length,
-    computes_in_fp32,
-    depth,
-    precision_of,
-    read_batch,
-    read_states,
-)
-from msekit.data.cache.states import PART, STATES_FORMAT, StatesFolder, StoredStates
+from msekit.backbones.hidden_states import StatesWanted, depth, read_states
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
 from msekit.model.wording import CUES
-from msekit.paths import cache_root
-from msekit.reporter import Reporter
 from msekit.settings.config import AdapterConfig
 
 
@@ -61,30 +35,6 @@ Text = tuple[tuple[int, ...], int]
 """Tokens, and how many of the first are earlier utterances of its dialogue."""
 
 
-class StatesTable:
-    """The stored states of a split's texts, memory-mapped.
-
-    Args:
-        stored: States of the different texts.
-        places: (N,) which of them each text is.
-    """
-
-    def __init__(self, stored: StoredStates, places: np.ndarray) -> None:
-        self._stored, self._places = stored, places
-
-    @property
-    def width(self) -> int:
-        """d."""
-        return self._stored.info.width
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __call__(self, indices: Sequence[int]) -> Tensor:
-        """States of the texts at these positions: (B, L, 2, d) float32."""
-        return torch.from_numpy(self._stored.rows(self._places[np.asarray(indices, dtype=np.int64)]))
-
-
 class FreshStates:
     """The same for texts that are not in the cache, made when this is; who shares the backbone holds its lock then.
 
@@ -98,8 +48,8 @@ class FreshStates:
         contexts: Sequence[int] | np.ndarray | None,
         wanted: StatesWanted,
     ) -> None:
-        different, self._places = _different(texts, contexts)
-        self._states = read_states(backbone, *_apart(different), wanted)
+        different, self._places = different_texts(texts, contexts)
+        self._states = read_states(backbone, *apart(different), wanted)
 
     @property
     def width(self) -> int:
@@ -114,50 +64,7 @@ class FreshStates:
         return self._states[self._places[np.asarray(indices, dtype=np.int64)]]
 
 
-def states_table(
-    backbone: Backbone,
-    texts: Sequence[Sequence[int]],
-    contexts: Sequence[int] | np.ndarray | None,
-    wanted: StatesWanted,
-    reporter: Reporter,
-    root: Path | None = None,
-) -> StatesTable:
-    """Open the states of texts; make those that are not in the cache. Every process of a run must call it.
-
-    Args:
-        backbone: The frozen LLM.
-        texts: Tokens of each, without special tokens, cut to the limit.
-        contexts: How many of each text's first tokens are earlier utterances; None for none.
-        wanted: Layers and cue.
-        reporter: Where progress goes.
-        root: Cache root; None for the user's.
-
-    Raises:
-        MsekitError: No such layer, states that are not finite, or a cache that cannot be written.
-    """
-    different, places = _different(texts, contexts)
-    exact = computes_in_fp32(backbone)
-    folder = StatesFolder((root or cache_root()) / "states", _key(backbone, different, wanted), len(different), exact)
-    try:
-        stored = folder.open()
-        while not all(_from_all(stored is not None)):
-            wrote = _build(backbone, different, wanted, folder, reporter)
-            stored = folder.open()
-            if wrote and stored is None:
-                raise MsekitError("hidden states that were just written are damaged", where=folder.path)
-            if stored is None:  # another run builds them on this machine
-                time.sleep(_PAUSE_S)
-    except OSError as error:
-        raise MsekitError(
-            f"the cache of hidden states cannot be written: {error}",
-            where=folder.path,
-            fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
-        ) from error
-    assert stored is not None
-    return StatesTable(stored, places)
-
-
-def _different(
+def different_texts(
     texts: Sequence[Sequence[int]], contexts: Sequence[int] | np.ndarray | None
 ) -> tuple[list[Text], np.ndarray]:
     """The different texts, the longest first, and (N,) which of them each text is."""
@@ -168,109 +75,5 @@ def _different(
     return different, np.array([place[text] for text in every], dtype=np.int64)
 
 
-def _apart(texts: Sequence[Text]) -> tuple[list[tuple[int, ...]], list[int]]:
+def apart(texts: Sequence[Text]) -> tuple[list[tuple[int, ...]], list[int]]:
     return [ids for ids, _ in texts], [context for _, context in texts]
-
-
-def _key(backbone: Backbone, texts: list[Text], wanted: StatesWanted) -> str:
-    """Everything that decides the states, in 32 hex digits."""
-    decides: dict[str, Any] = {
-        "format": STATES_FORMAT,
-        "part": PART,
-        "backbone": backbone.fingerprint,
-        "precision": precision_of(backbone),
-        "layers": wanted.layers,
-        "cue": wanted.cue,
-        "bos": backbone.bos,
-        "texts": texts,
-    }
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:32]
-
-
-def _build(
-    backbone: Backbone, texts: list[Text], wanted: StatesWanted, folder: StatesFolder, reporter: Reporter
-) -> bool:
-    """Make what is missing; one process of a machine writes it, or of several that share the folder.
-
-    Returns:
-        Whether this process wrote.
-    """
-    rank, world = _rank_and_world()
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    with ExitStack() as until_written:
-        # another run may have built them meanwhile
-        writes = _may_write(folder, rank, until_written) and folder.open() is None
-        lacks = folder.begin() if writes else []
-        missing = sorted({part for parts in _from_all(lacks) for part in parts})
-        done = len(texts) - sum(len(_part(texts, part)) for part in missing)
-        with reporter.bar(f"hidden states of {len(texts)} texts", len(texts), done) as advance:
-            for start in range(0, len(missing), world):
-                group = missing[start : start + world]
-                own = group[rank] if rank < len(group) else None
-                passes = max(len(batches_by_length(_apart(_part(texts, part))[0], wanted)) for part in group)
-                states = _read_part(backbone, [] if own is None else _part(texts, own), wanted, passes)
-                for part, values in zip(group, _from_all(states), strict=False):
-                    if part in lacks:
-                        folder.write(part, values)
-                advance(sum(len(_part(texts, part)) for part in group))
-        if writes:
-            folder.finish(backbone.name, precision_of(backbone), wanted.layers)
-    _from_all(None)
-    if missing:
-        reporter.note(f"hidden states of {len(texts)} different texts: {time.perf_counter() - started:.0f} s")
-    return writes
-
-
-def _may_write(folder: StatesFolder, rank: int, until_written: ExitStack) -> bool:
-    """Whether this process has the folder's lock, until it is written.
-
-    The first process of the run waits for it. Then the first of each other machine takes it if it is free: it is not
-    where machines share the folder, and nobody may wait for another process of the same run.
-    """
-    if rank == 0:
-        until_written.enter_context(folder.lock)
-    _from_all(None)
-    if rank == 0 or int(os.environ.get("LOCAL_RANK", "0")):
-        return rank == 0
-    try:
-        until_written.enter_context(folder.lock.acquire(timeout=0))
-    except Timeout:
-        return False
-    return True
-
-
-def _part(texts: list[Text], part: int) -> list[Text]:
-    return texts[part * PART : (part + 1) * PART]
-
-
-def _read_part(backbone: Backbone, texts: list[Text], wanted: StatesWanted, passes: int) -> np.ndarray:
-    """States of a part's texts (n, L, 2, d), in exactly so many passes."""
-    ids, contexts = _apart(texts)
-    batches = batches_by_length(ids, wanted)
-    rows: list[Any] = [None] * len(texts)
-    for number in range(passes):
-        if number >= len(batches):  # of no use but to the other processes
-            read_batch(backbone, [()], None, wanted)
-            continue
-        batch = batches[number]
-        states = read_batch(backbone, [ids[place] for place in batch], [contexts[place] for place in batch], wanted)
-        for place, state in zip(batch, states.numpy(), strict=True):
-            rows[place] = state
-    return np.stack(rows) if rows else np.empty(0, np.float32)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _from_all(value: Any) -> list[Any]:
-    """What every process of the run says, by rank; they wait for one another."""
-    _, world = _rank_and_world()
-    if world == 1:
-        return [value]
-    values: list[Any] = [None] * world
-    torch.distributed.all_gather_object(values, value)
-    return values

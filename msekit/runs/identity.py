@@ -34,6 +34,9 @@ OF_AN_OPINION = frozenset(
 )
 """Those among them that only an adapter with an opinion reads; no other run is told apart by them."""
 
+LATER = {"loss.smoothing": 0.0}
+"""Settings that the first runs do not have → what means the same; it is left out, so that such runs are known again."""
+
 LEAVE = (
     *("output", "source", "save_minutes", "timeout_minutes", "profile"),
     *("dataset", "description"),  # told by the cache's fingerprint and the prompt's hash
@@ -51,6 +54,8 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
         if key in OF_AN_OPINION and not opinionated:
             continue
         section, _, name = key.rpartition(".")
+        if key in LATER and settings[section][name] == LATER[key]:
+            continue
         if section:
             decisive.setdefault(section, {})[name] = settings[section][name]
         else:

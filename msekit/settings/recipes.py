@@ -1,4 +1,4 @@
-"""Recipes: the paper's settings exactly, the kit's, or the best measured, as keys of a run's configuration.
+"""Recipes: the paper's settings exactly, the paper's plug-in fed so that it hears, or the best plug-in measured.
 
 What is not named here is the kit's and stands as a default in config.py.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from msekit.adapters.sizes import ADAPTERS
 from msekit.paper import PUBLISHED
 from msekit.settings.choices import Recipe
 
 RECIPES: dict[Recipe, str] = {
     "paper": "exact; its pairs' default",
-    "kit": "hears the audio",
-    "best": "kit and what measured better",
+    "kit": "the paper's plug-in, fed so that it hears",
+    "best": "asks the LLM's hidden states; the default",
 }
 """What a user is told of each."""
 
@@ -29,12 +30,19 @@ KIT: dict[str, dict[str, Any]] = {
 }
 """By task; intensities have few samples for many labels, which have distances (benchmarks/accuracy/RESULTS.md)."""
 
-BEST: dict[str, dict[str, Any]] = {
-    "erc": {"loss": {"balance": "class-balanced"}},
-    "msa": {"layout": "prompt-first"},
+_ASK_THE_LLM: dict[str, Any] = {
+    "layout": "prompt-first",
+    "adapter": {"name": "mse-states"},
+    "loss": {"alone": 1.0},
+    "optim": {"epochs": 3, "patience": 2, "opinion_samples": 20_000},
 }
-"""What recipe `best` adds to `kit`, by task: what did better over three seeds on every real set of the task, and
-nothing else (benchmarks/accuracy/RESULTS.md, "Training options, and recipe `best`")."""
+
+BEST: dict[str, dict[str, Any]] = {
+    "erc": _ASK_THE_LLM | {"loss": {"alone": 1.0, "balance": "class-balanced", "tau": 0.3, "smoothing": 0.1}},
+    "msa": _ASK_THE_LLM,
+}
+"""What recipe `best` adds to `kit`, by task: the plug-in that reads the LLM's hidden states and has an opinion, which
+trains alone first (benchmarks/accuracy/RESULTS.md, "Recipe `best`")."""
 
 
 def recipe_layers(recipe: str, task: str, backbone: str, dataset: str) -> list[dict[str, Any]]:
@@ -68,6 +76,19 @@ def published_settings(backbone: str, dataset: str) -> dict[str, Any]:
     }
 
 
-def default_recipe(backbone: str, dataset: str) -> Recipe:
-    """`paper` for the paper's twelve pairs, `kit` for every other."""
-    return "paper" if (backbone, dataset) in PUBLISHED else "kit"
+def default_recipe(backbone: str, dataset: str, chosen: dict[str, Any]) -> Recipe:
+    """`paper` for the paper's twelve pairs, `best` for every other; `kit` for another adapter than `best` has.
+
+    Args:
+        backbone: Its catalogue name.
+        dataset: As the user wrote it.
+        chosen: What a user asks for, as config keys.
+    """
+    adapter = chosen.get("adapter") or {}
+    name = adapter.get("name")
+    if name is not None and name in ADAPTERS and ADAPTERS[name].has_opinion:
+        return "best"
+    if (backbone, dataset) in PUBLISHED:
+        return "paper"
+    learned = (chosen.get("data") or {}).get("on_missing") == "learned"  # vectors of the paper's plug-in
+    return "kit" if name or adapter.get("ablate") or learned else "best"

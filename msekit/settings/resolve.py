@@ -50,7 +50,7 @@ def resolve(
         _merge(chosen, layer)
     backbone, dataset = canonical_name(str(chosen.get("backbone"))), str(chosen.get("dataset"))
     chosen["backbone"] = backbone
-    recipe = str(chosen.setdefault("recipe", default_recipe(backbone, dataset)))
+    recipe = str(chosen.setdefault("recipe", default_recipe(backbone, dataset, chosen)))
     chosen["profile"] = str(chosen.get("profile") or default_profile())
     merged: dict[str, Any] = {}
     _merge(merged, read_profile(chosen["profile"]).settings)

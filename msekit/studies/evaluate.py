@@ -178,4 +178,6 @@ def restore(parts: Parts, folder: Path, description: Description) -> None:
     load_adapter(parts.model.adapter, tensors, folder / ADAPTER)
     # the train split's statistics, also where another data set is evaluated
     ways: dict[str, Any] = {str(modality): way for modality, way in description.features.items() if way is not None}
-    parts.collators = {split: replace(collator, **ways) for split, collator in parts.collators.items()}
+    for split, collator in parts.collators.items():
+        own = replace(collator, **ways)
+        parts.collators[split] = own.summarised() if collator.summaries else own

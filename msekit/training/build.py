@@ -29,7 +29,8 @@ from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
 from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel, evidence
-from msekit.model.text_states import cue_of, states_table, states_wanted
+from msekit.model.stored_states import states_table
+from msekit.model.text_states import cue_of, states_wanted
 from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
@@ -126,25 +127,18 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             preprocessors[name] = None
     model = assemble(backbone, adapter, spec, config.layout, limit)
     collators, truncated = {}, 0
-    wanted = states_wanted(config.adapter, spec, backbone) if isinstance(adapter, OpinionatedAdapter) else None
     for split in splits:
-        table = cache.split(split)
-        texts, cut = encode_texts(table, backbone, limit)
+        texts, cut = encode_texts(cache.split(split), backbone, limit)
         if not config.adapter.parts.text:
             texts, cut = [[] for _ in texts], 0
         truncated += cut
         ways = preprocessors["audio"], preprocessors["vision"]
-        collators[split] = Collator(table, texts, model.labels.indices(table.labels), *ways)
+        whole = Collator(cache.split(split), texts, model.labels.indices(cache.split(split).labels), *ways)
         if config.data.context and config.adapter.parts.text:
-            conversations = in_context(table, texts, backbone.encode, limit, config.data.context)
-            collators[split] = replace(collators[split], text_ids=conversations.ids, context=conversations.lengths)
+            conversations = in_context(cache.split(split), texts, backbone.encode, limit, config.data.context)
+            whole = replace(whole, text_ids=conversations.ids, context=conversations.lengths)
             reporter.note(f"{split}: {conversations.summary(limit)}")
-        if not config.reads_features:
-            collators[split] = replace(collators[split], noise=Noise(config.noise, config.seed, epoch=0))
-        if wanted is not None:
-            collator = collators[split].summarised()
-            states = states_table(backbone, collator.text_ids, collator.context, wanted, reporter)
-            collators[split] = replace(collator, states=states)
+        collators[split] = completed(whole, config, model, spec, reporter)
     cue = cue_of(config.adapter, spec) if isinstance(adapter, OpinionatedAdapter) else None
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
@@ -153,6 +147,19 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts
+
+
+def completed(
+    collator: Collator, config: RunConfig, model: MSEModel, spec: DatasetSpec, reporter: Reporter
+) -> Collator:
+    """A split's collator with what else the adapter reads: noise in the frames' place, or states and summaries."""
+    if not config.reads_features:
+        collator = replace(collator, noise=Noise(config.noise, config.seed, epoch=0))
+    if not isinstance(model.adapter, OpinionatedAdapter):
+        return collator
+    wanted = states_wanted(config.adapter, spec, model.backbone)
+    states = states_table(model.backbone, collator.text_ids, collator.context, wanted, reporter)
+    return replace(collator.summarised(), states=states)
 
 
 def fresh_adapter(config: RunConfig, backbone: Backbone, spec: DatasetSpec, widths: dict[Modality, int]) -> Adapter:

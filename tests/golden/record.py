@@ -45,10 +45,12 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "quickstart": Case("the quickstart's run file", "erc", {}, "quickstart"),
+    "quickstart": Case("the quickstart's run file, recipe kit", "erc", {"recipe": "kit"}, "quickstart"),
     "paper": Case("the paper's layout and recipe", "erc", {"dataset": "synthetic-erc", "recipe": "paper"}),
     "prompt-first": Case(
-        "prompt first, recipe kit, intensities", "msa", {"dataset": "synthetic-msa", "layout": "prompt-first"}
+        "prompt first, recipe kit, intensities",
+        "msa",
+        {"dataset": "synthetic-msa", "layout": "prompt-first", "recipe": "kit"},
     ),
 }
 

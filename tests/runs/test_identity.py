@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from msekit.runs.identity import DECIDE, LEAVE, OF_AN_OPINION, settings_of
+from msekit.runs.identity import DECIDE, LATER, LEAVE, OF_AN_OPINION, settings_of
 from msekit.runs.report import flatten
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
@@ -35,10 +35,12 @@ def test_every_setting_is_on_one_of_the_lists():
 
 def test_what_decides_counts_and_what_does_not_is_left_out():
     with_opinion = run(adapter={"name": "mse-states"})
+    papers = run(adapter={"name": "mse"}, recipe="kit")
     assert list(flatten(settings_of(with_opinion))) == list(DECIDE)
-    assert list(flatten(settings_of(run()))) == [name for name in DECIDE if name not in OF_AN_OPINION]
+    assert list(flatten(settings_of(papers))) == [n for n in DECIDE if n not in OF_AN_OPINION and n not in LATER]
     assert settings_of(run(adapter={"name": "mse-states", "dropout": 0.1})) != settings_of(with_opinion)
-    assert settings_of(run(adapter={"dropout": 0.1})) == settings_of(run())
+    assert settings_of(run(adapter={"name": "mse", "dropout": 0.1}, recipe="kit")) == settings_of(papers)
+    assert settings_of(run(adapter={"name": "mse"}, recipe="kit", loss={"smoothing": 0.1})) != settings_of(papers)
     assert settings_of(run(seed=2)) != settings_of(run())
     assert settings_of(run(optim={"lr": 0.5})) != settings_of(run())
     fitting = {"model": {"dtype": "fp32", "checkpointing": "on"}, "evaluation": {"batch_size": 3}, "output": "runs/b"}

@@ -32,16 +32,26 @@ def test_the_papers_pairs_default_to_the_papers_settings():
 def test_recipe_best_is_kit_and_what_did_better(task):
     best, kit = (run("x", "y", task, recipe=name).model_dump() for name in ("best", "kit"))
     assert {key for key, value in best.items() if value != kit[key]} == {"recipe", *BEST[task]}
-    assert (best["loss"]["balance"], best["layout"]) == {
-        "erc": ("class-balanced", "paper"),
-        "msa": ("none", "prompt-first"),
-    }[task]
+    assert best["adapter"]["name"] == "mse-states"
+    assert (best["loss"]["balance"], best["layout"]) == (
+        {"erc": "class-balanced", "msa": "none"}[task],
+        "prompt-first",
+    )
     assert run("x", "y", "msa", recipe="best", layout="paper").layout == "paper"
 
 
-def test_every_other_pair_defaults_to_the_kit():
+def test_every_other_pair_defaults_to_the_best():
     config = run()
-    assert config.recipe == "kit"
+    assert (config.recipe, config.adapter.name) == ("best", "mse-states")
+    assert run("qwen-1.8b", "sims-v2", "msa", adapter={"name": "mse-states"}).recipe == "best"
+
+
+@pytest.mark.parametrize(
+    "named", [{"adapter": {"name": "mse"}}, {"adapter": {"ablate": "no-msf"}}, {"data": {"on_missing": "learned"}}]
+)
+def test_the_papers_plug_in_defaults_to_the_kit(named):
+    config = run(**named)
+    assert (config.recipe, config.adapter.name) == ("kit", "mse")
     assert (config.optim.lr, config.optim.eps, config.optim.batch_size) == (2e-3, 1e-8, 16)
     assert (config.optim.epochs, config.optim.patience) == (15, 5)
     assert (config.adapter.pseudo_tokens, config.adapter.audio_hidden, config.adapter.vision_hidden) == (4, 64, 32)
@@ -51,7 +61,7 @@ def test_every_other_pair_defaults_to_the_kit():
 
 
 def test_the_kit_reads_intensities_its_own_way():
-    config = run(task="msa", dataset="synthetic-msa")
+    config = run(task="msa", dataset="synthetic-msa", recipe="kit")
     assert (config.data.noise, config.loss.expected, config.evaluation.estimate) == (1.0, 3.0, "mean")
     assert config.adapter.conditioning == "unit"
     paper = run(task="msa", dataset="synthetic-msa", recipe="paper")
@@ -71,7 +81,7 @@ def test_later_layers_win(tmp_path: Path):
     file = tmp_path / "run.yaml"
     file.write_text("optim: {lr: 0.1, epochs: 7}\nseed: 5\n")
     config = resolve(
-        {"backbone": "b", "dataset": "d", "output": "o", "optim": {"epochs": 8, "patience": None}},
+        {"backbone": "b", "dataset": "d", "output": "o", "recipe": "kit", "optim": {"epochs": 8, "patience": None}},
         task="erc",
         run_file=file,
         overrides=["optim.lr=1e-4", "data.without=[audio, vision]"],

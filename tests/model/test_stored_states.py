@@ -22,7 +22,8 @@ from msekit.data.cache.cache import prepare
 from msekit.data.cache.states import PART
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
-from msekit.model.text_states import FreshStates, StatesTable, states_table
+from msekit.model.stored_states import StatesTable, states_table
+from msekit.model.text_states import FreshStates
 from msekit.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -156,9 +157,9 @@ from contextlib import contextmanager
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import torch
-from test_text_states import WANTED, drawn, everything
+from test_stored_states import WANTED, drawn, everything
 from msekit.backbones.load import load_backbone
-from msekit.model.text_states import states_table
+from msekit.model.stored_states import states_table
 from msekit.reporter import Reporter
 
 class Counted(Reporter):
