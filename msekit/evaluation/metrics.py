@@ -87,6 +87,13 @@ class Emotions:
         return float(np.nanmean(self.by_class[2])) if self.truth.size else None
 
     @property
+    def average_recall(self) -> float | None:
+        """The plain mean of the recall over the classes that occur in truth (UAR, Schuller et al. 2009)."""
+        correct, support, _ = self.by_class
+        occurs = support > 0
+        return float(np.mean(correct[occurs] / support[occurs])) if self.truth.size else None
+
+    @property
     def per_class_f1(self) -> dict[str, float | None]:
         """Class name → F1, None for a class that is in neither truth nor prediction."""
         values = [None if np.isnan(value) else float(value) for value in self.by_class[2]]
@@ -123,6 +130,7 @@ METRICS: dict[str, Metric] = {
     "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
     "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
     "macro_f1": Metric(lambda answers: answers.macro_f1, _ERC),
+    "uar": Metric(lambda answers: answers.average_recall, _ERC),
     "per_class_f1": Metric(lambda answers: answers.per_class_f1, _ERC),
 }
 """In the order of a report."""
@@ -153,7 +161,8 @@ def msa_metrics(truth: Array, prediction: Array, family: MetricFamily) -> dict[s
 
 
 def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str]) -> dict[str, Any]:
-    """The metrics of emotion classification: `acc`, `wf1`, `macro_f1` (None without samples), and `per_class_f1`.
+    """The metrics of emotion classification: `acc`, `wf1`, `macro_f1`, `uar` (None without samples), and
+    `per_class_f1`.
 
     A class's F1 is 2·TP / (its true samples + its predicted samples).
 

@@ -116,7 +116,7 @@ class OptimConfig(_Section):
     """Largest gradient norm; None leaves gradients as they are."""
     opinion_samples: int = Field(0, ge=0)
     """Adapters with an opinion: samples on which the opinion trains alone, without the LLM, before the schedule; in
-    whole epochs, at least 8 and at most 30. 0 for none."""
+    whole epochs, at least 8 and at most 60. 0 for none."""
     opinion_lr: float = Field(1e-3, gt=0)
     """Peak learning rate of these epochs."""
     opinion_decay: float = Field(0.1, ge=0)

@@ -31,7 +31,7 @@ SCORED = 64
 """Samples whose opinions are asked for at a time."""
 BATCH, WARMUP, AVERAGED = 32, 0.05, 0.995
 """Samples of a step, share of the steps over which the rate rises, and how much the average of the weights keeps."""
-FEWEST, MOST = 8, 30
+FEWEST, MOST = 8, 60
 """Epochs, whatever the size of the train split."""
 
 

@@ -145,7 +145,7 @@ def test_always_neutral_on_meld_is_the_figure_users_met():
 
 @pytest.mark.parametrize("classes", [2, 7])
 def test_erc_agrees_with_scikit_learn(classes):
-    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
 
     labels = [f"class {number}" for number in range(classes)]
     rng = np.random.default_rng(3)
@@ -155,6 +155,9 @@ def test_erc_agrees_with_scikit_learn(classes):
         assert metrics["acc"] == pytest.approx(accuracy_score(truth, prediction))
         assert metrics["wf1"] == pytest.approx(f1_score(truth, prediction, average="weighted", zero_division=0))
         assert metrics["macro_f1"] == pytest.approx(f1_score(truth, prediction, average="macro", zero_division=0))
+        in_truth = np.unique(truth)
+        recall = recall_score(truth, prediction, labels=in_truth, average="macro", zero_division=0)
+        assert metrics["uar"] == pytest.approx(recall)
         per_class = f1_score(truth, prediction, labels=range(classes), average=None, zero_division=0)
         assert [value or 0.0 for value in metrics["per_class_f1"].values()] == pytest.approx(list(per_class))
 
@@ -252,7 +255,7 @@ def test_bootstrap_holds_the_metric_and_repeats_itself():
     prediction = np.where(rng.random(300) < 0.6, truth, rng.integers(0, 3, 300))
     function = partial(erc_metrics, labels=LABELS)
     intervals = bootstrap(truth, prediction, function, repeats=400)
-    assert set(intervals) == {"acc", "wf1", "macro_f1"}
+    assert set(intervals) == {"acc", "wf1", "macro_f1", "uar"}
     acc = function(truth, prediction)["acc"]
     low, high = intervals["acc"]
     assert low < acc < high

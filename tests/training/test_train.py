@@ -70,7 +70,7 @@ def test_the_run_folder_holds_what_the_contract_says(finished: Path):
     keys = "dataset backbone adapter recipe seed split samples estimate best_epoch metrics confidence peak_memory_bytes"
     keys += " train_samples_per_s data_fingerprint backbone_fingerprint prompt_sha256 versions"
     assert set(keys.split()) <= set(report)
-    assert set(report["metrics"]) == {"acc", "wf1", "macro_f1", "per_class_f1"}
+    assert set(report["metrics"]) == {"acc", "wf1", "macro_f1", "uar", "per_class_f1"}
     assert report["backbone_fingerprint"] == fingerprint_checkpoint(tiny_llama_folder())
     low, high = report["confidence"]["acc"]
     assert low <= report["metrics"]["acc"] <= high
