@@ -29,7 +29,7 @@ def evaluate_command(
         bool, typer.Option(help="Fit a temperature and choose the estimate on validation; show what they change.")
     ] = False,
     robustness: Annotated[
-        bool, typer.Option(help="Take audio, vision and both away from every sample in turn.")
+        bool, typer.Option(help="Take text, audio and vision away from every sample in turn, and shuffle each.")
     ] = False,
     fmt: Format = "table",
 ) -> None:
