@@ -256,6 +256,7 @@ class MSEStatesAdapter(OpinionatedAdapter):
         self.drop = SampleDropout(dropout, 40)
         self.projector = PseudoTokenProjector(mixed, spec.text_dim, spec.pseudo_tokens)
         self.gain = nn.Parameter(torch.tensor(spec.text_scale))
+        self.register_buffer("llm_weight", torch.ones(()))
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics; see `OpinionatedAdapter.fit`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from msekit.adapters.interface import OpinionatedAdapter
 from msekit.data.batches.batch import Batch
 from msekit.model.labels import Trie
 from msekit.model.mse_model import MSEModel
@@ -25,11 +26,12 @@ class OnTheTrie(LogitsProcessor):
     Args:
         trie: Of the labels.
         opinion_BE: Log-probabilities of the edges by the adapter's opinion; None for none.
+        weight: What the LLM's scores are multiplied with.
         end: Written once a label is whole.
     """
 
-    def __init__(self, trie: Trie, opinion_BE: Tensor | None, end: int) -> None:
-        self.trie, self.opinion_BE, self.end = trie, opinion_BE, end
+    def __init__(self, trie: Trie, opinion_BE: Tensor | None, weight: float, end: int) -> None:
+        self.trie, self.opinion_BE, self.weight, self.end = trie, opinion_BE, weight, end
         self.next = {(int(p), int(t)): e + 1 for e, (p, t) in enumerate(zip(trie.parent, trie.token, strict=True))}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ class OnTheTrie(LogitsProcessor):
                 held_BV[row, self.end] = 0
                 continue
             tokens = torch.as_tensor(self.trie.token[edges], device=scores.device)
-            held_BV[row, tokens] = scores[row, tokens]
+            held_BV[row, tokens] = self.weight * scores[row, tokens]
             if self.opinion_BE is not None:
                 held_BV[row, tokens] += self.opinion_BE[row, torch.as_tensor(edges, device=scores.device)]
         return held_BV
@@ -60,14 +62,14 @@ def write_answers(model: MSEModel, batch: Batch, **options: Any) -> list[str]:
         options: Of transformers' `generate`; without any, greedy decoding.
     """
     content = model.content(batch)
-    opinion_BE = None
-    if model.product is not None and content.opinion is not None:
-        opinion_BE = model.product.opinion(content.opinion)
+    opinion_BE, weight = None, 1.0
+    if isinstance(model.adapter, OpinionatedAdapter) and model.product is not None and content.opinion is not None:
+        opinion_BE, weight = model.product.opinion(content.opinion), float(model.adapter.llm_weight)
     backbone, longest = model.backbone, max(len(tokens) for tokens in model.labels.tokens)
     written_BA = backbone.model.generate(
         inputs_embeds=content.embeddings,
         attention_mask=content.mask,
-        logits_processor=LogitsProcessorList([OnTheTrie(model.labels.trie, opinion_BE, backbone.end)]),
+        logits_processor=LogitsProcessorList([OnTheTrie(model.labels.trie, opinion_BE, weight, backbone.end)]),
         max_new_tokens=longest,
         pad_token_id=backbone.end,
         **{"do_sample": False} | options,

@@ -173,10 +173,10 @@ class MSEModel(nn.Module):
     def edges(self, logits_BMV: Tensor, opinion_BK: Tensor | None = None) -> Edges:
         """Next-token logits at the trie's inner nodes, and the adapter's opinion → edges."""
         llm_BE = EdgeScores.apply(logits_BMV.float(), self.edge_row, self.edge_token)
-        if self.product is None or opinion_BK is None:
+        if not isinstance(self.adapter, OpinionatedAdapter) or self.product is None or opinion_BK is None:
             return Edges(llm_BE)
         opinion_BE = self.product.opinion(opinion_BK)
-        return Edges(self.product(llm_BE, opinion_BE), llm_BE, opinion_BE)
+        return Edges(self.product(llm_BE, opinion_BE, self.adapter.llm_weight), llm_BE, opinion_BE)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""

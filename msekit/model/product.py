@@ -4,10 +4,11 @@ The LLM gives every edge of the trie a log-probability s[e]; the opinion o[k] is
 the opinion's share of edge e is the probability of all labels beneath it, H[e] = log sum_{k beneath e} exp o[k]. Both
 are multiplied and normalised over the edges that leave the node (a product of experts, Hinton 2002):
 
-    t[e] = s[e] + H[e] - log sum_{e' leaves m} exp(s[e'] + H[e'])
+    t[e] = w s[e] + H[e] - log sum_{e' leaves m} exp(w s[e'] + H[e'])
 
-so an answer's log-probability is still the sum along its path, and whoever writes an answer token by token multiplies
-at every token alone (`decoding.py`). If the LLM is indifferent, exp t along the path of label k is exp o[k].
+where w says how far the LLM is trusted; it is fitted on validation, where the opinion is not surer of itself than it
+should be. An answer's log-probability is still the sum along its path, and whoever writes an answer token by token
+multiplies at every token alone (`decoding.py`). If the LLM is indifferent, exp t along the path of label k is exp o[k].
 
 Shapes: B batch, K labels, E edges of the trie, M inner nodes.
 """
@@ -18,6 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from msekit.model.labels import Trie
+
+WEIGHTS = tuple(number / 20 for number in range(31))
+"""Weights of the LLM that are tried: 0, where the opinion answers alone, to 1.5."""
 
 
 class Product(nn.Module):
@@ -46,9 +50,16 @@ class Product(nn.Module):
         """Log-probabilities of labels → of the edges, given that their node is reached. (B, K) → (B, E)."""
         return self._normalised((opinion_BK[:, :, None] + self.beneath).logsumexp(dim=1))
 
-    def forward(self, llm_BE: Tensor, opinion_BE: Tensor) -> Tensor:
+    def forward(self, llm_BE: Tensor, opinion_BE: Tensor, weight: Tensor | float) -> Tensor:
         """Multiply the LLM's edges with the opinion's: log-probabilities that sum to 1 at every node, (B, E)."""
-        return self._normalised(llm_BE + opinion_BE)
+        return self._normalised(weight * llm_BE + opinion_BE)
+
+    @torch.no_grad()
+    def fitted_weight(self, llm_NE: Tensor, opinion_NE: Tensor, label_N: Tensor) -> float:
+        """The weight of the LLM at which the true labels of N samples are most probable."""
+        on_path_NE = (self.beneath == 0)[label_N].to(llm_NE.dtype)
+        losses = [-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1).mean().item() for w in WEIGHTS]
+        return WEIGHTS[losses.index(min(losses))]
 
     def _normalised(self, edges_BE: Tensor) -> Tensor:
         total_BM = (edges_BE[:, None] + self.siblings).logsumexp(dim=2)

@@ -39,7 +39,7 @@ from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
 from msekit.training.moving_average import Average
-from msekit.training.opinion import train_opinion
+from msekit.training.opinion import fit_llm_weight, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, save_best
 from msekit.training.resume import finished_report, has_state
@@ -271,6 +271,7 @@ class Run:
         progress, spec, estimate = self.progress, self.parts.spec, self.config.evaluation.estimate
         if np.isnan(scores.edges).any():
             self.stop_on("label scores became nan")
+        scores = fit_llm_weight(self.parts.model, scores)
         metrics = scores.metrics(spec, estimate)
         value = metrics[spec.key_metric]
         sign = 1 if higher_is_better(spec.key_metric) else -1

@@ -19,6 +19,7 @@ from msekit.adapters.sample_dropout import draws
 from msekit.data.batches.batch import Collator, Noise, evaluation_batches, global_batches
 from msekit.evaluation.scoring import Scores
 from msekit.evaluation.units import show
+from msekit.model.mse_model import MSEModel
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, training_subset
@@ -90,3 +91,16 @@ def opinions(parts: Parts, split: str) -> Scores:
         rows.update(zip(batch, edges_BE.cpu().numpy(), strict=True))
     edges = [rows[position] for position in range(len(collator.split))]
     return Scores(np.stack(edges), collator.split.labels, parts.labels)
+
+
+def fit_llm_weight(model: MSEModel, scores: Scores) -> Scores:
+    """Set how far the LLM is trusted beside the opinion, by the scores of the validation split; those scores by it."""
+    if scores.llm is None or scores.opinion is None or model.product is None:
+        return scores
+    assert isinstance(model.adapter, OpinionatedAdapter)
+    device = model.adapter.llm_weight.device
+    llm_NE, opinion_NE = (torch.from_numpy(edges).to(device) for edges in (scores.llm, scores.opinion))
+    labels_N = torch.from_numpy(scores.labels.indices(scores.truths)).to(device)
+    weight = model.product.fitted_weight(llm_NE, opinion_NE, labels_N)
+    model.adapter.llm_weight.fill_(weight)
+    return replace(scores, edges=model.product(llm_NE, opinion_NE, weight).cpu().numpy())

@@ -31,7 +31,7 @@ def batch_of(backbone, size=12) -> Batch:
         vision_lengths=None,
         label=torch.zeros(size, dtype=torch.long),
         weight=torch.ones(size),
-        audio_summary=torch.randn(size, 24, generator=generator),
+        audio_summary=torch.randn(size, 30, generator=generator),
         text_states=torch.randn(size, 2, 2, backbone.text_dim, generator=generator),
     )
 
@@ -46,6 +46,7 @@ def test_written_is_greedy(tiny, spec, opinionated, order):
         torch.manual_seed(0)
         for parameter in adapter.opinion_head.parameters():  # opinions as strong as the LLM's, and of every kind
             torch.nn.init.normal_(parameter)
+        adapter.llm_weight.fill_(0.7)
     else:
         torch.manual_seed(0)
         adapter = MSEAdapter(tiny.text_dim, 6, 0, 8, 4, 3, conditioning="unit")

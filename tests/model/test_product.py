@@ -7,7 +7,7 @@ import torch
 
 from msekit.data.catalogue import DATASETS
 from msekit.model.labels import LabelSpace
-from msekit.model.product import Product
+from msekit.model.product import WEIGHTS, Product
 
 
 def space(dataset: str) -> LabelSpace:
@@ -32,7 +32,7 @@ def test_opinion_edges_give_the_opinion_back(labels):
 
 def test_every_node_is_multiplied_and_normalised(labels):
     product, (opinion, llm) = Product(labels.trie), drawn(labels, 1)
-    edges = product(llm, product.opinion(opinion))
+    edges = product(llm, product.opinion(opinion), 1.0)
     paths, parents = torch.from_numpy(labels.trie.paths), labels.trie.parent
     for node in labels.trie.inner:
         leaving = (parents == node).nonzero()[0]
@@ -45,15 +45,28 @@ def test_every_node_is_multiplied_and_normalised(labels):
 def test_an_indifferent_llm_leaves_the_opinion(labels):
     product, (opinion, llm) = Product(labels.trie), drawn(labels, 2)
     opinion_edges = product.opinion(opinion)
-    assert torch.allclose(product(torch.zeros_like(llm), opinion_edges), opinion_edges, atol=1e-5)
+    assert torch.allclose(product(torch.zeros_like(llm), opinion_edges, 1.0), opinion_edges, atol=1e-5)
 
 
 def test_an_opinion_sure_beyond_float32_stays_finite(labels):
     product, (_, llm) = Product(labels.trie), drawn(labels, 3)
     sure = (500 * torch.randn(3, len(labels), generator=torch.Generator().manual_seed(4))).log_softmax(dim=1)
     sure.requires_grad_()
-    edges = product(llm, product.opinion(sure))
+    edges = product(llm, product.opinion(sure), 1.0)
     assert torch.isfinite(edges).all()
     edges.sum().backward()
     assert sure.grad is not None
     assert torch.isfinite(sure.grad).all()
+
+
+def test_the_llm_is_trusted_as_far_as_it_is_right(labels):
+    """One that says the truth gets the largest weight tried, one that says nothing true none."""
+    product, (opinion, llm) = Product(labels.trie), drawn(labels, 5)
+    truth = torch.tensor([0, 1, 2])
+    on_path = torch.from_numpy(labels.trie.paths)[truth]
+    assert product.fitted_weight(3 * on_path, product.opinion(opinion), truth) == WEIGHTS[-1]
+    assert product.fitted_weight(-3 * on_path, product.opinion(opinion), truth) == 0
+    half = product.opinion(opinion)
+    some = product.fitted_weight(llm, half, truth)
+    losses = [-(product(llm, half, w) * on_path).sum(dim=1).mean() for w in (some - 0.05, some, some + 0.05)]
+    assert losses[1] <= min(losses)
