@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy.real_runs --data ../shared/data --output runs/real [--only ravdess] [--workers 2]
 
 Runs in order, `workers` at a time with one thread each (on two cores 1.1 times the samples/s of one run with two
-threads). Every finished run is also tested with audio and vision shuffled between samples, recipe `best` with each
-modality withheld and each shuffled. Its reports are kept in benchmarks/results/ and not made again (--results
+threads). Every finished run is also tested with audio and vision shuffled between samples, the first seed of recipe
+`best` with each modality withheld and each shuffled. Its reports are kept in benchmarks/results/ and not made again (--results
 elsewhere starts anew); unfinished runs are resumed. The features of emodb are extracted from its clips first. At the
 end, or at once with --report, prints the Markdown tables.
 """
@@ -46,11 +46,12 @@ class Experiment:
 
 
 WITHHELD = ("--set", "data.without=[audio,vision]")
+ONE = ("--epochs", "1")  # the opinion has learned before; what more epochs give is not measured yet
 EXPERIMENTS = (
-    Experiment("mosi_utt", "best", (), FIVE, "best"),
-    Experiment("emodb", "best", (), FIVE, "best"),
-    Experiment("ravdess", "best", (), FIVE, "best"),
-    Experiment("meld6", "best", (), FIVE, "best"),
+    Experiment("emodb", "best", ONE, FIVE, "best"),
+    Experiment("ravdess", "best", ONE, FIVE, "best"),
+    Experiment("mosi_utt", "best", ONE, FIVE, "best"),
+    Experiment("meld6", "best", ONE, FIVE, "best"),
     Experiment("ravdess", "kit", ("--epochs", "5")),
     Experiment("mosi_utt", "kit", ("--epochs", "6")),
     Experiment("meld6", "kit", ("--epochs", "3")),
@@ -83,11 +84,11 @@ def run_one(experiment: Experiment, seed: int, data: Path, output: Path, results
             "options": experiment.options,
             "test": json.loads((folder / f"seed-{seed}" / "report.json").read_text()),
         }
-        if experiment.recipe == "best":
+        if experiment.recipe == "best" and seed == SEEDS[0]:  # eight more tests
             apart = [*msekit, "evaluate", str(folder / f"seed-{seed}"), "--robustness", "--format", "json"]
             done = subprocess.run(apart, stdout=subprocess.PIPE, stderr=log, check=True, env=environment)
             outcome["apart"] = json.loads(done.stdout)["metrics"]
-        elif outcome["test"]["without"] == []:
+        if experiment.recipe != "best" and outcome["test"]["without"] == []:
             done = subprocess.run(evaluate, stdout=subprocess.PIPE, stderr=log, check=True, env=environment)
             outcome["shuffled"] = json.loads(done.stdout)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,9 @@ def tables(results: Path) -> str:
                 continue
             reports = [outcome["test"] for outcome in outcomes]
             rows.append(line(experiment.name, reports, metrics))
-            if shuffled := [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]:
+            integrity = [report["integrity"] | {"confidence": {}} for report in reports if report.get("integrity")]
+            shuffled = [outcome["shuffled"] for outcome in outcomes if "shuffled" in outcome]
+            if shuffled or (experiment.recipe == "best" and (shuffled := integrity)):
                 rows.append(line(f"{experiment.name}, tested shuffled", shuffled, metrics))
             apart = [outcome["apart"] for outcome in outcomes if "apart" in outcome]
             for case in [name for name in (apart[0] if apart else ()) if name != "all there"]:
