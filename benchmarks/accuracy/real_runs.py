@@ -4,9 +4,9 @@
 
 Runs in order, `workers` at a time with one thread each (on two cores 1.1 times the samples/s of one run with two
 threads). Every finished run is also tested with audio and vision shuffled between samples, the first seed of recipe
-`best` with each modality withheld and each shuffled. Its reports are kept in benchmarks/results/ and not made again (--results
-elsewhere starts anew); unfinished runs are resumed. The features of emodb are extracted from its clips first. At the
-end, or at once with --report, prints the Markdown tables.
+`best` with each modality withheld and each shuffled. Its reports are kept in benchmarks/results/ and not made again
+(--results elsewhere starts anew); unfinished runs are resumed. The features of emodb are extracted from its clips
+first. At the end, or at once with --report, prints the Markdown tables.
 """
 
 from __future__ import annotations
