@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import BACKBONES
 from msekit.evaluation.units import show
 from msekit.reports.summary import summarise
@@ -118,6 +119,7 @@ def _facts(description: Description) -> str:
         "task": f"{description.dataset.task}: {description.labels}",
         "language": description.dataset.language,
         "backbone": f"`{description.backbone.name}`{quantized}",
+        "plug-in": _plug_in(description),
         "backbone fingerprint": f"`{description.backbone.fingerprint}`",
         "data fingerprint": f"`{description.data_fingerprint}`" if description.data_fingerprint else "not known",
         "recipe, seed": f"{description.recipe}, {description.seed}",
@@ -126,6 +128,15 @@ def _facts(description: Description) -> str:
         "prompt": f"`{description.dataset.task_prompt}` (sha256 `{description.prompt_sha256[:16]}…`)",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _plug_in(description: Description) -> str:
+    """Its name, and what it asks the LLM."""
+    adapter = description.adapter
+    if not ADAPTERS[adapter.name].has_opinion:
+        return f"`{adapter.name}`"
+    depths = ", ".join(f"{share:.0%}" for share in adapter.depths)
+    return f"`{adapter.name}`: hidden states at {depths} of the LLM's depth, behind the cue `{adapter.cue}`"
 
 
 def _results(run: Path) -> str:
