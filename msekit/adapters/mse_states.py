@@ -280,7 +280,9 @@ class MSEStatesAdapter(OpinionatedAdapter):
         """Mix the evidence; see `OpinionatedAdapter.read`."""
         draw_B = evidence.draw
         text_BMh, guide_Bh = self.states(evidence.text_states, draw_B)
-        vectors, mixture_Bh = {"text": text_BMh}, text_BMh.mean(dim=1)
+        vectors = {"text": text_BMh}
+        # the guide stays in the graph where there is nothing to guide: DDP waits for its gradient
+        mixture_Bh = text_BMh.mean(dim=1) + 0 * guide_Bh
         for name in self.encoders:
             vectors[name] = self._encoder(name)(*evidence.of(name), draw_B)
             # the Text-Guide-Mixer's Hadamard product, and the vector as it is

@@ -140,15 +140,15 @@ def test_reports_show_it_beside_runs_of_the_same_backbone_and_data(tmp_path: Pat
         shown = CliRunner().invoke(app, ["report", str(runs / "plug-in"), "--format", "json"], catch_exceptions=False)
         return [group["adapter"] for group in json.loads(shown.stdout)]
 
-    assert adapters() == ["mse"]
+    assert adapters() == ["mse-states"]
     spec = DATASETS["synthetic-erc"]
     llm_linear(spec, runs / "other" / "seed-1", limit_train=48)
     run_baseline("text-linear", spec, 1, runs / "text" / "seed-1", limit_train=32, reporter=QUIET)
     (runs / "broken" / "seed-1").mkdir(parents=True)
     (runs / "broken" / "seed-1" / "report.json").write_text('{"adapter": "llm-linear"')
-    assert adapters() == ["mse"]
+    assert adapters() == ["mse-states"]
     llm_linear(spec, runs / "bar" / "seed-1", limit_train=32)
-    assert adapters() == ["mse", "llm-linear"]
+    assert adapters() == ["mse-states", "llm-linear"]
     both = ["report", str(runs / "plug-in"), str(runs / "bar"), "--format", "markdown"]
     assert CliRunner().invoke(app, both, catch_exceptions=False).stdout.count("llm-linear") == 1
     again = [*train[:-1], str(runs / "second"), *short]

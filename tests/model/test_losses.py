@@ -29,6 +29,7 @@ def space(dataset: str) -> LabelSpace:
 
 def config_of(output: Path, dataset: str, **sections):
     common = {"backbone": "tiny-llama", "dataset": dataset, "output": output, "data": {"limit_train": 32}}
+    common |= {"recipe": "kit"}
     return resolve(common | {"evaluation": {"bootstrap": 0, "integrity": False}} | sections, task=dataset[-3:])
 
 

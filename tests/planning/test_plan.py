@@ -225,14 +225,16 @@ def test_a_prompt_that_is_read_once_costs_less():
         ({"name": "mag"}, {}, {"audio", "vision"}),
         ({"name": "chfn"}, {}, {"audio", "vision"}),
         ({"ablate": "no-audio-vision"}, {}, {"audio", "vision"}),
+        ({"name": "mse-states"}, {}, {"audio", "vision"}),
+        ({"name": "mse-states"}, {"without": ("vision",)}, {"audio"}),
     ],
 )
 def test_only_what_the_adapter_has_is_planned(adapter: dict, data: dict, modalities: set):
-    config = run("tiny-llama", "synthetic-erc", "cpu", adapter=adapter, data=data)
+    config = run("tiny-llama", "synthetic-erc", "cpu", recipe="kit", adapter=adapter, data=data)
     model, work = build(config, Reporter(quiet=True), splits=("train",)).model, plan_run(config).work
     assert work.trainable == sum(parameter.numel() for parameter in model.adapter.parameters())
     assert len(work.encoders) == len(modalities)
-    full = plan_run(run("tiny-llama", "synthetic-erc", "cpu")).work
+    full = plan_run(run("tiny-llama", "synthetic-erc", "cpu", recipe="kit")).work
     assert full.tokens - work.tokens == 4 - model.adapter.pseudo_tokens
 
 

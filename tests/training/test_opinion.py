@@ -60,7 +60,7 @@ def test_the_opinion_alone_learns_without_the_llm(tmp_path: Path, own_cache, dat
     fusion = parts.model.adapter.projector.to_text_dim.weight.clone()
     monkeypatch.setattr(parts.backbone.passes, "run", None)  # a pass through the LLM would fail
     train_opinion(config, parts, QUIET)
-    assert opinions(parts, "valid").loss() < 0.7 * before
+    assert opinions(parts, "valid").loss() < 0.8 * before
     assert torch.equal(fusion, parts.model.adapter.projector.to_text_dim.weight)
 
 
