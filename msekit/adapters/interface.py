@@ -97,7 +97,7 @@ class OpinionatedAdapter(Adapter):
     """An adapter whose log-probabilities over the labels are added to the LLM's own (`model/product.py`)."""
 
     llm_weight: Tensor
-    """() what the LLM's are multiplied with before: a buffer, 1 until it is fitted on validation."""
+    """(1,) what the LLM's are multiplied with before: a buffer, 1 until it is fitted on validation."""
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics, once before training."""

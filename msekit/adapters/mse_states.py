@@ -33,6 +33,7 @@ from msekit.adapters.sample_dropout import SampleDropout, SampleNoise
 from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, states_rank, summary_rank
 
 _FURTHEST = 6.0  # deviations; what lies further out is cut there
+_OF_FRAMES = 0.6  # share of the dropout that summaries and sequences get; summaries get noise too
 
 
 class Moments:
@@ -246,7 +247,7 @@ class MSEStatesAdapter(OpinionatedAdapter):
         sizes = {"audio": (spec.audio_dim, spec.audio_hidden), "vision": (spec.vision_dim, spec.vision_hidden)}
         self.encoders = nn.ModuleDict(
             {
-                name: FramesEncoder(width, hidden, mixed, 0.6 * dropout, dropout, place=10 * number)
+                name: FramesEncoder(width, hidden, mixed, _OF_FRAMES * dropout, dropout, place=10 * number)
                 for number, (name, (width, hidden)) in enumerate(sizes.items(), start=1)
                 if width
             }
@@ -255,8 +256,8 @@ class MSEStatesAdapter(OpinionatedAdapter):
         self.multi_scale_fusion = MultiScaleFusion(mixed, spec.text_dim)
         self.drop = SampleDropout(dropout, 40)
         self.projector = PseudoTokenProjector(mixed, spec.text_dim, spec.pseudo_tokens)
-        self.gain = nn.Parameter(torch.tensor(spec.text_scale))
-        self.register_buffer("llm_weight", torch.ones(()))
+        self.gain = nn.Parameter(torch.full((1,), spec.text_scale))  # ZeRO takes no parameter without a dimension
+        self.register_buffer("llm_weight", torch.ones(1))
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics; see `OpinionatedAdapter.fit`."""

@@ -43,7 +43,8 @@ class AdapterConfig(_Section):
     cue: str | None = None
     """mse-states: words put after the text when hidden states are read; None for those of the task and language."""
     dropout: float = Field(0.5, ge=0, lt=1)
-    """mse-states: share of numbers that training leaves out, in several places."""
+    """mse-states: share of the states' and vectors' numbers that training leaves out; frames lose six tenths of that,
+    and their statistics get noise of this deviation."""
 
     @property
     def parts(self) -> AdapterParts:

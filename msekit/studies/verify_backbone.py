@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.adapters.interface import OpinionatedAdapter
+from msekit.adapters.sizes import STATISTICS
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.load import load_backbone
@@ -15,12 +18,15 @@ from msekit.backbones.precision import default_device, dtype_here
 from msekit.data.batches.batch import Batch
 from msekit.inference.restore import restored_adapter
 from msekit.model.assemble import assemble
+from msekit.model.losses import Objective
 from msekit.model.mse_model import MSEModel
+from msekit.model.text_states import FreshStates, states_wanted
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config
 from msekit.runs.description import Description, read_description
 from msekit.runs.folder import find_run
 from msekit.runs.report import read_report
+from msekit.settings.config import LossConfig
 
 PROMPTS = (
     "The capital of France is",
@@ -136,6 +142,20 @@ def attached(folder: Path, description: Description, backbone: Backbone) -> MSEM
     return assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
 
 
+def evidence_beside(
+    model: MSEModel, description: Description, texts: list[list[int]], generator: torch.Generator
+) -> dict[str, Tensor | None]:
+    """What an OpinionatedAdapter reads beside frames: the LLM's own states of the texts, random summaries."""
+    wanted = states_wanted(description.adapter, description.dataset, model.backbone)
+    states = FreshStates(model.backbone, texts, None, wanted)
+    summaries: dict[str, Tensor | None] = {
+        f"{name}_summary": torch.randn(_SAMPLES, STATISTICS * width, generator=generator)
+        for name, width in description.widths.items()
+        if width
+    }
+    return {"text_states": states(range(len(texts))), **summaries}
+
+
 def use(model: MSEModel, description: Description) -> float:
     """A forward and backward pass and a scoring on random features; the norm of the adapter's gradient."""
     generator = torch.Generator().manual_seed(0)
@@ -144,6 +164,9 @@ def use(model: MSEModel, description: Description) -> float:
     for name, width in description.widths.items():
         frames = torch.randn(_SAMPLES, _FRAMES, width, generator=generator) if width else None
         features |= {name: frames, f"{name}_lengths": None if frames is None else torch.full((_SAMPLES,), _FRAMES)}
+    if isinstance(model.adapter, OpinionatedAdapter):
+        features |= evidence_beside(model, description, ids.tolist(), generator)
+        model.objective = Objective(LossConfig(), model.labels, np.arange(len(model.labels)), model.backbone.decode)
     batch = Batch(
         index=torch.arange(_SAMPLES),
         text_ids=ids,

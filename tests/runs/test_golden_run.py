@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,11 @@ SHORT += [word for size in ("hidden=8", "audio_hidden=4", "vision_hidden=4") for
 SHORT += ["--set", "evaluation.bootstrap=20", "--recipe", "kit"]
 SCORES = 1e-4
 """Probabilities of other CPUs and thread counts differ by sums in another order: about 1e-6 here."""
+
+
+def without_uar(value: Any) -> Any:
+    """Figures of today without the metric that those runs did not have."""
+    return {name: figure for name, figure in value.items() if name != "uar"} if isinstance(value, dict) else value
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +110,7 @@ def test_evaluation_gives_the_reported_metrics(same_backbone, folder: str):
     assert done.exit_code == 0, done.output
     again = json.loads(done.stdout)
     for key in ("metrics", "confidence", "predicted", "data_fingerprint", "backbone_fingerprint", "prompt_sha256"):
-        assert again[key] == reported[key], key
+        assert without_uar(again[key]) == reported[key], key
 
 
 @pytest.mark.slow
@@ -174,7 +180,7 @@ def test_a_stopped_run_ends_as_the_undisturbed_one(same_backbone, tmp_path: Path
     report, other = read_report(run), read_report(FINISHED)
     assert report is not None
     assert other is not None
-    assert report.metrics == other.metrics
+    assert without_uar(report.metrics) == other.metrics
     assert (report.epochs, report.best_epoch) == (other.epochs, other.best_epoch)
 
 

@@ -264,7 +264,7 @@ def test_two_processes_train_without_any_modality(tmp_path: Path):
 
 @pytest.mark.slow
 def test_dry_run_shows_every_token_and_writes_nothing(tmp_path: Path):
-    done = succeed(*SHORT, "--output", tmp_path / "none", "--dry-run")
+    done = succeed(*SHORT, "--recipe", "kit", "--output", tmp_path / "none", "--dry-run")
     shown = done.stdout + done.stderr
     for expected in ("resolved run", "pseudo token", "#4", "closing tag, prompt", "label trie: 4 labels", "calm"):
         assert expected in shown

@@ -145,7 +145,7 @@ class Collator:
         tables = {
             name: np.stack([way.summary(getattr(self.split, name)(index)) for index in range(len(self.split))])
             for name, way in ways.items()
-            if way is not None
+            if way is not None and len(self.split)
         }
         return replace(self, summaries=tables)
 
