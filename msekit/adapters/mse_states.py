@@ -33,7 +33,7 @@ from msekit.adapters.sample_dropout import SampleDropout, SampleNoise
 from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, states_rank, summary_rank
 
 _FURTHEST = 6.0  # deviations; what lies further out is cut there
-_OF_FRAMES = 0.6  # share of the dropout that summaries and sequences get; summaries get noise too
+_OF_FRAMES = 0.6  # share of the dropout that summaries and sequences get
 
 
 class Moments:
@@ -247,7 +247,7 @@ class MSEStatesAdapter(OpinionatedAdapter):
         sizes = {"audio": (spec.audio_dim, spec.audio_hidden), "vision": (spec.vision_dim, spec.vision_hidden)}
         self.encoders = nn.ModuleDict(
             {
-                name: FramesEncoder(width, hidden, mixed, _OF_FRAMES * dropout, dropout, place=10 * number)
+                name: FramesEncoder(width, hidden, mixed, _OF_FRAMES * dropout, spec.noise, place=10 * number)
                 for number, (name, (width, hidden)) in enumerate(sizes.items(), start=1)
                 if width
             }

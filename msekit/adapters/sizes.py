@@ -56,6 +56,8 @@ class AdapterSpec:
     values: tuple[float, ...] = ()
     """The intensities that an opinion is about; empty for classes."""
     dropout: float = 0.0
+    noise: float = 0.0
+    """Deviation of the noise on summaries in training."""
 
     @property
     def widths(self) -> list[int]:

@@ -52,6 +52,7 @@ def depth(backbone: Backbone) -> int:
     raise MsekitError(
         f"{type(backbone.model).__name__} does not mark its decoder layers, so their outputs cannot be read",
         where=backbone.name,
+        fix="Use --recipe kit, whose plug-in reads none.",
     )
 
 

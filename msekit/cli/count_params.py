@@ -62,12 +62,14 @@ def cell(
         `{"backbone", "dataset", "adapter", "trainable", "paper"}`, and `"ablate"` where there is one; paper in
         millions, or None.
     """
-    from msekit.adapters.sizes import parameter_count
+    from msekit.adapters.sizes import ADAPTERS, parameter_count
     from msekit.paper import PUBLISHED, printed_parameters
     from msekit.settings.config import AdapterConfig
 
     spec, audio_width, vision_width = data
     size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
+    if ADAPTERS[adapter].has_opinion:  # type: ignore[index]  # trained by recipe `best`, which has no published sizes
+        size = AdapterConfig.model_validate({})
     sizes = (size.audio_hidden, size.vision_hidden, size.pseudo_tokens)
     trainable = parameter_count(
         adapter,  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ class OnTheTrie(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Next-token scores (B, V) after the tokens written so far → the same, with all but the trie's at -inf."""
         held_BV = torch.full_like(scores, float("-inf"))
+        rows = 1 if self.opinion_BE is None else len(input_ids) // len(self.opinion_BE)  # of a sample: its beams
         for row, written in enumerate(input_ids.tolist()):
             node = 0
             for token in written:
@@ -48,7 +49,7 @@ class OnTheTrie(LogitsProcessor):
             tokens = torch.as_tensor(self.trie.token[edges], device=scores.device)
             held_BV[row, tokens] = self.weight * scores[row, tokens]
             if self.opinion_BE is not None:
-                held_BV[row, tokens] += self.opinion_BE[row, torch.as_tensor(edges, device=scores.device)]
+                held_BV[row, tokens] += self.opinion_BE[row // rows, torch.as_tensor(edges, device=scores.device)]
         return held_BV
 
 
@@ -59,7 +60,7 @@ def write_answers(model: MSEModel, batch: Batch, **options: Any) -> list[str]:
     Args:
         model: Adapter and backbone.
         batch: On the backbone's device.
-        options: Of transformers' `generate`; without any, greedy decoding.
+        options: Of transformers' `generate`, one answer a sample; without any, greedy decoding.
     """
     content = model.content(batch)
     opinion_BE, weight = None, 1.0

@@ -58,6 +58,7 @@ def make_adapter(
         classes=len(answers.labels or ()) if answers else 0,
         values=answers.grid if answers else (),
         dropout=settings.dropout,
+        noise=settings.noise,
     )
     module, _, function = ADAPTERS[settings.name].made_by.partition(":")
     with torch.random.fork_rng():

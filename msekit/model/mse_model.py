@@ -176,7 +176,9 @@ class MSEModel(nn.Module):
         if not isinstance(self.adapter, OpinionatedAdapter) or self.product is None or opinion_BK is None:
             return Edges(llm_BE)
         opinion_BE = self.product.opinion(opinion_BK)
-        return Edges(self.product(llm_BE, opinion_BE, self.adapter.llm_weight), llm_BE, opinion_BE)
+        # the fitted weight may be 0, which would leave the pseudo tokens without a gradient
+        weight = 1.0 if self.adapter.training else self.adapter.llm_weight
+        return Edges(self.product(llm_BE, opinion_BE, weight), llm_BE, opinion_BE)
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""

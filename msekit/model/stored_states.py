@@ -1,8 +1,8 @@
 """Hidden states of the frozen LLM for a split's texts, read from the cache.
 
 `states_table` makes each different text's states once and stores them (`data/cache/states.py`) under a key of all that
-decides them: the LLM's weights, its precision, layers, cue, and the texts themselves in tokens. So seeds, runs and
-baselines share them. `FreshStates` (`text_states.py`) makes the same for the texts of a prediction.
+decides them: the LLM's weights, its precision, layers, cue, and the texts themselves in tokens. So all who read the
+same layers share them. `FreshStates` (`text_states.py`) makes the same for the texts of a prediction.
 
 Processes of one run share the work. Where weights lie in shards, a pass is a collective operation, so every process
 takes as many passes as the others, with a text of no use where it has none left.

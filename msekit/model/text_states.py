@@ -30,7 +30,6 @@ def states_wanted(settings: AdapterConfig, spec: DatasetSpec, backbone: Backbone
     return StatesWanted(tuple(round(share * layers) for share in settings.depths), cue)
 
 
-_PAUSE_S = 1.0
 Text = tuple[tuple[int, ...], int]
 """Tokens, and how many of the first are earlier utterances of its dialogue."""
 

@@ -37,7 +37,10 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
     rows = [
         [
             metric,
-            *(show(metric, report["metrics"][metric], interval=report["confidence"].get(metric)) for report in reports),
+            *(
+                show(metric, report["metrics"].get(metric), interval=report["confidence"].get(metric))
+                for report in reports
+            ),
             show(metric, over_seeds["mean"], spread=over_seeds["std"]),
         ]
         for metric, over_seeds in summary["metrics"].items()

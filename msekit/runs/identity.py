@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from msekit.adapters.sizes import ADAPTERS
-from msekit.settings.config import RunConfig
+from msekit.settings.config import OF_AN_OPINION, RunConfig
 
 DECIDE = (
     *("backbone", "recipe", "layout", "seed"),
     *("adapter.name", "adapter.ablate", "adapter.pseudo_tokens", "adapter.audio_hidden", "adapter.vision_hidden"),
-    *("adapter.hidden", "adapter.conditioning", "adapter.depths", "adapter.cue", "adapter.dropout"),
+    *("adapter.hidden", "adapter.conditioning", "adapter.depths", "adapter.cue", "adapter.dropout", "adapter.noise"),
     *("data.standardise", "data.trim", "data.max_frames", "data.noise", "data.text_limit", "data.limit_train"),
     *("data.without", "data.on_missing", "data.modality_dropout", "data.context", "data.dtype"),
     *("optim.lr", "optim.eps", "optim.weight_decay", "optim.batch_size", "optim.accumulation", "optim.epochs"),
@@ -25,14 +25,6 @@ DECIDE = (
     *("evaluation.estimate", "evaluation.bootstrap", "evaluation.integrity"),
 )
 """Settings that decide a run's numbers."""
-
-OF_AN_OPINION = frozenset(
-    {
-        *("adapter.depths", "adapter.cue", "adapter.dropout"),
-        *("optim.opinion_samples", "optim.opinion_lr", "optim.opinion_decay", "optim.opinion_share", "loss.alone"),
-    }
-)
-"""Those among them that only an adapter with an opinion reads; no other run is told apart by them."""
 
 LATER = {"loss.smoothing": 0.0}
 """Settings that the first runs do not have → what means the same; it is left out, so that such runs are known again."""

@@ -87,6 +87,8 @@ class Report(BaseModel):
     """Metric → 95 % bootstrap interval over the samples."""
     alone: dict[str, Metrics] | None = None
     """Of an adapter with an opinion: the metrics of the LLM without it, `llm`, and of the `opinion` without the LLM."""
+    llm_weight: float | None = None
+    """The power of the LLM's probabilities beside the opinion's, fitted on validation; 0 where it has no say."""
     predicted: dict[str, int] | None = None
     """Label → how often it is predicted; labels that never are do not stand there."""
     collapsed_to: str | float | None = None
@@ -127,6 +129,8 @@ class Report(BaseModel):
     train_samples_per_s: float | None = None
     train_seconds: float | None = None
     train_cpu_seconds: float | None = None
+    opinion_seconds: float | None = None
+    """Wall time in which the opinion trained alone, which `train_seconds` leaves out."""
     machine: str | None = None
     versions: dict[str, str] | None = None
     shuffled: bool | None = None

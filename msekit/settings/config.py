@@ -17,6 +17,13 @@ from msekit.backbones.holding import Quantization, check_ways
 from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe
 
 Modality = Literal["audio", "vision"]
+OF_AN_OPINION = frozenset(
+    {
+        *("adapter.depths", "adapter.cue", "adapter.dropout", "adapter.noise"),
+        *("optim.opinion_samples", "optim.opinion_lr", "optim.opinion_decay", "optim.opinion_share", "loss.alone"),
+    }
+)
+"""Settings that only an adapter with an opinion reads."""
 
 
 class _Section(BaseModel):
@@ -43,8 +50,10 @@ class AdapterConfig(_Section):
     cue: str | None = None
     """mse-states: words put after the text when hidden states are read; None for those of the task and language."""
     dropout: float = Field(0.5, ge=0, lt=1)
-    """mse-states: share of the states' and vectors' numbers that training leaves out; frames lose six tenths of that,
-    and their statistics get noise of this deviation."""
+    """mse-states: share of the states' and vectors' numbers that training leaves out; frames lose .6 of that."""
+    noise: float = Field(0.5, ge=0)
+    """mse-states: deviation of the noise that training adds to the standardised statistics of the frames; the frames
+    themselves get `data.noise`."""
 
     @property
     def parts(self) -> AdapterParts:

@@ -84,11 +84,12 @@ def default_recipe(backbone: str, dataset: str, chosen: dict[str, Any]) -> Recip
         dataset: As the user wrote it.
         chosen: What a user asks for, as config keys.
     """
-    adapter = chosen.get("adapter") or {}
-    name = adapter.get("name")
-    if name is not None and name in ADAPTERS and ADAPTERS[name].has_opinion:
+    # what is no section or no name is refused later, with all that is wrong in settings
+    adapter, data = (part if isinstance(part := chosen.get(key), dict) else {} for key in ("adapter", "data"))
+    name = str(adapter.get("name") or "")
+    if name in ADAPTERS and ADAPTERS[name].has_opinion:
         return "best"
     if (backbone, dataset) in PUBLISHED:
         return "paper"
-    learned = (chosen.get("data") or {}).get("on_missing") == "learned"  # vectors of the paper's plug-in
+    learned = data.get("on_missing") == "learned"  # vectors of the paper's plug-in
     return "kit" if name or adapter.get("ablate") or learned else "best"

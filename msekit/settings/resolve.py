@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
-from msekit.settings.config import RunConfig
+from msekit.settings.config import OF_AN_OPINION, RunConfig
 from msekit.settings.profiles import default_profile, read_profile
 from msekit.settings.recipes import default_recipe, recipe_layers
 from msekit.yaml_file import read_mapping
@@ -57,7 +58,27 @@ def resolve(
     for layer in recipe_layers(recipe, task, backbone, dataset):
         _merge(merged, layer)
     _merge(merged, chosen)
-    return validated(merged)
+    config = validated(merged)
+    _refuse_without_an_opinion(config)
+    return config
+
+
+def _refuse_without_an_opinion(config: RunConfig) -> None:
+    """No setting without effect: what belongs to an adapter with an opinion is refused for any other.
+
+    Raises:
+        MsekitError: The first such setting.
+    """
+    if ADAPTERS[config.adapter.name].has_opinion:
+        return
+    for key in sorted(OF_AN_OPINION):
+        section, _, name = key.partition(".")
+        value, fields = getattr(getattr(config, section), name), type(getattr(config, section)).model_fields
+        if value != fields[name].default:
+            raise MsekitError(
+                f"setting {key} is of the adapter mse-states, not of {config.adapter.name}",
+                fix="Leave it, or use --recipe kit for another adapter than that of recipe best.",
+            )
 
 
 def validated(raw: dict[str, Any], where: object = None) -> RunConfig:

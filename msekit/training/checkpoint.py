@@ -36,6 +36,8 @@ class Progress:
     """Wall time of training steps, over all epochs."""
     cpu_seconds: float = 0.0
     """Processor time of training steps, over all threads and epochs."""
+    opinion_seconds: float = 0.0
+    """Wall time in which the opinion trained alone, before the first epoch."""
     trained: int = 0
     """Samples trained on, over all epochs."""
     best_epoch: int = 0

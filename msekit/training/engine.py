@@ -131,6 +131,9 @@ class ZeroEngine:
         states = list(self.base.state.values())
         if not states:
             return {}
+        # DeepSpeed links states to parameters after the first group's first step, when the second group has none yet
+        self.optimizer._hp_optimizer_states_linked = False
+        self.optimizer._lazy_init_hp_params_optimizer_state()
         moments = {}
         for name, parameter in self.adapter.named_parameters():
             moments[f"step.{name}"] = states[0]["step"].clone()

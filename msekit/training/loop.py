@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msekit.adapters.sample_dropout import draws
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
 from msekit.data.batches.ahead import ahead
-from msekit.data.batches.batch import Batch, ModalityDropout, Noise, global_batches, micro_batches
+from msekit.data.batches.batch import Batch, global_batches, micro_batches
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
@@ -39,10 +37,11 @@ from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.identity import run_key
 from msekit.training.moving_average import Average
-from msekit.training.opinion import fit_llm_weight, train_opinion
+from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
-from msekit.training.outcome import Outcome, finish, save_best
+from msekit.training.outcome import Outcome, finish, llm_weight, save_best
 from msekit.training.resume import finished_report, has_state
+from msekit.training.signals import any_signal, heed_signals
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -72,9 +71,11 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             flush_denormals()
             seed_everything(config.seed)
             stopped = resume and has_state(config, accelerator)
+            alone = 0.0
             if not stopped:
-                train_opinion(config, parts, reporter)
+                alone = train_opinion(config, parts, reporter, partial(heed_signals, accelerator, parts, signals))
             run = Run(config, parts, accelerator, reporter, signals)
+            run.progress.opinion_seconds = alone
             if stopped:
                 run.restore()
             if accelerator.is_main_process:
@@ -171,12 +172,7 @@ class Run:
         """The current epoch's batches, positions in the split; from now on its own noise and dropout."""
         self.adapter.train()
         config, epoch = self.config, self.progress.epoch
-        self.collator = replace(self.collator, draws=partial(draws, config.seed, epoch))
-        if config.noise:
-            self.collator = replace(self.collator, noise=Noise(config.noise, config.seed, epoch))
-        if config.data.modality_dropout:
-            dropout = ModalityDropout(config.data.modality_dropout, config.seed, epoch)
-            self.collator = replace(self.collator, dropout=dropout)
+        self.collator = of_epoch(self.parts.collators["train"], config, epoch)
         batches = global_batches(*self.lengths, config.optim.batch_size, config.seed, epoch)
         return [self.subset[batch].tolist() for batch in batches]
 
@@ -234,8 +230,7 @@ class Run:
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
-        signalled = torch.tensor(float(self.signals.received), device=self.parts.backbone.device)
-        if self.accelerator.reduce(signalled, "mean").item() > 0:
+        if any_signal(self.accelerator, self.parts, self.signals):
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:
@@ -288,11 +283,15 @@ class Run:
             "train_samples_per_s": progress.speed,
             "best": better,
         }
+        trust = ""
+        if scores.llm is not None:
+            line["llm_weight"] = llm_weight(self.parts)
+            trust = f"  LLM weight {line['llm_weight']:.2f}"
         progress.loss_sum, progress.samples = 0.0, 0
         progress.history.append(line)
         self.reporter.note(
             f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
-            f"{spec.key_metric} {show(spec.key_metric, value)}{'  (best)' if better else ''}"
+            f"{spec.key_metric} {show(spec.key_metric, value)}{trust}{'  (best)' if better else ''}"
         )
         if (label := scores.collapsed(estimate)) is not None:
             self.reporter.warn(f"every validation sample is predicted as '{label}'")

@@ -1,22 +1,28 @@
 """The opinion trained alone, before the schedule: epochs that need no pass through the LLM.
 
-What the mixture knows of the labels is learned from cached hidden states and features, in seconds. The joint training
-then begins where the opinion already is, and spends its passes through the LLM on what the LLM can add.
+What the mixture knows of the labels is learned from cached hidden states and features, in seconds to minutes. The
+joint training then begins where the opinion already is, and spends its passes through the LLM on what the LLM can add.
 
-Every process of a distributed run does the same on the same samples, so nothing has to be exchanged.
+Every process of a distributed run does the same on the same samples; where its numbers are not those of the first
+process, the joint training begins with the first one's.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from msekit.adapters.interface import OpinionatedAdapter
 from msekit.adapters.sample_dropout import draws
-from msekit.data.batches.batch import Collator, Noise, evaluation_batches, global_batches
+from msekit.data.batches.batch import Collator, ModalityDropout, Noise, evaluation_batches, global_batches
+from msekit.errors import UnfinishedRunError
 from msekit.evaluation.scoring import Scores
 from msekit.evaluation.units import show
 from msekit.model.mse_model import MSEModel
@@ -42,13 +48,27 @@ def epochs_alone(config: RunConfig, samples: int) -> int:
     return min(max(round(wanted / samples), FEWEST), MOST) if wanted else 0
 
 
-def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
-    """Train the opinion alone, if there is one; it ends as the average of its weights over the last steps."""
+def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter, heed: Callable[[], None]) -> float:
+    """Train the opinion alone, if there is one; it ends as the average of its weights over the last steps.
+
+    Args:
+        config: The run.
+        parts: What it works with.
+        reporter: Where progress goes.
+        heed: Called after every epoch; it raises where training is to stop.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        UnfinishedRunError: The loss is not finite.
+    """
+    started = time.perf_counter()
     adapter, optim, model = parts.model.adapter, config.optim, parts.model
     subset = training_subset(parts, config)
     epochs = epochs_alone(config, len(subset))
     if not isinstance(adapter, OpinionatedAdapter) or not epochs:
-        return
+        return 0.0
     parameters = list(adapter.opinion_parameters())
     optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.opinion_decay, fused=True)
     average = Average(adapter, AVERAGED)
@@ -61,6 +81,7 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
             for batch in global_batches(tokens, frames, BATCH, config.seed, epoch):
                 loss = model.opinion_loss(collator(subset[batch].tolist()).to(parts.backbone.device)) / len(batch)
                 loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(step, total, WARMUP, optim.opinion_lr)
                 optimizer.step()
@@ -68,16 +89,29 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter) -> None:
                 step += 1
                 average.update(step)
                 loss_sum += float(loss.detach()) * len(batch)
+            if not math.isfinite(loss_sum):
+                raise UnfinishedRunError(
+                    f"the opinion's loss became {loss_sum} in epoch {epoch - EPOCHS_APART + 1} of its training alone",
+                    where=config.output,
+                    fix="Lower optim.opinion_lr; `msekit data info` shows unusual features.",
+                )
             advance(1, f"loss {loss_sum / len(subset):.3f}")
+            heed()
     average.adopt()
     metrics, key = opinions(parts, "valid").metrics(parts.spec, config.evaluation.estimate), parts.spec.key_metric
     reporter.note(f"the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}")
+    return time.perf_counter() - started
 
 
 def of_epoch(collator: Collator, config: RunConfig, epoch: int) -> Collator:
-    """The train split's collator with an epoch's own noise and dropout."""
-    noise = Noise(config.noise, config.seed, epoch) if config.noise else None
-    return replace(collator, draws=partial(draws, config.seed, epoch), noise=noise)
+    """The train split's collator with an epoch's own noise, dropout and withheld modalities."""
+    chance = config.data.modality_dropout
+    return replace(
+        collator,
+        draws=partial(draws, config.seed, epoch),
+        noise=Noise(config.noise, config.seed, epoch) if config.noise else None,
+        dropout=ModalityDropout(chance, config.seed, epoch) if chance else None,
+    )
 
 
 @torch.no_grad()

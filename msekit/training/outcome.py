@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.adapters.interface import OpinionatedAdapter
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
@@ -101,6 +102,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "estimate": estimate,
         "metrics": scores.metrics(parts.spec, estimate),
         "alone": {name: part.metrics(parts.spec, estimate) for name, part in scores.alone().items()} or None,
+        "llm_weight": llm_weight(parts),
         "confidence": scores.confidence(parts.spec, config.evaluation),
         "predicted": prediction_counts(scores, estimate),
         "collapsed_to": scores.collapsed(estimate),
@@ -118,6 +120,12 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "prompt_sha256": parts.model.layout.sha256,
         "versions": versions(),
     }
+
+
+def llm_weight(parts: Parts) -> float | None:
+    """How far the LLM is trusted beside an opinion; None where there is none."""
+    adapter = parts.model.adapter
+    return float(adapter.llm_weight) if isinstance(adapter, OpinionatedAdapter) else None
 
 
 def options_apart(config: RunConfig, task: str) -> list[str]:
@@ -164,6 +172,7 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
         "train_seconds": progress.seconds,
         "train_cpu_seconds": progress.cpu_seconds,
+        "opinion_seconds": progress.opinion_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
     report = Report.model_validate(document)

@@ -36,6 +36,7 @@ from msekit.training.decisions import as_decided
 from msekit.training.loop import Run, clocks
 from msekit.training.opinion import train_opinion
 from msekit.training.resume import finished_report
+from msekit.training.signals import heed_signals
 
 T = TypeVar("T")
 
@@ -105,9 +106,12 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         runs = []
         for config in configs:
             mine, stopped = parts_for(config, parts), resume and (config.output / STATE).is_file()
+            alone = 0.0
             if not stopped:
-                train_opinion(config, mine, reporter)
+                heed = partial(heed_signals, accelerator, mine, signals or StopSignals())
+                alone = train_opinion(config, mine, reporter, heed)
             run = Run(config, mine, accelerator, reporter, signals)
+            run.progress.opinion_seconds = alone
             if stopped:
                 run.restore()
             write_config(as_decided(config, parts))

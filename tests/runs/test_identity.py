@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from msekit.runs.identity import DECIDE, LATER, LEAVE, OF_AN_OPINION, settings_of
+from msekit.runs.identity import DECIDE, LATER, LEAVE, settings_of
 from msekit.runs.report import flatten
-from msekit.settings.config import RunConfig
+from msekit.settings.config import OF_AN_OPINION, RunConfig
 from msekit.settings.resolve import resolve
 
 

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from msekit.adapters.sizes import STATISTICS
+
 if TYPE_CHECKING:
     from msekit.data.cache.split_table import ModalityInfo
 
 PERCENTILES = (20, 80)
+_LARGEST = 1e15  # of a statistic: further mean and deviation of such are within float32
 
 
 class Preprocessor(BaseModel):
@@ -70,12 +73,12 @@ class Preprocessor(BaseModel):
         Features are standardised as for the sequence, but neither trimmed nor shortened.
         """
         if not len(frames_LD):
-            return np.zeros((3 + len(PERCENTILES)) * frames_LD.shape[1], np.float32)
-        frames_LD = self._scaled(frames_LD)
+            return np.zeros(STATISTICS * frames_LD.shape[1], np.float32)
+        frames_LD = self._scaled(frames_LD).astype(np.float64)  # squares of large values are beyond float32
         percentiles = np.percentile(frames_LD, PERCENTILES, axis=0)
         changes_LD = np.abs(np.diff(frames_LD, axis=0)) if len(frames_LD) > 1 else np.zeros_like(frames_LD)
         rows = [frames_LD.mean(axis=0), frames_LD.std(axis=0), *percentiles, changes_LD.mean(axis=0)]
-        return np.concatenate(rows).astype(np.float32)
+        return np.concatenate(rows).clip(-_LARGEST, _LARGEST).astype(np.float32)
 
     def _scaled(self, frames_LD: np.ndarray) -> np.ndarray:
         frames_LD = frames_LD.astype(np.float32)
