@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from msekit.adapters.interface import OpinionatedAdapter
 from msekit.data.batches.batch import Batch
 from msekit.model.labels import Trie
 from msekit.model.mse_model import MSEModel
@@ -63,9 +62,9 @@ def write_answers(model: MSEModel, batch: Batch, **options: Any) -> list[str]:
         options: Of transformers' `generate`, one answer a sample; without any, greedy decoding.
     """
     content = model.content(batch)
-    opinion_BE, weight = None, 1.0
-    if isinstance(model.adapter, OpinionatedAdapter) and model.product is not None and content.opinion is not None:
-        opinion_BE, weight = model.product.opinion(content.opinion), float(model.adapter.llm_weight)
+    opinion_BE, weight = None, float(model.llm_weight)
+    if model.product is not None and content.opinion is not None:
+        opinion_BE = model.product.opinion(content.opinion)
     backbone, longest = model.backbone, max(len(tokens) for tokens in model.labels.tokens)
     written_BA = backbone.model.generate(
         inputs_embeds=content.embeddings,

@@ -170,15 +170,21 @@ class MSEModel(nn.Module):
         )
         return (losses.view(targets_BA.shape).sum(dim=1) * batch.weight).sum()
 
-    def edges(self, logits_BMV: Tensor, opinion_BK: Tensor | None = None) -> Edges:
-        """Next-token logits at the trie's inner nodes, and the adapter's opinion → edges."""
+    def edges(self, logits_BMV: Tensor, opinion_BK: Tensor | None = None, llm_weight: Tensor | float = 1.0) -> Edges:
+        """Next-token logits at the trie's inner nodes, and the adapter's opinion → edges.
+
+        Training leaves the LLM's weight at 1: the fitted one may be 0, and pseudo tokens would have no gradient.
+        """
         llm_BE = EdgeScores.apply(logits_BMV.float(), self.edge_row, self.edge_token)
-        if not isinstance(self.adapter, OpinionatedAdapter) or self.product is None or opinion_BK is None:
+        if self.product is None or opinion_BK is None:
             return Edges(llm_BE)
         opinion_BE = self.product.opinion(opinion_BK)
-        # the fitted weight may be 0, which would leave the pseudo tokens without a gradient
-        weight = 1.0 if self.adapter.training else self.adapter.llm_weight
-        return Edges(self.product(llm_BE, opinion_BE, weight), llm_BE, opinion_BE)
+        return Edges(self.product(llm_BE, opinion_BE, llm_weight), llm_BE, opinion_BE)
+
+    @property
+    def llm_weight(self) -> Tensor | float:
+        """How far the LLM is trusted beside the adapter's opinion, as fitted on validation; 1 where there is none."""
+        return self.adapter.llm_weight if isinstance(self.adapter, OpinionatedAdapter) else 1.0
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch (scalar)."""
@@ -212,4 +218,7 @@ def edges_of(models: list[MSEModel], batch: Batch) -> list[Edges]:
     """Each model's edges of one batch, by one pass through the backbone that they share."""
     laid = [model.for_scoring(batch) for model in models]
     parts = models[0].logits(join([sequence for sequence, _ in laid])).split(len(batch.label))
-    return [model.edges(part, opinion) for model, part, (_, opinion) in zip(models, parts, laid, strict=True)]
+    return [
+        model.edges(part, opinion_BK, model.llm_weight)
+        for model, part, (_, opinion_BK) in zip(models, parts, laid, strict=True)
+    ]

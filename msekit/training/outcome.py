@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msekit.adapters.interface import OpinionatedAdapter
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
@@ -124,8 +123,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
 
 def llm_weight(parts: Parts) -> float | None:
     """How far the LLM is trusted beside an opinion; None where there is none."""
-    adapter = parts.model.adapter
-    return float(adapter.llm_weight) if isinstance(adapter, OpinionatedAdapter) else None
+    return None if parts.model.product is None else float(parts.model.llm_weight)
 
 
 def options_apart(config: RunConfig, task: str) -> list[str]:

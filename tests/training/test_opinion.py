@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 import msekit
 from msekit.data.readers.synthetic import synthetic_rows
+from msekit.errors import MsekitError, StoppedError
+from msekit.model.mse_model import edges_of
 from msekit.reporter import Reporter
 from msekit.runs.files import FULL
 from msekit.runs.report import scalars
@@ -59,7 +61,7 @@ def test_the_opinion_alone_learns_without_the_llm(tmp_path: Path, own_cache, dat
     before = opinions(parts, "valid").loss()
     fusion = parts.model.adapter.projector.to_text_dim.weight.clone()
     monkeypatch.setattr(parts.backbone.passes, "run", None)  # a pass through the LLM would fail
-    train_opinion(config, parts, QUIET)
+    train_opinion(config, parts, QUIET, lambda: None)
     assert opinions(parts, "valid").loss() < 0.8 * before
     assert torch.equal(fusion, parts.model.adapter.projector.to_text_dim.weight)
 
@@ -119,3 +121,69 @@ def test_a_run_is_evaluated_used_and_taken_apart(tmp_path: Path, own_cache, data
     key = parts.spec.key_metric
     assert cases[FULL][key] == pytest.approx(report["metrics"][key], abs=1e-6)
     assert cases["neither"][key] != cases["without text"][key]
+
+
+def test_modality_dropout_reaches_the_opinion(tmp_path: Path, own_cache):
+    opinion = {}
+    for chance in (0.0, 0.5):
+        (config,) = plan(tmp_path / str(chance), f"data.modality_dropout={chance}")
+        parts = build(config, QUIET)
+        train_opinion(config, parts, QUIET, lambda: None)
+        opinion[chance] = parts.model.adapter.opinion_head.experts["audio"].weight
+    assert not torch.allclose(opinion[0.0], opinion[0.5], atol=1e-3)
+
+
+def test_a_signal_stops_the_opinion_in_good_order(tmp_path: Path, own_cache):
+    (config,) = plan(tmp_path)
+    parts, epochs = build(config, QUIET), []
+
+    def heed() -> None:
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise StoppedError("asked to stop")
+
+    with pytest.raises(StoppedError):
+        train_opinion(config, parts, QUIET, heed)
+    assert len(epochs) == 2
+
+
+def test_pseudo_tokens_train_on_however_little_the_llm_is_trusted(tmp_path: Path, own_cache):
+    (config,) = plan(tmp_path, "loss.alone=0")
+    parts = build(config, QUIET)
+    train_opinion(config, parts, QUIET, lambda: None)
+    model = parts.model
+    model.adapter.llm_weight.fill_(0.0)
+    batch = parts.collators["train"](list(range(8)))
+    model.train()
+    model(batch).backward()
+    assert model.adapter.projector.to_text_dim.weight.grad.abs().max() > 0
+    model.eval()
+    edges = edges_of([model], batch)[0]
+    assert torch.allclose(edges.joint, edges.opinion, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_beams_and_samples_write_labels(tmp_path: Path, own_cache):
+    (config,) = plan(tmp_path)
+    train(config, reporter=QUIET)
+    plug_in = msekit.load_run(config.output)
+    labels = set(plug_in.labels.names)
+    assert plug_in.write("I am here", num_beams=2) in labels
+    torch.manual_seed(0)
+    assert {plug_in.write("I am here", do_sample=True) for _ in range(3)} <= labels
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        (("adapter.name=mse", "loss.alone=3"), r"loss\.alone is of the adapter mse-states"),
+        (("adapter.name=mse", "adapter.cue=word"), r"adapter\.cue is of the adapter mse-states"),
+        (("adapter=mse-states",), "adapter"),
+        (("data=3",), "data"),
+        (("adapter.name=[mse]",), "adapter"),
+    ],
+)
+def test_settings_without_effect_or_sense_are_refused(tmp_path: Path, settings: tuple[str, ...], what: str):
+    request = RunRequest("tiny-llama", "synthetic-erc", output=tmp_path, overrides=settings)
+    with pytest.raises(MsekitError, match=what):
+        plan_runs(request)
