@@ -39,6 +39,14 @@ def bf16_unit() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def few_epochs_alone() -> None:
+    """An opinion trains alone for the fewest epochs here; on sets as small as the tests' it would be for the most."""
+    from msekit.training import opinion
+
+    opinion.MOST = opinion.FEWEST
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of this session alone; set in the environment, so that child processes use it too."""
     folder = tmp_path_factory.mktemp("msekit-cache")

@@ -209,14 +209,16 @@ class PlugIn:
         limit = self.description.text_limit
         with self.backbone.lock:
             encoded = [self.backbone.encode(sample.text) for sample in samples]
+            start = time.perf_counter()
             collator = self._collator(samples, encoded)
+            each = (time.perf_counter() - start) / max(len(samples), 1)  # the LLM's pass for hidden states
         for positions in evaluation_batches(*collator.lengths(), batch_size, 0, 1):
             start = time.perf_counter()
             batch = collator(positions)
             with self.backbone.lock:
                 edges_BE = self.model.score(batch.to(self.backbone.device)).cpu().numpy()
             cut_B = [len(encoded[position]) > limit for position in positions]
-            yield positions, edges_BE, cut_B, time.perf_counter() - start
+            yield positions, edges_BE, cut_B, time.perf_counter() - start + each * len(positions)
 
     def _named(self, value: float) -> str | float:
         labels = self.description.dataset.labels
