@@ -190,7 +190,7 @@ def test_two_machines_and_a_cut_cable():
 
 def test_processes_stop_together_when_patience_runs_out_on_an_8_bit_backbone(tmp_path: Path, own_cache):
     short = ["optim.batch_size=4", "optim.patience=1", "optim.epochs=4", "optim.lr=1e-3", "evaluation.integrity=false"]
-    short += ["data.limit_train=16", "evaluation.bootstrap=0", "model.quantization=int8"]
+    short += ["data.limit_train=16", "evaluation.bootstrap=0", "model.quantization=int8", "optim.opinion_samples=1"]
     (config,), _ = plan_runs(RunRequest("tiny-llama", "synthetic-erc", output=tmp_path / "one", overrides=tuple(short)))
     alone = train(config, reporter=Reporter(quiet=True))
     assert alone["epochs"] < 4
