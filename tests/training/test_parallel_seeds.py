@@ -193,8 +193,8 @@ def test_a_seed_whose_loss_is_not_finite_leaves_the_others(tmp_path: Path, own_c
     runs = plan(tmp_path / "runs", "data.limit_train=8", "optim.epochs=2")
     made = parallel_seeds.fresh_adapter
 
-    def broken(config, backbone, widths):
-        adapter = made(config, backbone, widths)
+    def broken(config, backbone, spec, widths):
+        adapter = made(config, backbone, spec, widths)
         if config.seed == 2:
             with torch.no_grad():
                 adapter.projector.expand.bias.fill_(float("inf"))

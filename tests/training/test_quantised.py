@@ -20,7 +20,7 @@ from msekit.cli.main import app
 from msekit.errors import MsekitError
 
 SHORT = ["--dataset", "synthetic-erc", "--limit-train", "32", "--epochs", "2"]
-SHORT += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.batch_size=80"]
+SHORT += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.batch_size=80", "--recipe", "kit"]
 KINDS = ("tiny-llama", "qwen1-tiny", "chatglm3-tiny")
 
 

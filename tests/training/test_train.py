@@ -26,6 +26,7 @@ from msekit.studies.evaluate import evaluate
 
 BASE = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc"]
 SHORT = [*BASE, "--limit-train", "64", "--epochs", "3", "--set", "evaluation.bootstrap=20"]
+SHORT += ["--set", "optim.opinion_samples=1"]  # the fewest epochs, in other processes too
 
 
 def msekit(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,14 +87,17 @@ def test_the_run_folder_holds_what_the_contract_says(finished: Path):
 
 @pytest.mark.slow
 def test_only_adapter_tensors_are_saved(finished: Path):
-    parts = {"audio_encoder", "vision_encoder", "text_guide_mixer", "multi_scale_fusion", "projector"}
+    parts = {"states", "encoders", "opinion_head", "multi_scale_fusion", "projector", "gain"}
     tensors = load_file(finished / "adapter.safetensors")
-    assert {name.split(".")[0] for name in tensors} == parts
+    assert {name.split(".")[0] for name in tensors} == {*parts, "llm_weight"}
     report = json.loads((finished / "report.json").read_text())
-    assert sum(tensor.numel() for tensor in tensors.values()) == report["trainable_parameters"]
     state = load_file(finished / "state" / "state.safetensors")
     assert {name.split(".")[0] for name in state} == {"adapter", "best", "optim", "random"}
-    assert {name.split(".")[2] for name in state if name.startswith("optim.")} == parts
+    trained = {name.split(".", 2)[2] for name in state if name.startswith("optim.")}
+    assert {name.split(".")[0] for name in trained} == parts
+    assert sum(tensors[name].numel() for name in trained) == report["trainable_parameters"]
+    fitted = {name.rsplit(".")[-1] for name in tensors if name not in trained}
+    assert fitted == {"mean", "scale", "llm_weight"}, "what the train and validation splits decide"
     assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
 
 
@@ -196,7 +200,7 @@ def test_evaluate_repeats_the_reported_test(finished: Path):
     assert again["metrics"] == report["metrics"]
     assert again["samples"] == 320
     own = {"epochs", "trainable_parameters", "train_seconds", "train_cpu_seconds", "machine", "backbone_weights"}
-    own |= {"integrity"}
+    own |= {"integrity", "opinion_seconds"}
     assert set(report) - own <= set(again)
     with_other_labels = msekit("evaluate", finished, "--dataset", "synthetic-msa")
     assert with_other_labels.returncode == 2
@@ -264,7 +268,7 @@ def test_two_processes_train_without_any_modality(tmp_path: Path):
 
 @pytest.mark.slow
 def test_dry_run_shows_every_token_and_writes_nothing(tmp_path: Path):
-    done = succeed(*SHORT, "--recipe", "kit", "--output", tmp_path / "none", "--dry-run")
+    done = succeed(*BASE, "--recipe", "kit", "--output", tmp_path / "none", "--dry-run")
     shown = done.stdout + done.stderr
     for expected in ("resolved run", "pseudo token", "#4", "closing tag, prompt", "label trie: 4 labels", "calm"):
         assert expected in shown
