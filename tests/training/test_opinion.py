@@ -120,7 +120,10 @@ def test_a_run_is_evaluated_used_and_taken_apart(tmp_path: Path, own_cache, data
     assert {"without text", "text shuffled", "audio shuffled", "vision shuffled", "the LLM alone"} <= set(cases)
     key = parts.spec.key_metric
     assert cases[FULL][key] == pytest.approx(report["metrics"][key], abs=1e-6)
-    assert cases["neither"][key] != cases["without text"][key]
+    for case, name in (("the LLM alone", "llm"), ("the opinion alone", "opinion")):
+        assert scalars(cases[case]) == pytest.approx(scalars(report["alone"][name]), abs=1e-6)
+    apart = [case for case in cases if case != FULL]
+    assert len({tuple(scalars(cases[case]).values()) for case in apart}) > len(apart) / 2, "cases are not one another"
 
 
 def test_modality_dropout_reaches_the_opinion(tmp_path: Path, own_cache):
