@@ -5,7 +5,7 @@ The paper's Text-Guide-Mixer is guided by the mean of the text's *embeddings*, a
 
 - StatesReader: the states of several layers → the guide, and a text path into the mixture, so that a sample without
   audio or vision still gets pseudo tokens of its own.
-- FramesEncoder: beside the LSTM's last state, statistics over all frames.
+- FramesEncoder: beside the LSTM's last state, statistics over the frames.
 - OpinionHead: text, audio and vision → log-probabilities over the labels, which are multiplied with the LLM's
   (`model/product.py`).
 - Pseudo tokens at the size of the LLM's own embeddings, and dropout.
@@ -182,7 +182,7 @@ class FramesEncoder(nn.Module):
         self.drop_sequence = MemberDropout(dropout, place + 2)
 
     def forward(self, frames_BLD: Tensor, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
-        """(B, L, D), (B,), (B, 5 D) → (B, M, h)."""
+        """(B, L, D), (B,), (B, 7 D) → (B, M, h)."""
         summary_BS = self.noise(self.standardise(summary_BS), draw_B)
         vectors_BMh = self.up(self.down(self.drop(summary_BS, draw_B)))
         vectors_BMh = vectors_BMh + self.drop_sequence(self.sequence(frames_BLD, lengths_B), draw_B)

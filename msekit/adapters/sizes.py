@@ -14,7 +14,7 @@ SCALES = (8, 16, 32)
 
 MEMBERS = 4
 """M of `mse-states`: members of its ensemble."""
-STATISTICS = 5
+STATISTICS = 7
 """Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
 
 AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.adapters.mse import MSEAdapter
+from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import architecture_of, load_backbone
@@ -18,7 +19,7 @@ from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
-from msekit.data.batches.preprocess import Preprocessor
+from msekit.data.batches.preprocess import Preprocessor, resting_values
 from msekit.data.cache.cache import Cache
 from msekit.data.cache.split_table import ModalityInfo, SplitTable
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
@@ -37,6 +38,8 @@ from msekit.settings.config import BackboneConfig, Modality, RunConfig
 from msekit.settings.data_of import spec_of
 from msekit.settings.profiles import GIB
 from msekit.training.checkpoint import saved_dtype
+
+_LOOKED_AT = 20_000  # frames among which resting values are searched
 
 
 @dataclass
@@ -180,9 +183,21 @@ def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocesso
     """Each modality's way to the adapter; None where the set lacks it or the settings withhold it."""
     infos = {"audio": cache.info.audio, "vision": cache.info.vision}
     return {
-        name: None if name in config.withheld or not info.width else feature_way(config, name, info)
+        name: None if name in config.withheld or not info.width else feature_way(config, name, info, cache)
         for name, info in infos.items()
     }
+
+
+def some_frames(cache: Cache, modality: str) -> np.ndarray:
+    """At least `_LOOKED_AT` frames of the train split, if it has so many, from samples all over it: (L, D)."""
+    frames_of, samples = getattr(cache.split("train"), modality), len(cache.split("train"))
+    parts, count = [], 0
+    for index in np.random.default_rng(0).permutation(samples):
+        parts.append(frames_of(int(index)))
+        count += len(parts[-1])
+        if count >= _LOOKED_AT:
+            break
+    return np.concatenate(parts)
 
 
 def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool, int]:
@@ -258,11 +273,13 @@ def training_subset(parts: Parts, config: RunConfig) -> np.ndarray:
     return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
 
 
-def feature_way(config: RunConfig, modality: str, info: ModalityInfo) -> Preprocessor:
+def feature_way(config: RunConfig, modality: str, info: ModalityInfo, cache: Cache) -> Preprocessor:
     """How a modality's features reach the adapter; for the ablation without audio and vision, that they do not."""
     if not config.reads_features:
         return Preprocessor(stand_in=getattr(config.adapter, f"{modality}_hidden"))
-    return Preprocessor.of(info, config.data.standardise, config.data.trim, config.data.max_frames)
+    summarised = ADAPTERS[config.adapter.name].has_opinion
+    rest = resting_values(some_frames(cache, modality)) if summarised else None
+    return Preprocessor.of(info, config.data.standardise, config.data.trim, config.data.max_frames, rest)
 
 
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:

@@ -9,7 +9,7 @@ import torch
 from msekit.adapters.interface import Evidence
 from msekit.adapters.mse_states import Moments, MSEStatesAdapter, Standardise
 from msekit.adapters.sample_dropout import draws
-from msekit.adapters.sizes import parameter_count
+from msekit.adapters.sizes import STATISTICS, parameter_count
 from msekit.data.catalogue import DATASETS
 from msekit.model.make_adapter import make_adapter
 from msekit.paper import PUBLISHED
@@ -34,10 +34,10 @@ def evidence(seed: int = 1, layers: int = len(AdapterConfig().depths)) -> Eviden
         text_states=10 * torch.randn(SIZE, layers, 2, WIDTH, generator=generator),
         audio=torch.randn(SIZE, 9, AUDIO, generator=generator),
         audio_lengths=torch.tensor([9, 1, 4, 2, 3, 5]),
-        audio_summary=torch.randn(SIZE, 5 * AUDIO, generator=generator),
+        audio_summary=torch.randn(SIZE, STATISTICS * AUDIO, generator=generator),
         vision=torch.randn(SIZE, 5, VISION, generator=generator),
         vision_lengths=torch.tensor([2, 5, 1, 1, 1, 1]),
-        vision_summary=torch.randn(SIZE, 5 * VISION, generator=generator),
+        vision_summary=torch.randn(SIZE, STATISTICS * VISION, generator=generator),
     )
 
 

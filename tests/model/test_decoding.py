@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from msekit.adapters.mse import MSEAdapter
+from msekit.adapters.sizes import STATISTICS
 from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DatasetSpec
 from msekit.model.assemble import assemble
@@ -31,7 +32,7 @@ def batch_of(backbone, size=12) -> Batch:
         vision_lengths=None,
         label=torch.zeros(size, dtype=torch.long),
         weight=torch.ones(size),
-        audio_summary=torch.randn(size, 30, generator=generator),
+        audio_summary=torch.randn(size, STATISTICS * 6, generator=generator),
         text_states=torch.randn(size, 2, 2, backbone.text_dim, generator=generator),
     )
 

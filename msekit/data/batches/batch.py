@@ -49,7 +49,7 @@ class Batch:
     context_lengths: Tensor | None = None
     """(B,) int64, how many of a text's first tokens are earlier utterances of its dialogue; None for none."""
     audio_summary: Tensor | None = None
-    """(B, 5 D) float32 statistics over all frames of the audio; None for an adapter that does not read them."""
+    """(B, 7 D) float32 statistics over the frames of the audio; None for an adapter that does not read them."""
     vision_summary: Tensor | None = None
     """Likewise of the vision."""
     text_states: Tensor | None = None
@@ -133,7 +133,7 @@ class Collator:
     frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
     summaries: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Modality → (N, 5 D) every sample's summary; empty where none is read."""
+    """Modality → (N, 7 D) every sample's summary; empty where none is read."""
     states: Callable[[Sequence[int]], Tensor] | None = None
     """Positions → hidden states of their texts, (B, S, 2, d); None where none are read."""
     draws: Callable[[Tensor], Tensor] | None = None
@@ -201,7 +201,7 @@ class Collator:
         )
 
     def _summaries(self, modality: int, indices: Sequence[int]) -> Tensor | None:
-        """(B, 5 D); zeros for a sample from which the modality is withheld."""
+        """(B, 7 D); zeros for a sample from which the modality is withheld."""
         name = MODALITIES[modality]
         if name not in self.summaries:
             return None

@@ -1,13 +1,15 @@
 """Preprocessor: what happens to a feature sequence between the cache and the adapter: standardise, trim, shorten.
 
-Beside the sequence an adapter may read its summary: the mean, the deviation, two percentiles and the mean change of
-every feature over all frames, which keep what an LSTM's last state over hundreds of frames has to learn to keep.
+Beside the sequence an adapter may read its summary: statistics of every feature over all frames in which it is there,
+which keep what an LSTM's last state over hundreds of frames has to learn to keep. A feature is not there where it has
+its resting value, the one number that extractors write where there is nothing to measure: the pitch of a pause is 0.
 
 No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: L frames, D features.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 PERCENTILES = (20, 80)
 _LARGEST = 1e15  # of a statistic: further mean and deviation of such are within float32
+_RESTING_SHARE = 0.05  # of the frames with one and the same value, from which it is a resting value
+_SAME = 2.0**-10  # of a value: what half precision rounds away
 
 
 class Preprocessor(BaseModel):
@@ -32,6 +36,8 @@ class Preprocessor(BaseModel):
         max_frames: Average longer sequences down to this many frames (see `shortened`); None for not at all.
         stand_in: Replace the sequence by one zero vector of this many numbers, to which `Collator` adds its noise (the
             ablation without audio and vision reads random vectors so); 0 for not at all.
+        rest: (D,) resting value of each feature, unstandardised, for summaries (see `resting_values`); None for a
+            feature that has none, or where there are no summaries.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,21 +47,32 @@ class Preprocessor(BaseModel):
     trim: float = 0.0
     max_frames: int | None = None
     stand_in: int = 0
+    rest: list[float | None] | None = None
 
     def model_post_init(self, _: Any) -> None:
         """Convert the statistics to arrays once, not for every sample."""
         self._mean, self._std = (
             None if values is None else np.asarray(values, np.float32) for values in (self.mean, self.std)
         )
+        if self.rest is not None:
+            self._rest = np.array([math.nan if value is None else value for value in self.rest], np.float32)
 
     _mean: np.ndarray | None = None
     _std: np.ndarray | None = None
+    _rest: np.ndarray | None = None
 
     @classmethod
-    def of(cls, info: ModalityInfo, standardise: bool, trim: float, max_frames: int | None) -> Preprocessor:
+    def of(
+        cls,
+        info: ModalityInfo,
+        standardise: bool,
+        trim: float,
+        max_frames: int | None,
+        rest: list[float | None] | None = None,
+    ) -> Preprocessor:
         """The preprocessor that settings ask for, with a cache's statistics."""
         mean, std = (info.mean, info.std) if standardise else (None, None)
-        return cls(mean=mean, std=std, trim=trim, max_frames=max_frames)
+        return cls(mean=mean, std=std, trim=trim, max_frames=max_frames, rest=rest)
 
     def __call__(self, frames_LD: np.ndarray) -> np.ndarray:
         """(L, D) → (at most L, D) float32. Non-finite values become 0, which is the mean once standardised."""
@@ -67,18 +84,35 @@ class Preprocessor(BaseModel):
         return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)
 
     def summary(self, frames_LD: np.ndarray) -> np.ndarray:
-        """(L, D) → (5 D,) float32: mean, deviation, 20th and 80th percentile, and mean size of the change from a frame
-        to the next, over all frames; zeros without frames.
+        """(L, D) → (7 D,) float32, of every feature: mean, deviation, 20th and 80th percentile and mean size of the
+        change from a frame to the next, over the frames in which it is there (over all, if it is in none); the share
+        of such frames; and how often it sets in, per frame. Zeros without frames.
 
         Features are standardised as for the sequence, but neither trimmed nor shortened.
         """
-        if not len(frames_LD):
-            return np.zeros(STATISTICS * frames_LD.shape[1], np.float32)
+        length, width = frames_LD.shape
+        if not length:
+            return np.zeros(STATISTICS * width, np.float32)
+        there_LD = self._there(frames_LD)
+        share_D = there_LD.mean(axis=0)
+        onsets_D = (there_LD[1:] & ~there_LD[:-1]).sum(axis=0) / length
+        there_LD |= share_D == 0
         frames_LD = self._scaled(frames_LD).astype(np.float64)  # squares of large values are beyond float32
-        percentiles = np.percentile(frames_LD, PERCENTILES, axis=0)
-        changes_LD = np.abs(np.diff(frames_LD, axis=0)) if len(frames_LD) > 1 else np.zeros_like(frames_LD)
-        rows = [frames_LD.mean(axis=0), frames_LD.std(axis=0), *percentiles, changes_LD.mean(axis=0)]
+        pairs_LD = there_LD[1:] & there_LD[:-1]
+        changes_D = (np.abs(np.diff(frames_LD, axis=0)) * pairs_LD).sum(axis=0) / np.maximum(pairs_LD.sum(axis=0), 1)
+        mean_D, deviation_D = (of(frames_LD, axis=0, where=there_LD) for of in (np.mean, np.std))
+        percentiles = [percentile(frames_LD, there_LD, share) for share in PERCENTILES]
+        rows = [mean_D, deviation_D, *percentiles, changes_D, share_D, onsets_D]
         return np.concatenate(rows).clip(-_LARGEST, _LARGEST).astype(np.float32)
+
+    def _there(self, frames_LD: np.ndarray) -> np.ndarray:
+        """(L, D) bool: whether a feature has a value in a frame, and not its resting value."""
+        frames_LD = frames_LD.astype(np.float32)
+        there_LD = np.isfinite(frames_LD)
+        if self._rest is not None:
+            with np.errstate(invalid="ignore"):
+                there_LD &= ~(np.abs(frames_LD - self._rest) <= _SAME * np.abs(self._rest))
+        return there_LD
 
     def _scaled(self, frames_LD: np.ndarray) -> np.ndarray:
         frames_LD = frames_LD.astype(np.float32)
@@ -89,6 +123,33 @@ class Preprocessor(BaseModel):
         if not finite_LD.all():
             frames_LD[~finite_LD] = 0.0
         return frames_LD
+
+
+def resting_values(frames_LD: np.ndarray) -> list[float | None]:
+    """The value that each feature has in more frames than any other, if it is in more than a twentieth of them.
+
+    Args:
+        frames_LD: (L, D) of many samples, one after the other, unstandardised.
+
+    Returns:
+        (D,); None for a feature that has none.
+    """
+    values = []
+    for column_L in frames_LD.T:
+        value_V, count_V = np.unique(column_L[np.isfinite(column_L)], return_counts=True)
+        most = int(count_V.argmax()) if len(count_V) else 0
+        rests = len(count_V) > 1 and count_V[most] > _RESTING_SHARE * len(column_L)
+        values.append(float(value_V[most]) if rests else None)
+    return values
+
+
+def percentile(frames_LD: np.ndarray, there_LD: np.ndarray, wanted: float) -> np.ndarray:
+    """(D,) a percentile of each column, over the frames in which it is there; interpolated as by `np.percentile`."""
+    sorted_LD = np.sort(np.where(there_LD, frames_LD, np.inf), axis=0)
+    place_D = wanted / 100 * (there_LD.sum(axis=0) - 1)
+    low_D, high_D = np.floor(place_D).astype(int), np.ceil(place_D).astype(int)
+    below_D, above_D = (np.take_along_axis(sorted_LD, row_D[None], axis=0)[0] for row_D in (low_D, high_D))
+    return below_D + (place_D - low_D) * (above_D - below_D)
 
 
 def trimmed(frames_LD: np.ndarray, share: float) -> np.ndarray:

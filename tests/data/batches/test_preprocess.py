@@ -1,11 +1,14 @@
-"""Standardising, trimming and shortening by hand, and what recipe `paper` leaves alone."""
+"""Standardising, trimming, shortening and summaries by hand, and what recipe `paper` leaves alone."""
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from msekit.data.batches.preprocess import Preprocessor, shortened, trimmed
+from msekit.data.batches.preprocess import Preprocessor, resting_values, shortened, trimmed
 
 
 def test_non_finite_values_become_the_mean_or_zero():
@@ -50,3 +53,50 @@ def test_it_survives_its_way_through_the_checkpoint():
 def test_an_absent_modality_stays_absent():
     way = Preprocessor(mean=[0.1, 0.2], std=[1.5, 2.5], trim=0.3, max_frames=4)
     assert way(np.zeros((0, 2), dtype=np.float32)).shape == (0, 2)
+
+
+def summary_of(column_L: list[float], rest: float | None) -> list[float]:
+    """Of one feature, by hand."""
+    there = [math.isfinite(x) and (rest is None or abs(x - rest) > abs(rest) / 1024) for x in column_L]
+    share, onsets = np.mean(there), sum(now and not before for before, now in pairwise(there)) / len(there)
+    there = there if any(there) else [True] * len(there)
+    values = [x if math.isfinite(x) else 0.0 for x in column_L]
+    kept = [x for x, it_is in zip(values, there, strict=True) if it_is]
+    changes = [abs(values[i + 1] - values[i]) for i in range(len(there) - 1) if there[i] and there[i + 1]]
+    percentiles = np.percentile(kept, (20, 80))
+    return [np.mean(kept), np.std(kept), *percentiles, np.mean(changes) if changes else 0.0, share, onsets]
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 40])
+def test_a_summary_is_of_the_frames_where_a_feature_is_there(length):
+    drawn = np.random.default_rng(length)
+    frames = drawn.normal(3, 2, size=(length, 4)).astype(np.float32)
+    frames[drawn.random(length) < 0.4, 1] = 0.0  # pitch in a pause
+    frames[drawn.random(length) < 0.4, 2] = -201.04  # as a cache of half precision does not hold it
+    frames[drawn.random(length) < 0.3, 0] = np.nan
+    frames[:, 3] = 7.0  # never there
+    rest = [None, 0.0, -201.0, 7.0]
+    got = Preprocessor(rest=rest).summary(frames).reshape(7, 4)
+    want = np.array([summary_of(column.tolist(), value) for column, value in zip(frames.T, rest, strict=True)]).T
+    assert np.allclose(got, want, atol=1e-5)
+
+
+def test_a_summary_is_standardised_and_survives_the_checkpoint():
+    frames = np.array([[0.0, 5.0], [4.0, 7.0], [0.0, 9.0]], np.float32)
+    way = Preprocessor(mean=[2.0, 7.0], std=[2.0, 2.0], trim=0.3, max_frames=1, rest=[0.0, None])
+    summary = Preprocessor(**way.model_dump(mode="json")).summary(frames)
+    assert summary[:2].tolist() == [1.0, 0.0]  # (4 - 2) / 2, and the mean of -1, 0, 1
+    assert summary.reshape(7, 2)[5:].tolist() == [[np.float32(1 / 3), 1.0], [np.float32(1 / 3), 0.0]]
+    assert (way.summary(np.zeros((0, 2), np.float32)) == np.zeros(14)).all()
+
+
+def test_a_resting_value_is_one_that_many_frames_share():
+    frames = np.random.default_rng(0).normal(size=(1000, 5))
+    frames[:300, 0] = 0.0
+    frames[:40, 1] = 0.0  # too few
+    frames[:, 2] = 8.0  # constant: no other value to tell it from
+    frames[::2, 3] = np.nan
+    frames[1::2, 3] = 2.0
+    frames[:, 4] = np.nan
+    assert resting_values(frames) == [0.0, None, None, None, None]
+    assert resting_values(frames[:0]) == [None] * 5
