@@ -104,6 +104,12 @@ class DescriptionConfig(_Section):
     """Lowest and highest intensity (msa)."""
     language: Literal["en", "zh"] | None = None
     prompt: str | None = None
+    encoding: str | None = None
+    """Of a CSV's text."""
+    delimiter: str | None = None
+    """What stands between a CSV's cells."""
+    columns: dict[str, str] | None = None
+    """What a row holds → the column that holds it."""
 
 
 class OptimConfig(_Section):

@@ -22,6 +22,9 @@ class OwnSet:
     range: tuple[float, float] | None = None
     language: str | None = None
     prompt: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    columns: dict[str, str] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""
@@ -92,8 +95,8 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     described = (in_file.get("description") or {}) | request.own_set.settings()
     spec = resolve_dataset(dataset, request.source or in_file.get("source"), described)
     settings = request.settings()
-    described_by_file = Path(dataset).suffix in (".yaml", ".yml")
-    settings["dataset"] = str(Path(dataset).resolve()) if described_by_file else dataset
+    described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")
+    settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset
     folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
     runs = [
