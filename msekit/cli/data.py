@@ -138,10 +138,10 @@ def list_command(fmt: Format = "table") -> None:
 
 
 def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -> DatasetSpec:
-    from msekit.data.catalogue import resolve_dataset
     from msekit.data.download import with_features
+    from msekit.data.readers.found_labels import find_set
 
-    return with_features(resolve_dataset(name, source, own_set.settings()), reporter)
+    return with_features(find_set(name, source, own_set.settings()), reporter)
 
 
 def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:

@@ -262,6 +262,10 @@ DATASETS: dict[str, DatasetSpec] = {
 }
 
 
+class UnsaidLabelsError(MsekitError):
+    """Files are given under a name of one's own, without a word about what their labels are."""
+
+
 def read_spec(path: Path) -> DatasetSpec:
     """Read a data set's short YAML; a relative `source` is taken from the YAML's folder.
 
@@ -325,12 +329,10 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         task: Task = "erc" if "labels" in overrides else "msa"
         return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **overrides}, name)
     elif source is not None and Path(source).expanduser().exists():
-        from msekit.data.readers.found_labels import found_labels  # which knows this module
-
-        advice = found_labels(Path(source).expanduser(), overrides)
         near = nearest(name, DATASETS)
-        fix = f"{near} {advice}" if near.startswith("Did") else advice
-        raise MsekitError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
+        fix = f"{near} " if near.startswith("Did") else ""
+        fix += "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
+        raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
     return _checked(spec.model_dump() | overrides, name) if overrides else spec

@@ -171,7 +171,7 @@ class Inspection:
         for key in MODALITIES:
             frames_LD = getattr(row, key)
             if frames_LD is not None:
-                self._check_width(key, *frames_LD.shape, name)
+                self._check_width(key, len(frames_LD), frames_LD.shape[1], name)
         check.samples += 1
         label = label_name(self.spec, row.label)
         check.labels[label] = check.labels.get(label, 0) + 1

@@ -85,7 +85,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     Raises:
         MsekitError: No backbone or data set named, or any setting that is wrong.
     """
-    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.readers.found_labels import find_set
     from msekit.settings.resolve import read_run_file, resolve
 
     file = find_run_file(request.run_file) if request.run_file else None
@@ -93,7 +93,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     backbone = _named("backbone", request.backbone, in_file)
     dataset = _named("dataset", request.dataset, in_file)
     described = (in_file.get("description") or {}) | request.own_set.settings()
-    spec = resolve_dataset(dataset, request.source or in_file.get("source"), described)
+    spec = find_set(dataset, request.source or in_file.get("source"), described)
     settings = request.settings()
     described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")
     settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset

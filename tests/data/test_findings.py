@@ -103,7 +103,7 @@ def test_as_json_each_split_keeps_its_own_finding_with_its_remedy(tmp_path: Path
         (["joy", "anger", "joy"], "The labels found are joy, anger: give --labels joy,anger"),
         ([0.5, -2.25, 1], "numbers from -2.25 to 1: give --range -3,1"),
         ([0, 1, 2], "give --range 0,2, or if they are classes --labels 0,1,2"),
-        ([None, None, None], "Say what their labels are: --labels joy,anger,… or --range -3,3"),
+        ([None, None, None], "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"),
     ],
 )
 @pytest.mark.parametrize("command", ["verify", "info"])

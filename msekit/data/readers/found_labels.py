@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msekit.data.catalogue import DatasetSpec, layout_of
+from msekit.data.catalogue import DatasetSpec, UnsaidLabelsError, layout_of, resolve_dataset
 from msekit.data.readers.own_folder import OwnSet
 from msekit.data.readers.own_tables import read_table
 from msekit.data.readers.rows import number_of
@@ -18,24 +18,31 @@ _ROWS = 5000  # looked at in each table
 _MOST_CLASSES = 30
 
 
-def found_labels(source: Path, options: Mapping[str, Any]) -> str:
-    """Advice on `--labels` or `--range`, with what the files hold if they can be read without knowing it.
+def find_set(name: str, source: Path | None, options: Mapping[str, Any]) -> DatasetSpec:
+    """`resolve_dataset`, which where labels are not said offers those that the files hold.
 
-    Args:
-        source: Where the files lie.
-        options: What else is said of them: `encoding`, `delimiter`, `columns`.
+    Raises:
+        MsekitError: What `resolve_dataset` refuses.
     """
-    general = "Say what their labels are: --labels joy,anger,… or --range -3,3"
+    try:
+        return resolve_dataset(name, source, options)
+    except UnsaidLabelsError as error:
+        advice = _found_labels(Path(source or ".").expanduser(), options)
+        raise MsekitError(error.what, where=error.where, fix=advice or error.fix) from None
+
+
+def _found_labels(source: Path, options: Mapping[str, Any]) -> str | None:
+    """Advice on `--labels` or `--range`; None where the files cannot be read without knowing them."""
     layout = layout_of(source, "msa")
     if layout not in ("folder", "csv"):
-        return general
-    dialect = {key: options[key] for key in ("encoding", "delimiter", "columns") if key in options}
+        return None
+    dialect = {key: options[key] for key in ("encoding", "delimiter", "columns") if options.get(key)}
     try:
         spec = DatasetSpec(name="own", task="msa", layout=layout, range=(-1, 1), source=source, **dialect)
         tables = OwnSet(spec).tables
         samples = [sample for table in tables for sample in islice(read_table(table, spec), _ROWS)]
     except (MsekitError, ValueError):
-        return general
+        return None
     values = list(dict.fromkeys(str(label) for sample in samples if (label := sample.fields.get("label")) is not None))
     numbers = [number for value in values if (number := number_of(value)) is not None and math.isfinite(number)]
     if numbers and len(numbers) == len(values):
@@ -45,5 +52,7 @@ def found_labels(source: Path, options: Mapping[str, Any]) -> str:
         choice = f"{span}, or if they are classes --labels {classes}" if whole else span
         return f"The labels found are numbers from {min(numbers):g} to {max(numbers):g}: give {choice}"
     if 1 < len(values) <= _MOST_CLASSES:
-        return f"The labels found are {', '.join(values)}: give --labels {','.join(values)} (in the order of their numbers)"
-    return general
+        return (
+            f"The labels found are {', '.join(values)}: give --labels {','.join(values)}, in the order of their numbers"
+        )
+    return None

@@ -202,10 +202,10 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
     frames_LD = value if isinstance(value, np.ndarray) else _from_lists(value, where, key)
     if frames_LD.dtype.kind not in "fiub":
         raise MsekitError(f"'{key}' holds {frames_LD.dtype}, not numbers", where=where)
-    frames_LD = frames_LD.reshape(shape_of_frames(frames_LD.shape))
-    if frames_LD.ndim != 2:
+    shape = shape_of_frames(frames_LD.shape)
+    if len(shape) != 2:
         raise wrong_shape(frames_LD.shape, where, key)
-    frames = len(frames_LD)
+    frames_LD, (frames, width) = frames_LD.reshape(shape), shape
     if length is not None:
         count = number_of(length)
         if count is None or not math.isfinite(count) or count < 0 or count != int(count):
@@ -213,7 +213,6 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
         if count > frames:
             raise MsekitError(f"the length of '{key}' is {int(count)}, but it has {frames} frames", where=where)
         frames = int(count)
-    width = frames_LD.shape[1]
     if frames * width > MOST_VALUES:
         raise MsekitError(
             f"'{key}' has {frames} frames of {width} features: more than one sample can have", where=where
@@ -233,11 +232,11 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
     return frames_LD[:frames] if frames else None
 
 
-def shape_of_frames(shape: tuple[int, ...]) -> tuple[int, ...]:
+def shape_of_frames(shape: Sequence[int]) -> tuple[int, ...]:
     """A shape without the leading axes of length 1 that batches of one leave: (1, L, D) → (L, D)."""
     while len(shape) > 2 and shape[0] == 1:
         shape = shape[1:]
-    return shape
+    return tuple(shape)
 
 
 def wrong_shape(shape: tuple[int, ...], where: object, key: str) -> RowError:
@@ -256,14 +255,14 @@ def _from_lists(value: object, where: str, key: str) -> np.ndarray:
     if not isinstance(value, (list, tuple)):
         raise MsekitError(f"'{key}' is a {type(value).__name__}, not an array", where=where)
     while len(value) == 1 and _holds_frames(value[0]):
-        value = value[0]  # a batch of one
+        value = list(value[0])  # a batch of one
     if all(isinstance(part, (int, float, np.number)) for part in value):
         value = [value]
         return _numbers(value, where, key)[0]
     return _numbers(value, where, key)
 
 
-def _holds_frames(value: object) -> bool:
+def _holds_frames(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (list, tuple))
 
 
