@@ -45,6 +45,7 @@ def prepare_command(
     encoding: options.Encoding = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
+    validation: options.Validation = None,
     dtype: Dtype = "float32",
 ) -> None:
     """Verify the features and build the cache that training maps into memory."""
@@ -52,7 +53,7 @@ def prepare_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec = _spec(name, source, described, reporter)
     if not _is_prepared(spec, dtype):
         outcome = _verified(spec, reporter)
@@ -73,6 +74,7 @@ def verify_command(
     encoding: options.Encoding = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
+    validation: options.Validation = None,
     fmt: Format = "table",
 ) -> None:
     """Look at every row: schema, widths, sizes, lengths, odd values, repeats. Exit code 2 when it is unusable."""
@@ -80,7 +82,7 @@ def verify_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec = _spec(name, source, described, reporter)
     outcome = _verified(spec, reporter)
     answer(fmt, outcome.model_dump(mode="json"), lambda: show_verification(outcome, reporter))
@@ -98,6 +100,7 @@ def info_command(
     encoding: options.Encoding = None,
     delimiter: options.Delimiter = None,
     columns: options.Columns = None,
+    validation: options.Validation = None,
     dtype: Dtype = "float32",
     plot: Annotated[Path | None, typer.Option(help="Also draw labels and lengths into this file (.png).")] = None,
     fmt: Format = "table",
@@ -107,7 +110,7 @@ def info_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec = _spec(name, source, described, reporter)
     cache = _prepared(spec, dtype, reporter)
     description = describe.cache_facts(cache)

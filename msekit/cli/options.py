@@ -24,6 +24,9 @@ Delimiter = Annotated[str | None, typer.Option(help="Between a CSV's cells: ';',
 Columns = Annotated[
     str | None, typer.Option(help="Which columns hold what, if called otherwise: text=Utterance,label=Emotion.")
 ]
+Validation = Annotated[
+    float | None, typer.Option(help="Share of train set apart as valid, by speaker if any, where there is none: 0.1.")
+]
 
 Recipe = Annotated[str | None, typer.Option(help=", ".join(f"{name} ({what})" for name, what in RECIPES.items()) + ".")]
 PROFILES = sorted(path.stem for path in (shipped("configs") / "profiles").glob("*.yaml"))
@@ -61,8 +64,10 @@ def own_set(
     encoding: str | None = None,
     delimiter: str | None = None,
     columns: str | None = None,
+    validation: float | None = None,
 ) -> OwnSet:
-    """What `--labels`, `--range`, `--language`, `--prompt`, `--encoding`, `--delimiter` and `--columns` say.
+    """What `--labels`, `--range`, `--language`, `--prompt`, `--encoding`, `--delimiter`, `--columns` and
+    `--validation` say.
 
     Raises:
         MsekitError: A range that is not two numbers, an empty class name, columns that are not pairs.
@@ -78,7 +83,8 @@ def own_set(
             raise MsekitError(f"--range takes two numbers, not '{span}'", fix="For example --range -3,3.") from None
         numbers = (low, high)
     delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
-    return OwnSet(names, numbers, language, prompt, encoding, delimiter, _pairs(columns) if columns else None)
+    named = _pairs(columns) if columns else None
+    return OwnSet(names, numbers, language, prompt, encoding, delimiter, named, validation)
 
 
 def _pairs(columns: str) -> dict[str, str]:

@@ -67,6 +67,8 @@ class DatasetSpec(BaseModel):
     """What stands between a CSV's cells; None for a comma, or a tab in .tsv."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What a row holds (`text`, `label`, …) → the column of the table that holds it, where it is called otherwise."""
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of train's rows that is set apart as valid, for tables that have no such split; None for none."""
     metrics: MetricFamily | None = None
     """msa only; None for what `metric_family` says."""
     hub: str | None = None
@@ -98,8 +100,9 @@ class DatasetSpec(BaseModel):
         for key in ("encoding", "delimiter"):
             if getattr(self, key) is not None and self.layout != "csv":
                 raise ValueError(f"`{key}` is of CSV files, and the layout here is '{self.layout}'")
-        if self.columns and self.layout not in ("csv", "folder"):
-            raise ValueError(f"`columns` are of tables of one's own, and the layout here is '{self.layout}'")
+        for key in ("columns", "validation"):
+            if getattr(self, key) and self.layout not in ("csv", "folder"):
+                raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{self.layout}'")
         for key in self.columns:
             if key not in COLUMNS:
                 raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
@@ -307,9 +310,9 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     Args:
         name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
-        options: `labels`, `range`, `language`, `prompt`, `encoding`, `delimiter`, `columns`: override what is
-            known; None says nothing. A set that is neither in the catalogue nor in a YAML needs labels or a range;
-            its layout is seen from its files.
+        options: `labels`, `range`, `language`, `prompt`, `encoding`, `delimiter`, `columns`, `validation`:
+            override what is known; None says nothing. A set that is neither in the catalogue nor in a YAML needs labels
+            or a range; its layout is seen from its files.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
@@ -329,9 +332,7 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         task: Task = "erc" if "labels" in overrides else "msa"
         return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **overrides}, name)
     elif source is not None and Path(source).expanduser().exists():
-        near = nearest(name, DATASETS)
-        fix = f"{near} " if near.startswith("Did") else ""
-        fix += "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
+        fix = "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
         raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")

@@ -18,6 +18,7 @@ from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.findings import Finding, Findings, by_cause
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import Contents, Row, RowError, Unread, named
+from msekit.data.readers.set_apart import advice_on_empty
 from msekit.errors import MsekitError
 
 _ABSENT = "is absent"
@@ -209,7 +210,8 @@ class Inspection:
         """The counts of every split, the findings and the verdict."""
         for split, check in self.splits.items():
             if not check.samples and not check.unusable:
-                self.findings.note("error", split, "the split has no usable sample")
+                empty = MsekitError("the split has no sample", fix=advice_on_empty(self.spec, split))
+                self.findings.refuse_split(split, empty, "")
             elif check.expected is not None and check.samples + check.unusable != check.expected:
                 size = check.samples + check.unusable
                 self.findings.note(

@@ -25,6 +25,7 @@ class OwnSet:
     encoding: str | None = None
     delimiter: str | None = None
     columns: dict[str, str] | None = None
+    validation: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""

@@ -213,7 +213,7 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
     # what most sets do not have is added where it is, so that their fingerprints are those of earlier versions
     if source.bystanders:
         decides["bystanders"] = [path.relative_to(files[0].parent).as_posix() for path in source.bystanders]
-    table = {key: value for key in ("encoding", "delimiter", "columns") if (value := getattr(spec, key))}
+    table = {key: value for key in ("encoding", "delimiter", "columns", "validation") if (value := getattr(spec, key))}
     if table:
         decides["table"] = table
     if numeric_names(spec.labels or ()):

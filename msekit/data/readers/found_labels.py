@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msekit.data.catalogue import DatasetSpec, UnsaidLabelsError, layout_of, resolve_dataset
+from msekit.data.catalogue import DATASETS, DatasetSpec, UnsaidLabelsError, layout_of, resolve_dataset
 from msekit.data.readers.own_folder import OwnSet
 from msekit.data.readers.own_tables import read_table
 from msekit.data.readers.rows import number_of
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, nearest
 
 _ROWS = 5000  # looked at in each table
 _MOST_CLASSES = 30
@@ -28,7 +28,9 @@ def find_set(name: str, source: Path | None, options: Mapping[str, Any]) -> Data
         return resolve_dataset(name, source, options)
     except UnsaidLabelsError as error:
         advice = _found_labels(Path(source or ".").expanduser(), options)
-        raise MsekitError(error.what, where=error.where, fix=advice or error.fix) from None
+        near = nearest(name, DATASETS)
+        fix = f"{near} " if near.startswith("Did") else ""
+        raise MsekitError(error.what, where=error.where, fix=f"{fix}{advice or error.fix}") from None
 
 
 def _found_labels(source: Path, options: Mapping[str, Any]) -> str | None:

@@ -32,6 +32,7 @@ from msekit.data.readers.rows import (
     name_of,
     text_of,
 )
+from msekit.data.readers.set_apart import advice_on_empty, group_of, set_apart
 from msekit.data.readers.unread import (
     FOLDERS,
     columns_like_features,
@@ -62,7 +63,7 @@ class OwnSet:
         if spec.source is None:
             raise MsekitError(f"data set '{spec.name}' needs its files", fix="Say where they lie with --source PATH")
         self.folder = Path(spec.source) if Path(spec.source).is_dir() else Path(spec.source).parent
-        self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source))
+        self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source), spec)
         self._listed = listing(self.folder)
         self._files: dict[str, list[Path]] = defaultdict(list)
         """Feature files by their path without the ending, relative to the folder."""
@@ -73,6 +74,8 @@ class OwnSet:
         """Id → the first row whose features are found by it: its place and its content."""
         self._ids: list[str] = []
         self._present: set[str] = set()
+        self._apart: frozenset[str] = frozenset()
+        self._remarks: list[str] = []
         self._held: dict[str, None] = {}
         """The tables' columns, in their order."""
         self._budget = Budget(self.source_files)
@@ -107,12 +110,12 @@ class OwnSet:
             made = "A CSV holds texts alone; with features it is samples.jsonl, .parquet or .arrow in a folder"
             kinds = [f"the column '{name}'" for _, name in columns]
             kinds += [f"{name}/" for name in FOLDERS if (self.folder / name).is_dir() and self._listed]
-            return Unread((f"{' and '.join(kinds)} are not read. {made}",) if kinds else ())
+            return Unread((*self._remarks, *([f"{' and '.join(kinds)} are not read. {made}"] if kinds else ())))
         used = {path.relative_to(self.folder).parts[0] for path in self._used}
         unused = [path for path in self._listed if path not in self._used]
         left = unread_of(self.folder, unused, elsewhere(self.folder), used, self._ids, self._present)
         warnings = (f"the column '{name}' is not read (--columns {key}={name} reads it)" for key, name in columns)
-        return Unread((*left.warnings, *warnings), left.error)
+        return Unread((*self._remarks, *left.warnings, *warnings), left.error)
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of one split, in the file's order.
@@ -134,15 +137,29 @@ class OwnSet:
         path = self._tables[split]
         one_table = len(set(self._tables.values())) == 1
         number = 0
+        apart = self._set_apart() if self.spec.validation else frozenset()
+        of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
         for sample in read_table(path, self.spec):
             self._held |= dict.fromkeys(sample.held)
-            stated = _split_of(sample, None if one_table else split)
+            stated = _split_of(sample, of_file)
+            if stated == "train" and apart and group_of(sample) in apart:
+                stated = "valid"
             if isinstance(stated, MsekitError):
                 if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
                     yield partial(_raise, stated)
             elif stated == split:
                 yield partial(self._budget.read, partial(self._row, split, number, sample))
                 number += 1
+
+    def _set_apart(self) -> frozenset[str]:
+        """The groups of train's rows that are the validation split; chosen once."""
+        if not self._apart:
+            of_file = None if len(self.tables) == 1 else "train"
+            path = self._tables["train"]
+            stated = ((_split_of(sample, of_file), sample) for sample in read_table(path, self.spec))
+            self._apart, remark = set_apart(stated, self.spec.validation or 0, path)
+            self._remarks.append(remark)
+        return self._apart
 
     def _row(self, split: str, number: int, sample: Sample) -> Row:
         where, fields = sample.where, sample.fields
@@ -153,9 +170,11 @@ class OwnSet:
             self._ids.append(identity)
         given = {key: self._given(sample, identity, key) for key in MODALITIES} if self._with_files else {}
         for key in ("text", "label"):
-            if fields.get(key) is None:
-                source = self.spec.columns.get(key, key)
-                raise MsekitError(f"'{source}' is missing", where=where, fix=f"The row holds: {_listed(sample.held)}")
+            if fields.get(key) is None or (key == "label" and fields[key] == ""):
+                fix = f"The row holds: {_listed(sample.held)}"
+                if key == "label" and split == "test":
+                    fix += ". Rows to be predicted go into a file of their own: msekit predict RUN --input FILE.jsonl"
+                raise MsekitError(f"'{self.spec.columns.get(key, key)}' is missing", where=where, fix=fix)
         row = Row(
             id=identity,
             text=text_of(fields["text"], where, "text"),
@@ -231,19 +250,21 @@ def _find_samples(folder: Path) -> dict[str, Path]:
     return dict.fromkeys(SPLITS, files[0])
 
 
-def _find_csv(source: Path) -> dict[str, Path]:
+def _find_csv(source: Path, spec: DatasetSpec) -> dict[str, Path]:
     if source.is_file():
         return dict.fromkeys(SPLITS, source)
-    sets = [{split: source / f"{split}{suffix}" for split in SPLITS} for suffix in TABLES]
+    in_file = {split: "train" if split == "valid" and spec.validation else split for split in SPLITS}
+    sets = [{split: source / f"{name}{suffix}" for split, name in in_file.items()} for suffix in TABLES]
     whole = [files for files in sets if all(path.is_file() for path in files.values())]
     if len(whole) > 1:
         names = " and ".join(files["train"].name for files in whole)
         raise MsekitError(f"there are both {names}", where=source, fix="Keep one of them")
     if whole:
         return whole[0]
-    raise MsekitError(
-        "no such file", where=source, fix="Give one CSV with a column 'split', or a folder of train, valid and test.csv"
-    )
+    fix = "Give one CSV with a column 'split', or a folder of train, valid and test.csv"
+    if any((source / f"train{suffix}").is_file() for suffix in TABLES):
+        fix += f". {advice_on_empty(spec, 'valid')}"
+    raise MsekitError("no such file", where=source, fix=fix)
 
 
 def _raise(error: MsekitError) -> Row:
