@@ -7,8 +7,14 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The folder for converted backbones, downloads and Arrow caches: `$MSEKIT_CACHE`, or `~/.cache/msekit`."""
-    return Path(os.environ.get("MSEKIT_CACHE") or Path.home() / ".cache" / "msekit").expanduser()
+    """The folder for converted backbones, downloads and Arrow caches.
+
+    `$MSEKIT_CACHE`, or `msekit` in `$XDG_CACHE_HOME` (which counts where it is absolute) or in `~/.cache`.
+    """
+    if own := os.environ.get("MSEKIT_CACHE"):
+        return Path(own).expanduser()
+    shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (shared if shared.is_absolute() else Path.home() / ".cache") / "msekit"
 
 
 def shipped(kind: str) -> Path:

@@ -10,6 +10,26 @@ import yaml
 from msekit.errors import MsekitError
 
 
+class _TwiceError(yaml.constructor.ConstructorError):
+    """A key is given twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and refuses a key that is given twice: the specification calls it an error, PyYAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node; what it merges in (`<<`) may be given anew."""
+        lines: dict[str, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
+                continue
+            key, line = str(self.construct_object(key_node)), key_node.start_mark.line + 1
+            if key in lines:
+                raise _TwiceError(problem=f"'{key}' twice, in line {lines[key]} and in line {line}")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """Read a YAML mapping; keys become text.
 
@@ -18,11 +38,17 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         what: The kind of file, for the message: "run file".
 
     Raises:
-        MsekitError: The file is unreadable or not a mapping.
+        MsekitError: The file is unreadable or not a mapping, or gives a key twice.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raw = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except UnicodeDecodeError as error:
+        fix = "Save it as UTF-8"
+        raise MsekitError(f"the {what} is no UTF-8: {error}", where=path, fix=fix) from error
+    except _TwiceError as error:
+        fix = "Keep one of them"
+        raise MsekitError(f"the {what} gives {error.problem}", where=path, fix=fix) from error
+    except (OSError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise MsekitError(f"the {what} cannot be read: {reason}", where=path) from error
     if not isinstance(raw, dict):

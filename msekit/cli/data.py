@@ -42,6 +42,10 @@ def prepare_command(
     span: options.Range = None,
     language: options.Language = None,
     prompt: options.Prompt = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    validation: options.Validation = None,
     dtype: Dtype = "float32",
 ) -> None:
     """Verify the features and build the cache that training maps into memory."""
@@ -49,7 +53,8 @@ def prepare_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
+    spec = _spec(name, source, described, reporter)
     if not _is_prepared(spec, dtype):
         outcome = _verified(spec, reporter)
         show_verification(outcome, reporter)
@@ -66,6 +71,10 @@ def verify_command(
     span: options.Range = None,
     language: options.Language = None,
     prompt: options.Prompt = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    validation: options.Validation = None,
     fmt: Format = "table",
 ) -> None:
     """Look at every row: schema, widths, sizes, lengths, odd values, repeats. Exit code 2 when it is unusable."""
@@ -73,7 +82,8 @@ def verify_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
+    spec = _spec(name, source, described, reporter)
     outcome = _verified(spec, reporter)
     answer(fmt, outcome.model_dump(mode="json"), lambda: show_verification(outcome, reporter))
     outcome.check()
@@ -87,6 +97,10 @@ def info_command(
     span: options.Range = None,
     language: options.Language = None,
     prompt: options.Prompt = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    validation: options.Validation = None,
     dtype: Dtype = "float32",
     plot: Annotated[Path | None, typer.Option(help="Also draw labels and lengths into this file (.png).")] = None,
     fmt: Format = "table",
@@ -96,7 +110,8 @@ def info_command(
     from msekit.reporter import Reporter
 
     reporter = Reporter()
-    spec = _spec(name, source, options.own_set(labels, span, language, prompt), reporter)
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
+    spec = _spec(name, source, described, reporter)
     cache = _prepared(spec, dtype, reporter)
     description = describe.cache_facts(cache)
     answer(fmt, description, lambda: describe.show_description(cache, description, reporter))
@@ -126,10 +141,10 @@ def list_command(fmt: Format = "table") -> None:
 
 
 def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -> DatasetSpec:
-    from msekit.data.catalogue import resolve_dataset
     from msekit.data.download import with_features
+    from msekit.data.readers.found_labels import find_set
 
-    return with_features(resolve_dataset(name, source, own_set.settings()), reporter)
+    return with_features(find_set(name, source, own_set.settings()), reporter)
 
 
 def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:

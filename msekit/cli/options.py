@@ -19,6 +19,14 @@ Labels = Annotated[str | None, typer.Option(help="Class names in the order of th
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
+Encoding = Annotated[str | None, typer.Option(help="Of a CSV's text: gb18030, utf-16, … [UTF-8].")]
+Delimiter = Annotated[str | None, typer.Option(help="Between a CSV's cells: ';', tab [a comma].")]
+Columns = Annotated[
+    str | None, typer.Option(help="Which columns hold what, if called otherwise: text=Utterance,label=Emotion.")
+]
+Validation = Annotated[
+    float | None, typer.Option(help="Share of train set apart as valid, by speaker if any, where there is none: 0.1.")
+]
 
 Recipe = Annotated[str | None, typer.Option(help=", ".join(f"{name} ({what})" for name, what in RECIPES.items()) + ".")]
 PROFILES = sorted(path.stem for path in (shipped("configs") / "profiles").glob("*.yaml"))
@@ -49,12 +57,20 @@ MainAddress = Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, r
 
 
 def own_set(
-    labels: str | None = None, span: str | None = None, language: str | None = None, prompt: str | None = None
+    labels: str | None = None,
+    span: str | None = None,
+    language: str | None = None,
+    prompt: str | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    columns: str | None = None,
+    validation: float | None = None,
 ) -> OwnSet:
-    """What `--labels`, `--range`, `--language` and `--prompt` say.
+    """What `--labels`, `--range`, `--language`, `--prompt`, `--encoding`, `--delimiter`, `--columns` and
+    `--validation` say.
 
     Raises:
-        MsekitError: A range that is not two numbers, an empty class name.
+        MsekitError: A range that is not two numbers, an empty class name, columns that are not pairs.
     """
     names = tuple(part.strip() for part in labels.split(",")) if labels is not None else None
     if names is not None and not all(names):
@@ -66,4 +82,14 @@ def own_set(
         except ValueError:
             raise MsekitError(f"--range takes two numbers, not '{span}'", fix="For example --range -3,3.") from None
         numbers = (low, high)
-    return OwnSet(names, numbers, language, prompt)
+    delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
+    named = _pairs(columns) if columns else None
+    return OwnSet(names, numbers, language, prompt, encoding, delimiter, named, validation)
+
+
+def _pairs(columns: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in columns.split(",")]
+    keys = [key.strip() for key, _, _ in pairs]
+    if not all(key.strip() and name for key, _, name in pairs) or len(set(keys)) < len(keys):
+        raise MsekitError(f"--columns takes pairs, not '{columns}'", fix="For example --columns text=Utterance.")
+    return {key.strip(): name.strip() for key, _, name in pairs}

@@ -24,6 +24,9 @@ def train_command(
     span: options.Range = None,
     language: options.Language = None,
     prompt: options.Prompt = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
     config: options.RunFile = None,
     recipe: options.Recipe = None,
     profile: options.Profile = None,
@@ -48,33 +51,30 @@ def train_command(
     main_address: options.MainAddress = None,
 ) -> None:
     """Train the plug-in on a frozen backbone, test its best epoch, write a run folder per seed."""
-    runs, folder = plan_runs(
-        RunRequest(
-            backbone=backbone,
-            dataset=dataset,
-            source=source.resolve() if source else None,
-            own_set=options.own_set(labels, span, language, prompt),
-            recipe=recipe,
-            profile=profile,
-            layout=layout,
-            quantization=quantization,
-            adapter=adapter,
-            ablate=ablate,
-            epochs=epochs,
-            limit_train=limit_train,
-            on_missing=on_missing,
-            context=context,
-            output=output,
-            run_file=config,
-            seeds=parse_seeds(seeds) if seeds else None,
-            overrides=tuple(overrides or ()),
-        )
+    request = RunRequest(
+        backbone=backbone,
+        dataset=dataset,
+        source=source.resolve() if source else None,
+        own_set=options.own_set(labels, span, language, prompt, encoding, delimiter, columns),
+        recipe=recipe,
+        profile=profile,
+        layout=layout,
+        quantization=quantization,
+        adapter=adapter,
+        ablate=ablate,
+        epochs=epochs,
+        limit_train=limit_train,
+        on_missing=on_missing,
+        context=context,
+        output=output,
+        run_file=config,
+        seeds=parse_seeds(seeds) if seeds else None,
+        overrides=tuple(overrides or ()),
     )
+    runs, folder = plan_runs(request)
     if dry_run:
         _show(runs[0])
-    elif launch is not None and not already_launched():
-        _launch(launch, num_processes, num_machines, machine_rank, main_address)
-    else:
+    elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):
         train_all(runs, folder, resume, parallel_seeds)
 
 
@@ -84,11 +84,14 @@ def _show(run: RunConfig) -> None:
     show_run(run)
 
 
-def _launch(name: str, processes: int | None, machines: int, rank: int, address: str | None) -> None:
-    """Run this very command in several processes."""
+def _launched(name: str | None, processes: int | None, machines: int, rank: int, address: str | None) -> bool:
+    """Run this very command in several processes, where that is asked for; whether it was."""
+    if name is None or already_launched():
+        return False
     from msekit.distributed.launch import Where, launch
 
     launch(name, Where(processes, machines, rank, address), sys.argv[1:])
+    return True
 
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:

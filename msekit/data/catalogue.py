@@ -6,6 +6,7 @@ wording of what the paper's Appendix C asks for (state the range, or the label s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +18,9 @@ from msekit.errors import MsekitError, nearest
 from msekit.yaml_file import read_mapping
 
 SPLITS = ("train", "valid", "test")
+MODALITIES = ("audio", "vision")
+COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
+"""What a table of samples holds."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
@@ -57,6 +61,14 @@ class DatasetSpec(BaseModel):
     """Expected samples in train, valid and test."""
     frames: tuple[int, int] | None = None
     """Longest audio and vision sequences of the files, for `msekit plan`; None says unknown."""
+    encoding: str | None = None
+    """Of a CSV's text, by its Python name (`gb18030`, `utf-16`); None for UTF-8."""
+    delimiter: str | None = None
+    """What stands between a CSV's cells; None for a comma, or a tab in .tsv."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What a row holds (`text`, `label`, …) → the column of the table that holds it, where it is called otherwise."""
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of train's rows that is set apart as valid, for tables that have no such split; None for none."""
     metrics: MetricFamily | None = None
     """msa only; None for what `metric_family` says."""
     hub: str | None = None
@@ -78,6 +90,31 @@ class DatasetSpec(BaseModel):
             raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
         if self.metrics is not None and self.task == "erc":
             raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
+        return self
+
+    @model_validator(mode="after")
+    def _readable_table(self) -> DatasetSpec:
+        strangers = [name for name in self.aliases.values() if name not in (self.labels or ())]
+        if strangers:
+            raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
+        for key in ("encoding", "delimiter"):
+            if getattr(self, key) is not None and self.layout != "csv":
+                raise ValueError(f"`{key}` is of CSV files, and the layout here is '{self.layout}'")
+        for key in ("columns", "validation"):
+            if getattr(self, key) and self.layout not in ("csv", "folder"):
+                raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{self.layout}'")
+        for key in self.columns:
+            if key not in COLUMNS:
+                raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
+        if len(set(self.columns.values())) < len(self.columns):
+            raise ValueError("`columns` takes one column for two things")
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
+            raise ValueError(f"`delimiter` is one character, as ';', and not {self.delimiter!r}")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except (LookupError, ValueError):
+                raise ValueError(f"`encoding` is one that Python knows, as gb18030, not '{self.encoding}'") from None
         return self
 
     @property
@@ -228,6 +265,10 @@ DATASETS: dict[str, DatasetSpec] = {
 }
 
 
+class UnsaidLabelsError(MsekitError):
+    """Files are given under a name of one's own, without a word about what their labels are."""
+
+
 def read_spec(path: Path) -> DatasetSpec:
     """Read a data set's short YAML; a relative `source` is taken from the YAML's folder.
 
@@ -241,7 +282,9 @@ def read_spec(path: Path) -> DatasetSpec:
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
         return spec
-    source = spec.source if spec.source is not None else Path(".")
+    source = Path(os.path.expandvars(spec.source or ".")).expanduser()
+    if "$" in str(source) and not (path.parent / source).exists():
+        raise MsekitError(f"source: there is no variable for '{source}'", where=path, fix="Set it, or write the path")
     return spec.model_copy(update={"source": (path.parent / source).resolve()})
 
 
@@ -251,7 +294,14 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
-        raise MsekitError(f"{key}: {first['msg']}", where=where) from error
+        if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+            given = first["input"]
+            shown = f"the number {given}" if not isinstance(given, bool) else str(given).lower()
+            example = f'"{given}"' if not isinstance(given, bool) else '"yes", "no", "on", "off", "true", "false"'
+            raise MsekitError(
+                f"{key} is {shown} as YAML reads it, not a text", where=where, fix=f"Write it in quotes: {example}"
+            ) from error
+        raise MsekitError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=where) from error
 
 
 def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:
@@ -260,26 +310,30 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     Args:
         name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
-        options: `labels`, `range`, `language`, `prompt`: override what is known; None says nothing. A set
-            that is neither in the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
+        options: `labels`, `range`, `language`, `prompt`, `encoding`, `delimiter`, `columns`, `validation`:
+            override what is known; None says nothing. A set that is neither in the catalogue nor in a YAML needs labels
+            or a range; its layout is seen from its files.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        overrides["source"] = Path(source).resolve()
+        overrides["source"] = Path(source).expanduser().resolve()
     if name in DATASETS:
         spec = DATASETS[name]
-    elif Path(name).suffix in (".yaml", ".yml"):
-        if not Path(name).is_file():
+    elif Path(name).suffix.lower() in (".yaml", ".yml"):
+        if not Path(name).expanduser().is_file():
             raise MsekitError("no such data set description", where=name)
-        spec = read_spec(Path(name))
+        spec = read_spec(Path(name).expanduser())
     elif "labels" in overrides or "range" in overrides:
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
         task: Task = "erc" if "labels" in overrides else "msa"
         return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **overrides}, name)
+    elif source is not None and Path(source).expanduser().exists():
+        fix = "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
+        raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
     return _checked(spec.model_dump() | overrides, name) if overrides else spec
@@ -292,6 +346,3 @@ def layout_of(source: Path, task: Task) -> Layout:
     if source.suffix in (".csv", ".tsv") or any(source.glob("train.[ct]sv")):
         return "csv"
     return "erc-pickle" if task == "erc" else "msa-pickle"
-
-
-MODALITIES = ("audio", "vision")

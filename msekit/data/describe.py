@@ -10,6 +10,7 @@ from rich.table import Table
 
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
+from msekit.data.findings import by_cause, line_of
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter, table_of
@@ -35,12 +36,8 @@ def show_verification(outcome: Verification, reporter: Reporter) -> None:
         for label in label_order(counts, outcome.task)
     ]
     reporter.show(table_of(("", *SPLITS), rows, f"{outcome.name} ({outcome.task})"))
-    for finding in outcome.findings:
-        count = f": {finding.samples} samples" if finding.samples > 1 else ""
-        kind, more = "row " if finding.samples else "", ", …" if finding.samples > len(finding.rows) else ""
-        places = f" ({kind}{', '.join(finding.rows)}{more})"
-        split = f"{finding.split}: " if finding.split else ""
-        reporter.show(f"{finding.severity}: {split}{finding.what}{count}{places if finding.rows else ''}")
+    for group in by_cause(outcome.findings):
+        reporter.show(line_of(group))
     reporter.show(f"verdict: {outcome.verdict}")
 
 

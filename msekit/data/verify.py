@@ -5,6 +5,7 @@ An `error` makes the set unusable, a `warning` is for the user to judge. Both na
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -14,25 +15,14 @@ from pydantic import BaseModel
 
 from msekit.data.cache.write_split import RowCallback, label_name
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.findings import Finding, Findings, by_cause
 from msekit.data.readers.open_source import open_source
-from msekit.data.readers.rows import Contents, Row, named
+from msekit.data.readers.rows import Contents, Row, RowError, Unread, named
+from msekit.data.readers.set_apart import advice_on_empty
 from msekit.errors import MsekitError
 
-_ROWS_NAMED = 5
 _ABSENT = "is absent"
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
-
-
-class Finding(BaseModel):
-    """An error or a warning, with the rows that have it."""
-
-    severity: Literal["error", "warning"]
-    split: str | None
-    what: str
-    samples: int = 0
-    """Samples that have it; 0 where the split or the set as a whole has it."""
-    rows: list[str] = []
-    """The first of them: row number and id; where a whole split has it, the file or key at fault."""
 
 
 class ModalityCheck(BaseModel):
@@ -87,14 +77,14 @@ class Verification(BaseModel):
         Raises:
             MsekitError: The first error and the number of further ones.
         """
-        errors = [finding for finding in self.findings if finding.severity == "error"]
+        errors = by_cause([finding for finding in self.findings if finding.severity == "error"])
         if errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            first = errors[0]
+            first = errors[0][0]
             where = next(iter(first.rows), first.split)
             if first.samples:
                 where = f"{first.split} row {where}"
-            raise MsekitError(f"data set '{self.name}' is unusable: {first.what}{more}", where=where)
+            raise MsekitError(f"data set '{self.name}' is unusable: {first.what}{more}", where=where, fix=first.fix)
 
 
 def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verification:
@@ -112,6 +102,7 @@ def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verificati
     """
     source = open_source(spec)
     inspection = Inspection(spec)
+    whole = True
     for split in SPLITS:
         number = -1
         try:
@@ -123,7 +114,10 @@ def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verificati
                 if progress is not None:
                     progress(split, number + 1)
         except MsekitError as error:
+            whole = False
             inspection.refuse(split, number + 1 or None, error)  # before the first row: the whole split is at fault
+    if whole:
+        inspection.leave(source.unread())
     return inspection.outcome()
 
 
@@ -141,30 +135,32 @@ class Inspection:
         self.splits = {
             split: SplitCheck(expected=expected[split], labels=dict(labels), audio=ModalityCheck()) for split in SPLITS
         }
-        self.findings: dict[tuple[str, str | None, str], Finding] = {}
+        self.findings = Findings()
         self.scans = {(split, key): ModalityScan() for split in SPLITS for key in MODALITIES}
         self.ids: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.contents = Contents()
         self.widths: dict[str, int] = {}
-
-    def note(self, severity: Literal["error", "warning"], split: str | None, what: str, row: str | None = None) -> None:
-        """Count a finding; the same one of other rows is one finding."""
-        finding = self.findings.setdefault((severity, split, what), Finding(severity=severity, split=split, what=what))
-        if row is not None:
-            finding.samples += 1
-            if len(finding.rows) < _ROWS_NAMED:
-                finding.rows.append(row)
+        self.lengths: dict[str, set[int]] = {key: set() for key in MODALITIES}
+        """Frames of the sequences, as many as tell whether they differ."""
+        self.unread: Unread = Unread()
 
     def refuse(self, split: str, number: int | None, error: MsekitError) -> None:
         """A row that cannot be read, or, without a number, a split."""
         self.splits[split].unusable += 1
         place = str(error.where).removeprefix(str(self.spec.source)).lstrip("/, ") or Path(str(error.where)).name
         if number is None:
-            finding = Finding(severity="error", split=split, what=error.what, rows=[place])
-            self.findings.setdefault(("error", split, error.what), finding)
+            self.findings.refuse_split(split, error, place)
             return
         place = place.removeprefix(f"{split} row {number}, ")
-        self.note("error", split, error.what, f"{number} ({place})" if error.where is not None else str(number))
+        self.findings.refuse(split, error, f"{number} ({place})" if error.where is not None else str(number))
+
+    def leave(self, unread: Unread) -> None:
+        """Note what no sample uses."""
+        self.unread = unread
+        for what in unread.warnings:
+            self.findings.note("warning", None, what)
+        if unread.error is not None:
+            self.findings.refuse_split(None, unread.error, "")
 
     def see(self, split: str, number: int, row: Row) -> None:
         """Count a row and note what is odd about it.
@@ -176,39 +172,54 @@ class Inspection:
         for key in MODALITIES:
             frames_LD = getattr(row, key)
             if frames_LD is not None:
-                width = self.widths.setdefault(key, frames_LD.shape[1])
-                if frames_LD.shape[1] != width:
-                    raise MsekitError(f"'{key}' has {frames_LD.shape[1]} features per frame, earlier rows have {width}")
+                self._check_width(key, len(frames_LD), frames_LD.shape[1], name)
         check.samples += 1
         label = label_name(self.spec, row.label)
         check.labels[label] = check.labels.get(label, 0) + 1
         check.longest_text = max(check.longest_text, len(row.text))
         if not row.text.strip():
             check.empty_texts += 1
-            self.note("warning", split, "the text is empty", name)
+            self.findings.note("warning", split, "the text is empty", name)
         self.ids[split][row.id] += 1
         if self.ids[split][row.id] > 1:
             check.repeated_ids += 1
-            self.note("warning", split, "an id is there twice", name)
+            self.findings.note("warning", split, "an id is there twice", name)
         first = self.contents.seen_before(split, number, row)
         if first is not None:
             other = "earlier in the split" if first[0] == split else f"in {first[0]}, too"
-            self.note("warning", split, f"the same sample, by content, is {other}", f"{name} = {first[1]}")
+            self.findings.note("warning", split, f"the same sample, by content, is {other}", f"{name} = {first[1]}")
         for key in MODALITIES:
             for what in self.scans[split, key].add(getattr(row, key)):
-                self.note("warning", split, f"{key} {what}", name)
+                self.findings.note("warning", split, f"{key} {what}", name)
+
+    def _check_width(self, key: str, frames: int, width: int, where: str) -> None:
+        first = self.widths.setdefault(key, width)
+        if len(self.lengths[key]) < 2:
+            self.lengths[key].add(frames)
+        if width != first:
+            turned = len(self.lengths[key]) == 1  # all have as many frames, each has other features
+            raise RowError(
+                f"'{key}' has {width} features per frame, earlier rows have {first}",
+                where=where,
+                fix="Are the arrays (features, frames)? Then save x.T" if turned else None,
+                cause=f"'{key}' has not the {first} features per frame of earlier rows",
+                value=width,
+            )
 
     def outcome(self) -> Verification:
         """The counts of every split, the findings and the verdict."""
         for split, check in self.splits.items():
-            if not check.samples:
-                self.note("error", split, "the split has no usable sample")
+            if not check.samples and not check.unusable:
+                empty = MsekitError("the split has no sample", fix=advice_on_empty(self.spec, split))
+                self.findings.refuse_split(split, empty, "")
             elif check.expected is not None and check.samples + check.unusable != check.expected:
                 size = check.samples + check.unusable
-                self.note("warning", split, f"{size} samples; '{self.spec.name}' as published has {check.expected}")
+                self.findings.note(
+                    "warning", split, f"{size} samples; '{self.spec.name}' as published has {check.expected}"
+                )
             missing = [label for label, count in check.labels.items() if not count]
             if missing and check.samples:
-                self.note("warning", split, f"no sample is labelled {', '.join(missing)}")
+                self.findings.note("warning", split, f"no sample is labelled {', '.join(missing)}")
             if not self.spec.labels:
                 check.labels = dict(sorted(check.labels.items(), key=lambda item: float(item[0])))
             for key in MODALITIES:
@@ -218,11 +229,12 @@ class Inspection:
                     numbers = ", ".join(map(str, scanned.constant[:10]))
                     more = ", …" if len(scanned.constant) > 10 else ""
                     what = f"{key}: {len(scanned.constant)} of {scanned.width} features are constant"
-                    self.note("warning", split, f"{what} ({numbers}{more})")
+                    self.findings.note("warning", split, f"{what} ({numbers}{more})")
         for key in MODALITIES:
             if key not in self.widths and any(check.samples for check in self.splits.values()):
                 self._missing(key)
-        findings = sorted(self.findings.values(), key=lambda finding: finding.severity == "warning")
+        findings = self.findings.sorted()
+        self._say_the_range(findings)
         worst = findings[0].severity if findings else None
         verdicts: dict[Any, Any] = {"error": "unusable", "warning": "usable with warnings", None: "usable"}
         return Verification(
@@ -234,15 +246,27 @@ class Inspection:
             findings=findings,
         )
 
+    def _say_the_range(self, findings: list[Finding]) -> None:
+        """Say which range has room for all labels, where some are outside."""
+        outside = [finding for finding in findings if finding.cause.startswith("labels are outside")]
+        found = [value for finding in outside for value in (finding.low, finding.high) if value is not None]
+        if not found:
+            return
+        found += [float(label) for check in self.splits.values() for label, count in check.labels.items() if count]
+        low, high = math.floor(min(found)), math.ceil(max(found))
+        for finding in outside:
+            if -100 <= low < high <= 100:
+                finding.fix = f"Check that this is the right file, or give --range {low},{high}"
+
     def _missing(self, key: str) -> None:
         """Say once that the whole set lacks a modality."""
         for split in SPLITS:
-            self.findings.pop(("warning", split, f"{key} {_ABSENT}"), None)
+            self.findings.all.pop(("warning", split, f"{key} {_ABSENT}"), None)
         expected = getattr(self.spec, f"{key}_width")
         if expected:
-            self.note("error", None, f"no sample has {key}; '{self.spec.name}' has a width of {expected}")
-        elif expected is None:
-            self.note("warning", None, f"no sample has {key}")
+            self.findings.note("error", None, f"no sample has {key}; '{self.spec.name}' has a width of {expected}")
+        elif expected is None and (self.unread.error is None or key not in self.unread.error.what):
+            self.findings.note("warning", None, f"no sample has {key}")
 
 
 class ModalityScan:

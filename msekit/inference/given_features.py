@@ -58,6 +58,10 @@ def frames_of(
         raise MsekitError(f"'{modality}' holds {array.dtype}, not numbers", where=where)
     if array.shape == (width,):
         array = array[None]
+    elif array.ndim > 2:
+        from msekit.data.readers.rows import shape_of_frames
+
+        array = array.reshape(shape_of_frames(array.shape))
     if array.ndim != 2:
         raise MsekitError(f"'{modality}' has shape {array.shape}, not (frames, features)", where=where)
     if not len(array):

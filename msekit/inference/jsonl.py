@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from msekit.data.catalogue import MODALITIES
+from msekit.data.readers.own_tables import once
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
 from msekit.inference.samples import Prepared, prepare_sample
@@ -103,7 +104,7 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     if line is None:
         raise MsekitError(f"the line is longer than {LONGEST_LINE >> 20} MB", fix="Give features by path.")
     try:
-        raw: Any = json.loads(line.decode("utf-8-sig"))
+        raw: Any = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise MsekitError(f"not a line of JSON: {error}") from error
     if not isinstance(raw, dict):

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from msekit.errors import MsekitError
+from msekit.media.whole import check_bytes, check_length, check_report
 
 SAMPLE_RATE = 16_000
 """Samples a second of all sound, which has one channel."""
@@ -30,7 +31,8 @@ def sound(path: Path) -> np.ndarray:
     """The sound of a clip, (samples,) float32 in [-1, 1] at `SAMPLE_RATE`.
 
     Raises:
-        MsekitError: The file is missing, cannot be decoded, has no sound, or is too long.
+        MsekitError: The file is missing, cannot be decoded, breaks off, has no sound or one that is not finite, or is
+            too long.
     """
     output = ["-vn", "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "pipe:1"]
     try:
@@ -43,6 +45,10 @@ def sound(path: Path) -> np.ndarray:
         raise MsekitError("the clip has no sound", where=path)
     if len(samples) >= LONGEST_SECONDS * SAMPLE_RATE:
         raise MsekitError(f"the clip is longer than {LONGEST_SECONDS} s", where=path, fix="Cut it into utterances.")
+    check_length(done.stderr.decode("utf-8", "replace"), len(samples) / SAMPLE_RATE, path)
+    if broken := len(samples) - int(np.isfinite(samples).sum()):
+        share = f"{broken / len(samples):.1%}" if broken < len(samples) else "all"
+        raise MsekitError(f"the sound is not finite: {share} of it is NaN or infinite", where=path)
     return samples
 
 
@@ -54,7 +60,7 @@ def pictures(path: Path, per_second: float) -> Iterator[np.ndarray]:
         per_second: Pictures a second.
 
     Raises:
-        MsekitError: The file is missing, cannot be decoded, has no picture, or is too long.
+        MsekitError: The file is missing, cannot be decoded, breaks off, has no picture, or is too long.
     """
     smaller = f"w='min({_LARGEST_SIDE},iw)':h='min({_LARGEST_SIDE},ih)'"
     shape = f"scale={smaller}:force_original_aspect_ratio=decrease:flags=area"
@@ -75,7 +81,9 @@ def pictures(path: Path, per_second: float) -> Iterator[np.ndarray]:
             process.stdout.close()
             process.wait()
         complaints.seek(0)
-        _check(process.returncode, complaints.read(), path, "pictures")
+        report = complaints.read()
+        _check(process.returncode, report, path, "pictures")
+        check_report(report.decode("utf-8", "replace"), path)
     if not count:
         raise MsekitError("the clip has no pictures", where=path)
 
@@ -87,7 +95,9 @@ def _command(path: Path, output: list[str]) -> list[str]:
         raise MsekitError("reading clips needs imageio-ffmpeg", fix="pip install 'msekit[media]'") from error
     if not path.is_file():
         raise MsekitError("no such clip", where=path)
-    first = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1"]
+    check_bytes(path)
+    first = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
+    first += ["-threads", "1"]
     only = ["-protocol_whitelist", "file,pipe", "-format_whitelist", _FORMATS]
     return [*first, *only, "-i", f"file:{path.resolve()}", "-t", str(LONGEST_SECONDS + 1), *output]
 
@@ -95,7 +105,8 @@ def _command(path: Path, output: list[str]) -> list[str]:
 def _check(returncode: int, complaints: bytes, path: Path, wanted: str) -> None:
     if returncode == 0:
         return
-    text = complaints.decode("utf-8", "replace").strip()
+    lines = complaints.decode("utf-8", "replace").splitlines()
+    text = "\n".join(line.rpartition("] ")[2] for line in lines if "[error]" in line or "[fatal]" in line)
     if "does not contain any stream" in text or "matches no streams" in text:
         raise MsekitError(f"the clip has no {wanted}", where=path)
     reason = (text.splitlines() or [f"ffmpeg ended with {returncode}"])[-1]

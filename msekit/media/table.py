@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msekit.data.readers.own_tables import check_header
 from msekit.errors import MsekitError
 from msekit.media.decode import CLIP_SUFFIXES
 
@@ -42,9 +43,12 @@ def read_table(table: Path, folder: Path) -> list[Clip]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ",")
+            check_header(rows.fieldnames or (), (*_NEEDED, *_OPTIONAL), table)
             lines = [(f"{table}, line {rows.line_num}", row) for row in rows]
             columns = rows.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise MsekitError(f"the table is no UTF-8: {error}", where=table, fix="Save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise MsekitError(f"the table cannot be read: {error}", where=table) from error
     if missing := [name for name in _NEEDED if name not in columns]:
         raise MsekitError(

@@ -104,6 +104,14 @@ class DescriptionConfig(_Section):
     """Lowest and highest intensity (msa)."""
     language: Literal["en", "zh"] | None = None
     prompt: str | None = None
+    encoding: str | None = None
+    """Of a CSV's text."""
+    delimiter: str | None = None
+    """What stands between a CSV's cells."""
+    columns: dict[str, str] | None = None
+    """What a row holds → the column that holds it."""
+    validation: float | None = Field(None, gt=0, lt=1)
+    """Share of train's rows that is set apart as valid, where the tables have no such split."""
 
 
 class OptimConfig(_Section):

@@ -22,6 +22,10 @@ class OwnSet:
     range: tuple[float, float] | None = None
     language: str | None = None
     prompt: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    columns: dict[str, str] | None = None
+    validation: float | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""
@@ -82,7 +86,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     Raises:
         MsekitError: No backbone or data set named, or any setting that is wrong.
     """
-    from msekit.data.catalogue import resolve_dataset
+    from msekit.data.readers.found_labels import find_set
     from msekit.settings.resolve import read_run_file, resolve
 
     file = find_run_file(request.run_file) if request.run_file else None
@@ -90,10 +94,10 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     backbone = _named("backbone", request.backbone, in_file)
     dataset = _named("dataset", request.dataset, in_file)
     described = (in_file.get("description") or {}) | request.own_set.settings()
-    spec = resolve_dataset(dataset, request.source or in_file.get("source"), described)
+    spec = find_set(dataset, request.source or in_file.get("source"), described)
     settings = request.settings()
-    described_by_file = Path(dataset).suffix in (".yaml", ".yml")
-    settings["dataset"] = str(Path(dataset).resolve()) if described_by_file else dataset
+    described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")
+    settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset
     folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
     runs = [

@@ -51,6 +51,7 @@ def test_the_same_frames_in_every_form(tmp_path: Path):
     save_torch({"audio": torch.from_numpy(FRAMES).bfloat16()}, tmp_path / "b.safetensors")
     assert np.allclose(read(tmp_path / "b.safetensors"), expected, rtol=0.01)
     assert read(FRAMES[0]).shape == (1, 3), "a single frame"
+    assert np.array_equal(read(FRAMES[None]), expected), "a batch of one"
     assert read([[1, 2, 3]]).dtype == np.float32
 
 

@@ -58,6 +58,7 @@ BAD = [
     b'{"text": "\\ud800"}',
     b'{"text": "\xff"}',
     b'{"text": "a", "id": []}',
+    b'{"text": "a", "text": "b"}',
     b'{"text": "a", "audio": "../../etc/passwd"}',
     b'{"text": "a", "audio": "missing.npy"}',
     b'{"text": "a", "audio": "a\\u0000b.npy"}',

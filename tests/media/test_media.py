@@ -199,6 +199,7 @@ def test_tables(tmp_path: Path) -> None:
         ("file,text,label,split\nnone.wav,x,glad,train\n", "no such clip"),
         ("file,text,label,split\na b.wav,x,,train\n", "'label' is empty"),
         ("file,text,label,split\na b.wav,x,glad,train\na b.wav,x,glad,test\n", "two clips"),
+        ("file,text,label,split,text\na b.wav,x,glad,train,y\n", "2 columns 'text': the 2. and 5. of the table"),
         ("file,text,label,split\n", "no clips"),
     ):
         table.write_text(content)

@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +27,9 @@ from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
 from msekit.data.cache.write_split import Gathered, RowCallback, blocks, crc32, write_split
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.readers import synthetic
+from msekit.data.readers.labels import numeric_names
 from msekit.data.readers.open_source import open_source
-from msekit.data.readers.rows import Row, RowSource
+from msekit.data.readers.rows import RowSource
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
@@ -118,7 +118,7 @@ def prepare(
                 info = _checked(path, fingerprint)  # another process may have built it meanwhile
                 if info is None:
                     _remove_leftovers(folder, path.name)
-                    info = _build(spec, settings, fingerprint, source.rows, path, progress)
+                    info = _build(spec, settings, fingerprint, source, path, progress)
         except OSError as error:
             raise MsekitError(
                 f"the cache cannot be written: {error}",
@@ -153,7 +153,7 @@ def _place(spec: DatasetSpec, settings: CacheSettings, root: Path | None) -> tup
     """The rows of a data set, its fingerprint and its cache's folder."""
     folder = (root if root is not None else cache_root()) / "datasets"
     source = open_source(spec)
-    fingerprint = _fingerprint(spec, settings, source.source_files, folder)
+    fingerprint = _fingerprint(spec, settings, source, folder)
     return source, fingerprint, folder / f"{_safe_name(spec.name)}-{fingerprint[:16]}"
 
 
@@ -194,8 +194,9 @@ def _checked(path: Path, fingerprint: str | None) -> CacheInfo | None:
     return info
 
 
-def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], folder: Path) -> str:
-    """sha256, in hex, of everything that decides the rows."""
+def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, folder: Path) -> str:
+    """sha256, in hex, of everything that decides the rows and the warnings about them."""
+    files = source.source_files
     decides = {
         "format": CACHE_FORMAT,
         "settings": settings.model_dump(),
@@ -209,6 +210,14 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, files: list[Path], 
     }
     if spec.layout == "folder":  # a feature file belongs to a sample by its name
         decides["names"] = [path.relative_to(files[0].parent).as_posix() for path in files]
+    # what most sets do not have is added where it is, so that their fingerprints are those of earlier versions
+    if source.bystanders:
+        decides["bystanders"] = [path.relative_to(files[0].parent).as_posix() for path in source.bystanders]
+    table = {key: value for key in ("encoding", "delimiter", "columns", "validation") if (value := getattr(spec, key))}
+    if table:
+        decides["table"] = table
+    if numeric_names(spec.labels or ()):
+        decides["numbers"] = "are names"
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -263,7 +272,7 @@ def _build(
     spec: DatasetSpec,
     settings: CacheSettings,
     fingerprint: str,
-    rows: Callable[[str], Iterator[Row]],
+    source: RowSource,
     path: Path,
     progress: RowCallback | None,
 ) -> CacheInfo:
@@ -273,10 +282,13 @@ def _build(
     try:
         gathered = Gathered(settings.dtype)
         splits = {
-            split: write_split(spec, rows(split), split, building / f"{split}.arrow", gathered, progress)
+            split: write_split(spec, source.rows(split), split, building / f"{split}.arrow", gathered, progress)
             for split in SPLITS
         }
-        warnings = gathered.warnings
+        unread = source.unread()
+        if unread.error is not None:
+            raise unread.error
+        warnings = [*gathered.warnings, *unread.warnings]
         for modality in (gathered.audio, gathered.vision):
             if modality.clipped:
                 warnings.append(f"{modality.clipped} {modality.key} values were cut to the range of {settings.dtype}")

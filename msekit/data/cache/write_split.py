@@ -16,6 +16,7 @@ import numpy as np
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.rows import Contents, Row
+from msekit.data.readers.set_apart import advice_on_empty
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ def write_split(
             if progress is not None:
                 progress(split, number + 1)
         if not ids:
-            raise MsekitError(f"split '{split}' is empty", where=spec.source or spec.name, fix="All three are needed")
+            raise MsekitError(
+                f"split '{split}' is empty", where=spec.source or spec.name, fix=advice_on_empty(spec, split)
+            )
         if waiting:
             writer.write_table(_table(waiting, features))
         writer.finalize(close_stream=False)

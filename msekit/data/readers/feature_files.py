@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from msekit.data.readers.rows import MOST_VALUES
+from msekit.data.readers.rows import MOST_VALUES, RowError, shape_of_frames, wrong_shape
 from msekit.errors import MsekitError
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
@@ -41,7 +41,10 @@ def read_features(path: Path, key: str, sample: str | None = None) -> np.ndarray
             raise MsekitError(
                 f"'{path.suffix}' is not a feature file", fix=f"Known endings: {', '.join(FEATURE_SUFFIXES)}"
             )
-        return reader(path, key)
+        frames = reader(path, key)
+        return frames.reshape(shape_of_frames(frames.shape))
+    except RowError as error:
+        raise RowError(error.what, where=where, fix=error.fix, cause=error.cause, value=error.value) from None
     except MsekitError as error:
         raise MsekitError(error.what, where=where, fix=error.fix) from None
     except Exception as error:  # whatever a damaged file makes three libraries raise
@@ -61,8 +64,8 @@ def _check(shape: Iterable[int], kind: str, key: str) -> None:
         raise MsekitError(f"'{key}' cannot be read: {_PICKLE}")
     if kind not in "fiub":
         raise MsekitError(f"'{key}' holds no numbers (dtype kind '{kind}')")
-    if len(shape) > 2 or math.prod(shape) > MOST_VALUES or min(shape, default=0) < 0:
-        raise MsekitError(f"'{key}' has shape {shape}, not (frames, features) of a sample")
+    if len(shape_of_frames(shape)) > 2 or math.prod(shape) > MOST_VALUES or min(shape, default=0) < 0:
+        raise wrong_shape(shape, None, key)
 
 
 def _npy(path: Path, key: str) -> np.ndarray:

@@ -9,9 +9,8 @@ and test.csv.
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,30 +18,34 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
-from msekit.data.readers.feature_files import FEATURE_SUFFIXES, read_features
+from msekit.data.readers.feature_files import read_features
+from msekit.data.readers.labels import label_of
+from msekit.data.readers.own_tables import TABLES, Sample, read_table
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
     Row,
+    RowError,
+    Unread,
     checked_frames,
     identity_of,
-    label_of,
     name_of,
-    names_of,
     text_of,
+)
+from msekit.data.readers.set_apart import advice_on_empty, group_of, set_apart
+from msekit.data.readers.unread import (
+    FOLDERS,
+    columns_like_features,
+    elsewhere,
+    is_feature_file,
+    listing,
+    unread_of,
 )
 from msekit.errors import MsekitError, nearest
 
 SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
-FOLDERS = (*MODALITIES, "features")
-"""Where feature files lie; nothing else in a data set's folder counts as a part of it."""
-_TABLES = {".csv": ",", ".tsv": "\t"}
 _SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
-_LONGEST_LINE = 16 << 20  # bytes of a JSON line
-_COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
-
-Sample = tuple[str, Mapping[str, Any]]
-"""Where a sample stands, for messages, and its fields."""
+_IDS_NAMED = 3
 
 
 class OwnSet:
@@ -60,17 +63,59 @@ class OwnSet:
         if spec.source is None:
             raise MsekitError(f"data set '{spec.name}' needs its files", fix="Say where they lie with --source PATH")
         self.folder = Path(spec.source) if Path(spec.source).is_dir() else Path(spec.source).parent
-        self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source))
+        self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source), spec)
+        self._listed = listing(self.folder)
+        self._files: dict[str, list[Path]] = defaultdict(list)
+        """Feature files by their path without the ending, relative to the folder."""
+        for path in filter(is_feature_file, self._listed):
+            self._files[path.relative_to(self.folder).as_posix().removesuffix(path.suffix)].append(path)
+        self._used: set[Path] = set()
+        self._owners: dict[str, tuple[str, tuple[Any, ...]]] = {}
+        """Id → the first row whose features are found by it: its place and its content."""
+        self._ids: list[str] = []
+        self._present: set[str] = set()
+        self._apart: frozenset[str] = frozenset()
+        self._remarks: list[str] = []
+        self._held: dict[str, None] = {}
+        """The tables' columns, in their order."""
         self._budget = Budget(self.source_files)
 
     @property
     def source_files(self) -> list[Path]:
         """The samples' files, then the feature files by name."""
-        files = list(dict.fromkeys(self._tables.values()))
-        if self.spec.layout == "folder":
-            candidates = (path for name in FOLDERS for path in (self.folder / name).rglob("*"))
-            files += sorted(path for path in candidates if path.suffix in FEATURE_SUFFIXES)
-        return files
+        features = filter(is_feature_file, self._listed) if self._with_files else ()
+        return [*self.tables, *features]
+
+    @property
+    def tables(self) -> list[Path]:
+        """The samples' files."""
+        return list(dict.fromkeys(self._tables.values()))
+
+    @property
+    def bystanders(self) -> list[Path]:
+        """Files beside them that could be meant as features and are not read."""
+        if not self._with_files:
+            return self._listed
+        return [path for path in self._listed if not is_feature_file(path)] + elsewhere(self.folder)
+
+    @property
+    def _with_files(self) -> bool:
+        return self.spec.layout == "folder"
+
+    def unread(self) -> Unread:
+        """What the rows of all splits, once they are read, left unread."""
+        mapped = set(self.spec.columns.values())
+        columns = columns_like_features(self._held, {*MODALITIES, *mapped} if self._with_files else mapped)
+        if not self._with_files:
+            made = "A CSV holds texts alone; with features it is samples.jsonl, .parquet or .arrow in a folder"
+            kinds = [f"the column '{name}'" for _, name in columns]
+            kinds += [f"{name}/" for name in FOLDERS if (self.folder / name).is_dir() and self._listed]
+            return Unread((*self._remarks, *([f"{' and '.join(kinds)} are not read. {made}"] if kinds else ())))
+        used = {path.relative_to(self.folder).parts[0] for path in self._used}
+        unused = [path for path in self._listed if path not in self._used]
+        left = unread_of(self.folder, unused, elsewhere(self.folder), used, self._ids, self._present)
+        warnings = (f"the column '{name}' is not read (--columns {key}={name} reads it)" for key, name in columns)
+        return Unread((*self._remarks, *left.warnings, *warnings), left.error)
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of one split, in the file's order.
@@ -92,47 +137,108 @@ class OwnSet:
         path = self._tables[split]
         one_table = len(set(self._tables.values())) == 1
         number = 0
-        for where, sample in _samples(path):
-            stated = _split_of(sample, where, None if one_table else split)
+        apart = self._set_apart() if self.spec.validation else frozenset()
+        of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
+        for sample in read_table(path, self.spec):
+            self._held |= dict.fromkeys(sample.held)
+            stated = _split_of(sample, of_file)
+            if stated == "train" and apart and group_of(sample) in apart:
+                stated = "valid"
             if isinstance(stated, MsekitError):
                 if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
                     yield partial(_raise, stated)
             elif stated == split:
-                yield partial(self._budget.read, partial(self._row, split, number, sample, where))
+                yield partial(self._budget.read, partial(self._row, split, number, sample))
                 number += 1
 
-    def _row(self, split: str, number: int, sample: Mapping[str, Any], where: str) -> Row:
-        for key in ("text", "label"):
-            if sample.get(key) is None:
-                raise MsekitError(f"'{key}' is missing", where=where, fix=f"The row holds: {names_of(sample)}")
-        optional = {key: sample.get(key) for key in ("id", "speaker", "dialogue_id")}
+    def _set_apart(self) -> frozenset[str]:
+        """The groups of train's rows that are the validation split; chosen once."""
+        if not self._apart:
+            of_file = None if len(self.tables) == 1 else "train"
+            path = self._tables["train"]
+            stated = ((_split_of(sample, of_file), sample) for sample in read_table(path, self.spec))
+            self._apart, remark = set_apart(stated, self.spec.validation or 0, path)
+            self._remarks.append(remark)
+        return self._apart
+
+    def _row(self, split: str, number: int, sample: Sample) -> Row:
+        where, fields = sample.where, sample.fields
+        optional = {key: fields.get(key) for key in ("id", "speaker", "dialogue_id")}
         name, speaker, dialogue = (None if value == "" else value for value in optional.values())
         identity = identity_of(name, split, number, where)
-        return Row(
+        if len(self._ids) < _IDS_NAMED:
+            self._ids.append(identity)
+        given = {key: self._given(sample, identity, key) for key in MODALITIES} if self._with_files else {}
+        for key in ("text", "label"):
+            if fields.get(key) is None or (key == "label" and fields[key] == ""):
+                fix = f"The row holds: {_listed(sample.held)}"
+                if key == "label" and split == "test":
+                    fix += ". Rows to be predicted go into a file of their own: msekit predict RUN --input FILE.jsonl"
+                raise MsekitError(f"'{self.spec.columns.get(key, key)}' is missing", where=where, fix=fix)
+        row = Row(
             id=identity,
-            text=text_of(sample["text"], where, "text"),
-            label=label_of(self.spec, sample["label"], where, "label"),
-            audio=self._frames(sample, identity, where, "audio"),
-            vision=self._frames(sample, identity, where, "vision"),
+            text=text_of(fields["text"], where, "text"),
+            label=label_of(self.spec, fields["label"], where, "label"),
+            audio=None,
+            vision=None,
             speaker=None if speaker is None else name_of(speaker, where, "speaker"),
             dialogue_id=None if dialogue is None else name_of(dialogue, where, "dialogue_id"),
         )
+        for key, value in given.items():
+            if fields.get(key) is None and isinstance(value, Path):
+                self._owns(row, value, where)
+            setattr(row, key, self._frames(value, where, key))
+        return row
 
-    def _frames(self, sample: Mapping[str, Any], identity: str, where: str, key: str) -> np.ndarray | None:
-        value = sample.get(key) if self.spec.layout == "folder" else None
+    def _given(self, sample: Sample, identity: str, key: str) -> Any:
+        """The features of a sample as they are given: the path of a file, numbers, or None."""
+        where, value = sample.where, sample.fields.get(key)
+        files: list[Path] = []
+        if value is None or ("/" not in identity and "\0" not in identity):
+            files = self._files.get(str(_inside(f"{key}/{identity}", where, key)), [])
+        self._used.update(files)
+        ways = [str(path.relative_to(self.folder)) for path in files]
         if isinstance(value, str):
-            value = read_features(self.folder / _inside(value, where, key), key, where)
-        elif value is None and self.spec.layout == "folder":
-            stem = _inside(f"{key}/{identity}", where, key)
-            files = [path for suffix in FEATURE_SUFFIXES if (path := self.folder / f"{stem}{suffix}").is_file()]
-            if len(files) > 1:
-                raise MsekitError(f"'{key}' is there twice: {files[0].name}, {files[1].name}", where=where)
-            value = read_features(files[0], key, where) if files else None
+            value = self.folder / _inside(value, where, key)
+            self._used.add(value)
+            ways = [
+                str(value.relative_to(self.folder)),
+                *(way for way, path in zip(ways, files, strict=True) if path != value),
+            ]
+        elif value is not None and files:
+            ways.insert(0, f"the column '{key}' of the row")
+        if len(ways) > 1:
+            fix = "Keep the one that is this sample's"
+            raise RowError(
+                f"'{key}' is there twice: {ways[0]}, {ways[1]}", where=where, fix=fix, cause=f"'{key}' is there twice",
+                value=f"{ways[0]} and {ways[1]}",
+            )  # fmt: skip
+        return files[0] if files else value
+
+    def _owns(self, row: Row, path: Path, where: str) -> None:
+        """Refuse a row whose features would be those of another row with the same id."""
+        content = (row.text, row.label, row.speaker, row.dialogue_id)
+        first, other = self._owners.setdefault(row.id, (where, content))
+        if first != where and other != content:
+            raise RowError(
+                f"two different rows have the id '{row.id:.80}' and so one file of features, {path.name}",
+                where=f"{where}, and {first.rpartition('/')[2]}",
+                fix="Give every row an id of its own, or name its files in the columns audio and vision",
+                cause="different rows have one id and so one file of features",
+                value=row.id,
+            )
+
+    def _frames(self, value: Any, where: str, key: str) -> np.ndarray | None:
+        if isinstance(value, Path):
+            value = read_features(value, key, where)
         if isinstance(value, list):  # in JSON
             value = [value] if value and not isinstance(value[0], list) else value or None
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value[None]  # one vector for the whole sample is one frame
-        return checked_frames(self.spec, value, None, where, key)
+        frames_LD = checked_frames(self.spec, value, None, where, key)
+        if frames_LD is not None:
+            self._present.add(key)
+        return frames_LD
 
 
 def _find_samples(folder: Path) -> dict[str, Path]:
@@ -144,30 +250,43 @@ def _find_samples(folder: Path) -> dict[str, Path]:
     return dict.fromkeys(SPLITS, files[0])
 
 
-def _find_csv(source: Path) -> dict[str, Path]:
+def _find_csv(source: Path, spec: DatasetSpec) -> dict[str, Path]:
     if source.is_file():
         return dict.fromkeys(SPLITS, source)
-    for suffix in _TABLES:
-        files = {split: source / f"{split}{suffix}" for split in SPLITS}
-        if all(path.is_file() for path in files.values()):
-            return files
-    raise MsekitError(
-        "no such file", where=source, fix="Give one CSV with a column 'split', or a folder of train, valid and test.csv"
-    )
+    in_file = {split: "train" if split == "valid" and spec.validation else split for split in SPLITS}
+    sets = [{split: source / f"{name}{suffix}" for split, name in in_file.items()} for suffix in TABLES]
+    whole = [files for files in sets if all(path.is_file() for path in files.values())]
+    if len(whole) > 1:
+        names = " and ".join(files["train"].name for files in whole)
+        raise MsekitError(f"there are both {names}", where=source, fix="Keep one of them")
+    if whole:
+        return whole[0]
+    fix = "Give one CSV with a column 'split', or a folder of train, valid and test.csv"
+    if any((source / f"train{suffix}").is_file() for suffix in TABLES):
+        fix += f". {advice_on_empty(spec, 'valid')}"
+    raise MsekitError("no such file", where=source, fix=fix)
 
 
 def _raise(error: MsekitError) -> Row:
     raise error
 
 
-def _split_of(sample: Mapping[str, Any], where: str, of_file: str | None) -> str | MsekitError:
-    if None in sample:  # what the csv module calls cells beyond the first line's
+def _listed(names: Any) -> str:
+    return ", ".join(f"{name:.40}" for name in list(names)[:12]) or "nothing"
+
+
+def _split_of(sample: Sample, of_file: str | None) -> str | MsekitError:
+    where = sample.where
+    if "" in sample.fields:
         return MsekitError("the line has more cells than the first", where=where, fix='Quote texts: "well, yes"')
-    value = sample.get("split") if of_file is None else of_file
+    value = sample.fields.get("split") if of_file is None else of_file
     split = _SPLIT_NAMES.get(value) if isinstance(value, str) else None
     if split is None:
-        what = "'split' is missing" if value is None else f"unknown split {value!r:.60}"
-        return MsekitError(what, where=where, fix=f"Known: {', '.join(_SPLIT_NAMES)}")
+        known = f"Known: {', '.join(_SPLIT_NAMES)}"
+        if value is None:
+            return MsekitError("'split' is missing", where=where, fix=f"{known}. The row holds: {_listed(sample.held)}")
+        shown = f"{value!r:.60}"
+        return RowError(f"unknown split {shown}", where=where, fix=known, cause="unknown splits", value=shown)
     return split
 
 
@@ -180,98 +299,3 @@ def _inside(name: str, where: str, key: str) -> PurePosixPath:
             f"'{key}' lies outside the folders of features: {name!r:.80}", where=where, fix=f"They are {folders}"
         )
     return path
-
-
-def _samples(path: Path) -> Iterator[Sample]:
-    """The samples of one file with their places.
-
-    Raises:
-        MsekitError: The file cannot be read.
-    """
-    read = {".jsonl": _json_lines, ".parquet": _parquet, ".arrow": _arrow}.get(path.suffix, _delimited)
-    try:
-        yield from read(path)
-    except MsekitError:
-        raise
-    except FileNotFoundError:
-        raise MsekitError("no such file", where=path) from None
-    except (OSError, ValueError, csv.Error, RecursionError) as error:  # pyarrow's errors are one of these
-        raise MsekitError(f"the file cannot be read: {str(error)[:300]}", where=path) from error
-
-
-def _json_lines(path: Path) -> Iterator[Sample]:
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            where = f"{path}, line {number}"
-            if len(line) > _LONGEST_LINE:
-                raise MsekitError("the line is longer than 16 MiB", where=where, fix="Put features into files")
-            if not line.strip():
-                continue
-            try:
-                sample = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise MsekitError(f"the line is not JSON: {error}", where=where) from error
-            if not isinstance(sample, dict):
-                raise MsekitError(f"the line holds a {type(sample).__name__}, not an object", where=where)
-            yield where, sample
-
-
-def _delimited(path: Path) -> Iterator[Sample]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=_TABLES.get(path.suffix, ","), strict=True)
-        for column in ("text", "label"):
-            if column not in (reader.fieldnames or ()):
-                names = ", ".join(reader.fieldnames or ("nothing",))
-                raise MsekitError(
-                    f"column '{column}' is missing", where=path, fix=f"The first line holds: {names:.300}"
-                )
-        for sample in reader:
-            yield f"{path}, line {reader.line_num}", sample
-
-
-def _parquet(path: Path) -> Iterator[Sample]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, memory_map=True) as file:
-        columns = [name for name in file.schema_arrow.names if name in _COLUMNS]
-        yield from _arrow_rows(file.iter_batches(batch_size=64, columns=columns), path)
-
-
-def _arrow(path: Path) -> Iterator[Sample]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(path)) as file:
-        try:
-            reader = pa.ipc.open_file(file)
-        except pa.ArrowInvalid:  # the other kind of Arrow file, which the datasets library writes
-            file.seek(0)
-            yield from _arrow_rows(pa.ipc.open_stream(file), path)
-        else:
-            yield from _arrow_rows((reader.get_batch(i) for i in range(reader.num_record_batches)), path)
-
-
-def _arrow_rows(batches: Any, path: Path) -> Iterator[Sample]:
-    number = 0
-    for batch in batches:
-        columns = {name: batch.column(name) for name in batch.schema.names if name in _COLUMNS}
-        for index in range(batch.num_rows):
-            where = f"{path}, row {number}"
-            yield where, {name: _arrow_value(column[index], where, name) for name, column in columns.items()}
-            number += 1
-
-
-def _arrow_value(scalar: Any, where: str, name: str) -> Any:
-    """A plain value; lists of numbers, or of lists of them, as an array."""
-    import pyarrow as pa
-
-    values = getattr(scalar, "values", None)
-    if not scalar.is_valid or values is None or name not in MODALITIES:
-        return scalar.as_py()
-    if not hasattr(values, "flatten") or not pa.types.is_nested(values.type):
-        return values.to_numpy(zero_copy_only=False)
-    widths = np.unique(values.value_lengths().to_numpy(zero_copy_only=False)) if len(values) else np.zeros(1, int)
-    if len(widths) > 1:
-        raise MsekitError(f"'{name}' is not an array: its frames differ in length", where=where)
-    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), int(widths[0]))

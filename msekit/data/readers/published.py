@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.readers.labels import label_of
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
     Row,
+    Unread,
     checked_frames,
     identity_of,
-    label_of,
     mapping_of,
     name_of,
     names_of,
@@ -100,6 +101,15 @@ class PublishedSet:
             raise MsekitError(f"split '{split}' is missing", where=path, fix=f"The file holds: {contents}")
         columns = _msa_columns(self._columns[split], path, split)
         return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
+
+    @property
+    def bystanders(self) -> list[Path]:
+        """None: the files of these layouts hold everything."""
+        return []
+
+    def unread(self) -> Unread:
+        """Nothing."""
+        return Unread()
 
     def _each(self, count: int, read: Callable[[int], Row]) -> Iterator[ReadRow]:
         for number in range(count):

@@ -19,7 +19,6 @@ import numpy as np
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 
-_RANGE_TOLERANCE = 1e-6
 _LONGEST_TEXT = 1_000_000  # characters
 _MOST_FOLD, _LEAST_BUDGET = 64, 2 << 30  # what rows may come to, as a multiple of their files and in bytes
 MOST_VALUES = 1 << 26
@@ -41,6 +40,24 @@ class Row:
     dialogue_id: str | None = None
 
 
+class RowError(MsekitError):
+    """A row that is unusable for a cause that other rows may share.
+
+    Args:
+        what: What is wrong with this row.
+        where: The row.
+        fix: What to do about it.
+        cause: What is wrong, without what only this row has: rows of one cause are one finding.
+        value: What this row has; a finding names the extremes of numbers and the first of other values.
+    """
+
+    def __init__(
+        self, what: str, *, where: object, fix: str | None = None, cause: str, value: float | str | None = None
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.cause, self.value = cause, value
+
+
 ReadRow = Callable[[], Row]
 """Reads one row; raises MsekitError where the row is unusable."""
 
@@ -59,6 +76,22 @@ class RowSource(Protocol):
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of one split."""
+
+    @property
+    def bystanders(self) -> list[Path]:
+        """Files beside `source_files` that could be meant as features and are not read."""
+
+    def unread(self) -> Unread:
+        """What the rows of all splits, once they are read, left unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Features that are there and belong to no sample, a sentence for each kind."""
+
+    warnings: tuple[str, ...] = ()
+    error: MsekitError | None = None
+    """Where none of a modality's files is used: the set would be trained on without it."""
 
 
 class Budget:
@@ -157,40 +190,6 @@ def number_of(value: object) -> float | None:
         return None
 
 
-def label_of(spec: DatasetSpec, value: object, where: str, key: str) -> float:
-    """The class number (erc) or the intensity (msa).
-
-    Raises:
-        MsekitError: The label is not one of the data set's.
-    """
-    where = f"{where}, key '{key}'"
-    number = number_of(value)
-    if spec.range is not None:
-        low, high = spec.range
-        if number is None or not math.isfinite(number):
-            shown = reprlib.repr(value) if number is None else number
-            raise MsekitError(f"label {shown} is not a finite number", where=where)
-        if not low - _RANGE_TOLERANCE <= number <= high + _RANGE_TOLERANCE:
-            raise MsekitError(
-                f"label {number:g} is outside the range of '{spec.name}', {low:g} to {high:g}",
-                where=where,
-                fix="Check that this is the right file, or give the data set its own `range`",
-            )
-        return min(max(number, low), high)
-    labels = spec.labels or ()
-    if isinstance(value, (str, bytes)):
-        name = text_of(value, where, key)
-        name = spec.aliases.get(name, name)
-        if name in labels:
-            return float(labels.index(name))
-    if number is not None and number in range(len(labels)):
-        return float(int(number))
-    numbered = ", ".join(f"{index} {label}" for index, label in enumerate(labels))
-    raise MsekitError(
-        f"unknown label {reprlib.repr(value)}", where=where, fix=f"Known labels of '{spec.name}': {numbered}"
-    )
-
-
 def checked_frames(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
     """One sample's frames [L, D] cut to their true length; None where there are none.
 
@@ -203,9 +202,10 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
     frames_LD = value if isinstance(value, np.ndarray) else _from_lists(value, where, key)
     if frames_LD.dtype.kind not in "fiub":
         raise MsekitError(f"'{key}' holds {frames_LD.dtype}, not numbers", where=where)
-    if frames_LD.ndim != 2:
-        raise MsekitError(f"'{key}' has shape {frames_LD.shape}, not (frames, features)", where=where)
-    frames = len(frames_LD)
+    shape = shape_of_frames(frames_LD.shape)
+    if len(shape) != 2:
+        raise wrong_shape(frames_LD.shape, where, key)
+    frames_LD, (frames, width) = frames_LD.reshape(shape), shape
     if length is not None:
         count = number_of(length)
         if count is None or not math.isfinite(count) or count < 0 or count != int(count):
@@ -213,7 +213,6 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
         if count > frames:
             raise MsekitError(f"the length of '{key}' is {int(count)}, but it has {frames} frames", where=where)
         frames = int(count)
-    width = frames_LD.shape[1]
     if frames * width > MOST_VALUES:
         raise MsekitError(
             f"'{key}' has {frames} frames of {width} features: more than one sample can have", where=where
@@ -221,24 +220,50 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
     expected = spec.audio_width if key == "audio" else spec.vision_width
     if expected is not None and width != expected and (frames or width):
         note = f" {spec.width_note}" if spec.width_note else ""
-        raise MsekitError(
+        raise RowError(
             f"'{key}' has {width} features per frame, '{spec.name}' has {expected}",
             where=where,
             fix=f"This is another feature file.{note} Get the right one, or describe this one in a YAML of its own",
+            cause=f"'{key}' has not the {expected} features per frame that '{spec.name}' has",
+            value=width,
         )
     if frames and not width:
         raise MsekitError(f"'{key}' has frames without features", where=where)
     return frames_LD[:frames] if frames else None
 
 
+def shape_of_frames(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without the leading axes of length 1 that batches of one leave: (1, L, D) → (L, D)."""
+    while len(shape) > 2 and shape[0] == 1:
+        shape = shape[1:]
+    return tuple(shape)
+
+
+def wrong_shape(shape: tuple[int, ...], where: object, key: str) -> RowError:
+    """The refusal of an array that is not (frames, features)."""
+    return RowError(
+        f"'{key}' has shape {shape}, not (frames, features)",
+        where=where,
+        fix="Save two axes, frames and then features, for each sample",
+        cause=f"'{key}' has not the shape (frames, features)",
+        value=str(shape),
+    )
+
+
 def _from_lists(value: object, where: str, key: str) -> np.ndarray:
     """A list of frames, each a list of numbers, → [L, D]; a list of numbers → [D]. Nothing nested deeper is read."""
     if not isinstance(value, (list, tuple)):
         raise MsekitError(f"'{key}' is a {type(value).__name__}, not an array", where=where)
+    while len(value) == 1 and _holds_frames(value[0]):
+        value = list(value[0])  # a batch of one
     if all(isinstance(part, (int, float, np.number)) for part in value):
         value = [value]
         return _numbers(value, where, key)[0]
     return _numbers(value, where, key)
+
+
+def _holds_frames(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], (list, tuple))
 
 
 def _numbers(frames: Sequence[Any], where: str, key: str) -> np.ndarray:

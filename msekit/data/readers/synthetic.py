@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from msekit.data.catalogue import SPLITS, DatasetSpec
-from msekit.data.readers.rows import ReadRow, Row
+from msekit.data.readers.rows import ReadRow, Row, Unread
 from msekit.errors import MsekitError, nearest
 
 VERSION = 1
@@ -110,6 +110,15 @@ class SyntheticSet:
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
         self.source_files: list[Path] = []
+
+    @property
+    def bystanders(self) -> list[Path]:
+        """None."""
+        return []
+
+    def unread(self) -> Unread:
+        """Nothing."""
+        return Unread()
 
     def rows(self, split: str) -> Iterator[Row]:
         """The rows of one split."""

@@ -182,5 +182,5 @@ def test_a_split_that_cannot_be_read_names_no_row(tmp_path: Path):
     (tmp_path / "unaligned_50.pkl").write_bytes(b"")
     outcome = verify(DATASETS["mosei"].model_copy(update={"source": tmp_path}))
     assert (outcome.findings[0].samples, outcome.findings[0].rows) == (0, ["unaligned_50.pkl"])
-    with pytest.raises(MsekitError, match=r"\(unaligned_50\.pkl\)$"):
+    with pytest.raises(MsekitError, match=r"\(unaligned_50\.pkl\)\. Download"):
         outcome.check()

@@ -184,11 +184,12 @@ class TestFolder:
         spec = folder_set(tmp_path, samples())
         (tmp_path / "audio").mkdir()
         np.save(tmp_path / "audio" / "s0.npy", FRAMES)
+        np.save(tmp_path / "audio" / "s1.npy", FRAMES)
         before = prepare(spec, root=tmp_path / "root").info
         (tmp_path / "audio" / "s0.npy").rename(tmp_path / "audio" / "s9.npy")
         after = prepare(spec, root=tmp_path / "root").info
         assert before.fingerprint != after.fingerprint
-        assert (before.audio.width, after.audio.width) == (3, 0)
+        assert (before.audio.absent["train"], after.audio.absent["train"]) == (0, 1)
 
 
 class TestCsv:

@@ -1,0 +1,60 @@
+"""What the labels of one's own files are, for whoever has not said it yet: advice, never taken by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from msekit.data.catalogue import DATASETS, DatasetSpec, UnsaidLabelsError, layout_of, resolve_dataset
+from msekit.data.readers.own_folder import OwnSet
+from msekit.data.readers.own_tables import read_table
+from msekit.data.readers.rows import number_of
+from msekit.errors import MsekitError, nearest
+
+_ROWS = 5000  # looked at in each table
+_MOST_CLASSES = 30
+
+
+def find_set(name: str, source: Path | None, options: Mapping[str, Any]) -> DatasetSpec:
+    """`resolve_dataset`, which where labels are not said offers those that the files hold.
+
+    Raises:
+        MsekitError: What `resolve_dataset` refuses.
+    """
+    try:
+        return resolve_dataset(name, source, options)
+    except UnsaidLabelsError as error:
+        advice = _found_labels(Path(source or ".").expanduser(), options)
+        near = nearest(name, DATASETS)
+        fix = f"{near} " if near.startswith("Did") else ""
+        raise MsekitError(error.what, where=error.where, fix=f"{fix}{advice or error.fix}") from None
+
+
+def _found_labels(source: Path, options: Mapping[str, Any]) -> str | None:
+    """Advice on `--labels` or `--range`; None where the files cannot be read without knowing them."""
+    layout = layout_of(source, "msa")
+    if layout not in ("folder", "csv"):
+        return None
+    dialect = {key: options[key] for key in ("encoding", "delimiter", "columns") if options.get(key)}
+    try:
+        spec = DatasetSpec(name="own", task="msa", layout=layout, range=(-1, 1), source=source, **dialect)
+        tables = OwnSet(spec).tables
+        samples = [sample for table in tables for sample in islice(read_table(table, spec), _ROWS)]
+    except (MsekitError, ValueError):
+        return None
+    values = list(dict.fromkeys(str(label) for sample in samples if (label := sample.fields.get("label")) is not None))
+    numbers = [number for value in values if (number := number_of(value)) is not None and math.isfinite(number)]
+    if numbers and len(numbers) == len(values):
+        span = f"--range {math.floor(min(numbers))},{math.ceil(max(numbers))}"
+        whole = all(number == int(number) for number in numbers) and len(numbers) <= _MOST_CLASSES
+        classes = ",".join(f"{number:g}" for number in sorted(set(numbers)))
+        choice = f"{span}, or if they are classes --labels {classes}" if whole else span
+        return f"The labels found are numbers from {min(numbers):g} to {max(numbers):g}: give {choice}"
+    if 1 < len(values) <= _MOST_CLASSES:
+        return (
+            f"The labels found are {', '.join(values)}: give --labels {','.join(values)}, in the order of their numbers"
+        )
+    return None

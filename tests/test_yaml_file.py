@@ -1,0 +1,51 @@
+"""YAML files: what is given twice is refused, whoever reads the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msekit.data.catalogue import read_spec
+from msekit.errors import MsekitError
+from msekit.yaml_file import read_mapping
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("labels: [a, b]\nname: x\nlabels: [b, a]\n", "'labels' twice, in line 1 and in line 3"),
+        ("optim:\n  lr: 1\n  lr: 2\n", "'lr' twice, in line 2 and in line 3"),
+        ("1: a\n'1': b\n", "'1' twice, in line 1 and in line 2"),
+        ("aliases: {x: a, x: b}\n", "'x' twice, in line 1 and in line 1"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_both_places(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(MsekitError, match=message):
+        read_mapping(tmp_path / "x.yaml", "run file")
+
+
+def test_what_is_merged_in_may_be_given_anew(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("\ufeffbase: &base {a: 1, b: 2}\nown: {<<: *base, b: 3}\n", encoding="utf-8")
+    assert read_mapping(tmp_path / "x.yaml", "run file")["own"] == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[0, 1]", r'labels\.0 is the number 0 .*quotes: "0"'),
+        ("[yes, no]", r"labels\.0 is true as YAML reads it.*quotes"),
+        ("[joy, 2.5]", r'labels\.1 is the number 2\.5 .*quotes: "2\.5"'),
+    ],
+)
+def test_names_without_quotes_are_shown_as_yaml_reads_them(tmp_path: Path, labels: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(f"name: x\ntask: erc\nlayout: csv\nlabels: {labels}\n")
+    with pytest.raises(MsekitError, match=message):
+        read_spec(tmp_path / "x.yaml")
+
+
+def test_another_encoding_is_told_to_be_saved_as_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes("labels: [高兴, 愤怒]".encode("gb18030"))
+    with pytest.raises(MsekitError, match="Save it as UTF-8"):
+        read_spec(tmp_path / "x.yaml")
