@@ -96,6 +96,7 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_summary, write_summary
     from msekit.runs.folder import refuse_occupied
+    from msekit.runs.lock import refuse_held
     from msekit.training.loop import train
     from msekit.training.parallel_seeds import train_together
 
@@ -103,6 +104,7 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     first = runs[0]
     reporter.note(f"{first.backbone} on {Path(first.dataset).stem}, recipe {first.recipe}, output {folder}")
     for run in runs:  # before the first one spends hours
+        refuse_held(run.output)
         refuse_occupied(run.output, resume)
     reports = []
     try:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from msekit.errors import MsekitError
-from msekit.runs.files import ADAPTER, DESCRIPTION, REPORT
+from msekit.runs.files import ADAPTER, DESCRIPTION, LOCK, REPORT
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _NEEDED_BYTES = 256 << 20  # adapter, state and predictions of the largest published setting, with room to spare
@@ -28,7 +28,7 @@ def refuse_occupied(folder: Path, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise MsekitError("the output is a file, not a folder", where=folder, fix="Choose another --output.")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not resume and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         kind = "a finished run" if (folder / REPORT).is_file() else "an unfinished run or other files"
         raise MsekitError(
             f"the output folder already holds {kind}",
