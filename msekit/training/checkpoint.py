@@ -135,11 +135,14 @@ def load_state(
             fix="Resume with the command that started the run, or choose another --output.",
         )
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
-    for name, tensor in tensors.items():
-        group, _, rest = name.partition(".")
-        groups[group][rest] = tensor
-    load_adapter(adapter, groups["adapter"], path)
-    for name, tensor in (average or {}).items():
-        tensor.copy_(groups["average"][name])
-    torch.set_rng_state(groups["random"]["torch"])
-    return Progress(**json.loads(header["progress"])), groups
+    try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        load_adapter(adapter, groups["adapter"], path)
+        for name, tensor in (average or {}).items():
+            tensor.copy_(groups["average"][name])
+        torch.set_rng_state(groups["random"]["torch"])
+        return Progress(**json.loads(header["progress"])), groups
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise MsekitError(f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder.") from error
