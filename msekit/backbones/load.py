@@ -18,7 +18,7 @@ from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
-from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype
@@ -70,6 +70,7 @@ def load_backbone(
         tokenizer = _load_tokenizer(folder)
     check_quantised(model, quantization)
     backbone = Backbone(name_or_path, model, tokenizer, fingerprint_checkpoint(folder), settings)
+    backbone.configuration = fingerprint_configuration(folder)
     if settings != PassSettings():  # what was asked for and cannot be had is refused here
         _ = backbone.passes
     return backbone

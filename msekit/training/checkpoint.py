@@ -73,7 +73,8 @@ class RunKey:
     written: str
     """The hash that a saved state carries."""
     accepted: frozenset[str]
-    """The hashes that a state may carry: some states count the evaluation batch and the precision as set, too."""
+    """The hashes that a state may carry: older states count the evaluation batch and the precision as set, too, and do
+    not count the backbone's configuration."""
 
 
 @dataclass(frozen=True)
