@@ -136,6 +136,7 @@ def fetch_run(run: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -152,7 +153,7 @@ def fetch_run(run: str | Path, revision: str | None = None) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise MsekitError(f"no such revision '{revision}'", where=run) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
         raise MsekitError(
             "no such folder, and the hub cannot be reached", where=run, fix="Check the name and the network."
         ) from error
