@@ -45,7 +45,8 @@ def serve_command(
     plug_ins = PlugInHost(first.backbone)
     shelves = {}
     for name, folder in zip(names, folders, strict=True):
-        plug_ins.add(name, folder, force=force)
+        for notice in plug_ins.add(name, folder, force=force).notices:
+            reporter.warn(f"{name}: {notice}")
         with reporter.status(f"samples for {name}"):
             shelf = shelf_of(folder, dataset, source, reporter)
         if shelf is not None:

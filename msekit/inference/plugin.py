@@ -272,6 +272,9 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
         notices += (otherwise,)
     if trained != here:
         notices += (f"trained with quantization {trained}, used with {here}: scores differ a little",)
+    trained_in, held_in = description.backbone.dtype, str(backbone.model.dtype).removeprefix("torch.")
+    if trained_in not in (None, held_in):
+        notices += (f"trained in {trained_in}, used in {held_in}: scores differ a little",)
     return PlugIn(description, usable_adapter(folder, description), backbone, notices)
 
 
