@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from types import FrameType
 from typing import Any
 
@@ -54,7 +55,7 @@ def run() -> None:
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only disturb the end
         if code != _CTRL_C:
-            print("stopped by Ctrl-C", file=sys.stderr)
+            sys.stderr.write("stopped by Ctrl-C\n")
         raise SystemExit(_CTRL_C) from None
 
 
@@ -65,7 +66,7 @@ def _command(interrupts: Interrupts) -> None:
     if not any(name in os.environ for name in _WAITING):
         # OpenMP's threads would spin while they wait: beside other work a pass takes eight times as long
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from msekit.cli.main import app
+    app = import_module("msekit.cli.main").app  # by its name: that module offers `run`, as older installations call it
     from msekit.distributed.processes import hand_over
     from msekit.errors import MsekitError
     from msekit.paths import cache_root

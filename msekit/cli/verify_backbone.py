@@ -20,6 +20,9 @@ def verify_backbone_command(
 ) -> None:
     """Check that the LLM's weights and its answers to plain text are untouched; exit code 1 if they are not."""
     from msekit.reporter import Reporter
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)  # before libraries load
     from msekit.studies.verify_backbone import verify_backbone
 
     reporter = Reporter()

@@ -1,4 +1,4 @@
-"""One process at a time trains into a run's folder: it holds a lock there, which ends with it, however it ends. No torch.
+"""One process at a time trains into a run's folder: it holds a lock there, which ends with it in any case. No torch.
 
 The lock is the kernel's (flock) on a file that names its holder, so a holder that was killed holds nothing, and whoever
 comes next takes the file over.

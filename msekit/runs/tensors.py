@@ -60,7 +60,7 @@ def _checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
     digest = hashlib.sha256(repr(sorted(header.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name!r} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -131,9 +131,9 @@ def load_state(
     tensors, header = read_tensors(path)
     if header.get("run_key") not in run_key.accepted:
         raise MsekitError(
-            "the state was saved with other settings, data or weights",
+            "the state was saved with other settings, data, weights or another msekit",
             where=path,
-            fix="Resume with the command that started the run, or choose another --output.",
+            fix="Resume as the run was started, or choose another --output.",
         )
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
     try:
@@ -146,4 +146,6 @@ def load_state(
         torch.set_rng_state(groups["random"]["torch"])
         return Progress(**json.loads(header["progress"])), groups
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
-        raise MsekitError(f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder.") from error
+        raise MsekitError(
+            f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder."
+        ) from error

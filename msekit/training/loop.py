@@ -29,6 +29,7 @@ from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import METRICS, REPORT, write_lines
+from msekit.runs.finished import finished_report
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
@@ -40,7 +41,7 @@ from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
-from msekit.training.resume import finished_report, has_state
+from msekit.training.resume import has_state, refuse_other_run
 from msekit.training.signals import any_signal, heed_signals
 
 
@@ -142,6 +143,7 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
+        refuse_other_run(self.config, self.parts)
         average = self.average.tensors if self.average else None
         self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
         self.engine.restore(tensors["adapter"], tensors["optim"])

@@ -28,14 +28,14 @@ from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import REPORT, STATE
-from msekit.runs.lock import held_for_training
+from msekit.runs.finished import finished_report
 from msekit.runs.identity import settings_of
+from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.decisions import as_decided
 from msekit.training.loop import Run, clocks
 from msekit.training.opinion import train_opinion
-from msekit.training.resume import finished_report
 from msekit.training.signals import heed_signals
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -96,11 +97,11 @@ def waits(before: dict[str, str]) -> dict[str, str]:
     """The program's environment, of what concerns waiting threads."""
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     environment = {name: value for name, value in os.environ.items() if name not in names}
-    command = "print({name: value for name, value in os.environ.items() if name in %r})" % (names,)
+    command = f"print({{name: value for name, value in os.environ.items() if name in {names!r}}})"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, command], capture_output=True, text=True, check=True, env=environment | before
     )
-    answer: dict[str, str] = eval(done.stdout)
+    answer: dict[str, str] = literal_eval(done.stdout)
     return answer
 
 

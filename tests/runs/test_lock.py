@@ -45,9 +45,9 @@ def test_a_second_process_is_told_who_trains_there(tmp_path: Path):
     folder = tmp_path / "run" / "seed-1"
     with holder(folder) as process:
         for resume in (True, False):
-            with pytest.raises(MsekitError, match=f"another process trains .*: process {process.pid} on ") as refused:
-                with held_for_training(folder, resume):
-                    pass
+            who = f"another process trains .*: process {process.pid} on "
+            with pytest.raises(MsekitError, match=who) as refused, held_for_training(folder, resume):
+                pass
             assert str(folder) in str(refused.value)
     refuse_held(folder)
     assert not folder.parent.exists(), "a run that left nothing leaves no folder"
@@ -80,7 +80,6 @@ def test_a_killed_holder_holds_nothing(tmp_path: Path):
 
 def test_a_folder_that_holds_a_run_is_refused_as_before(tmp_path: Path):
     (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(MsekitError, match="already holds an unfinished run"):
-        with held_for_training(tmp_path, resume=False):
-            pass
+    with pytest.raises(MsekitError, match="already holds an unfinished run"), held_for_training(tmp_path, False):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
