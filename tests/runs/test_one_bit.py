@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,17 +52,19 @@ def test_every_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path):
     path = tmp_path / "adapter.safetensors"
     write_tensors(path, TENSORS, {"progress": '{"epoch": 1}', "run_key": "key"})
     whole = path.read_bytes()
-    accepted = []
+    refused = 0
     for bit in range(8 * len(whole)):
         path.write_bytes(flipped(whole, bit))
-        with suppress(MsekitError):
-            accepted.append((bit, *read_tensors(path)))
-    for bit, tensors, header in accepted:
+        try:
+            tensors, header = read_tensors(path)
+        except MsekitError:
+            refused += 1
+            continue
         assert same(tensors, TENSORS), bit
         lost = header.keys() - {"progress", "run_key"}
         assert lost or header == {"progress": '{"epoch": 1}', "run_key": "key"}, bit
         assert len(lost) <= 1, "the name of the checksum alone"
-    assert len(accepted) < 0.1 * 8 * len(whole)
+    assert refused > 0.9 * 8 * len(whole)
 
 
 def test_tensors_that_changed_places_are_refused(tmp_path: Path):
