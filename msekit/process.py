@@ -18,7 +18,8 @@ A library changes its user's process as little as it can. The command line does 
 | GPUs hidden; gloo's network interface | `use_cpu_alone`, `use_interface`, before `--launch` | the command line | no |
 | `DS_ACCELERATOR`, where it is unset | `deepspeed_on_cpu` | training, the command line | no |
 | accelerate's number of accumulation steps is unset | `divide_losses_once` | training | no |
-| `TORCHINDUCTOR_CACHE_DIR`, where it is unset; msekit's log on stderr | `cli/main.py` | the command line | no |
+| `TORCHINDUCTOR_CACHE_DIR`, where it is unset; msekit's log on stderr | `cli/entry.py` | the command line | no |
+| `OMP_WAIT_POLICY`, where a user says nothing of it; Ctrl-C remembered | `cli/entry.py` | the command line | no |
 | signals ask to stop, kill not | `distributed/accelerator.py`, `experiments/sweep.py` | training, sweeps | yes |
 | the `transformers` logger at ERROR, no bars | `backbones/checkpoints/quiet.py` | whoever loads a backbone | yes |
 | limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | yes |

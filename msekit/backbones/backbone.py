@@ -33,6 +33,8 @@ class Backbone:
     """What is asked of its pass."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
     """Held by whoever computes with it, where several threads share it."""
+    configuration: str | None = None
+    """Fingerprint of the checkpoint's configuration and tokenizer; None for a model that comes from no checkpoint."""
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(False).eval()

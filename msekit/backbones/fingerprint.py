@@ -7,8 +7,10 @@ at memory speed where the tensor lies; names and digests are then hashed.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,12 @@ from msekit.backbones.quantise import quantization_state
 
 _CHUNK = {"cpu": 1 << 16}  # words summed at a time: what stays in the core's own cache
 _CHUNK_ELSEWHERE = 1 << 22
+_TOKENIZER_FILES = ("token*", "*vocab*", "merges*", "*.model", "*.tiktoken", "special_tokens_map*", "added_tokens*")
+_CHANGES_NOTHING = {
+    *("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "auto_map", "use_cache"),
+    *("chat_template", "_commit_hash"),
+}
+"""Keys of configurations at any depth that no answer of ours depends on: the type in memory is a run's own setting."""
 
 
 def _digest(tensor: Tensor) -> bytes:
@@ -61,3 +69,27 @@ def fingerprint_checkpoint(folder: Path) -> str:
         MsekitError: A weight file is missing or damaged.
     """
     return fingerprint_tensors(pair for file in weight_files(folder) for pair in tensors_of(file))
+
+
+def fingerprint_configuration(folder: Path) -> str:
+    """Fingerprint of what else decides a checkpoint's answers: its configuration and the tokenizer's files.
+
+    Another base of rotary positions, another activation or another word list is another LLM under the same weights.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    files = {file for pattern in ("config.json", *_TOKENIZER_FILES) for file in folder.glob(pattern) if file.is_file()}
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(files):
+        content = file.read_bytes()
+        if file.name.endswith("config.json"):
+            content = json.dumps(_deciding(json.loads(content)), sort_keys=True).encode()
+        digest.update(f"{file.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _deciding(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _deciding(inner) for key, inner in value.items() if key not in _CHANGES_NOTHING}

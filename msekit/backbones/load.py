@@ -18,10 +18,10 @@ from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
-from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
-from msekit.backbones.precision import DTYPES, default_device, default_dtype
+from msekit.backbones.precision import DTYPES, default_device, default_dtype, named
 from msekit.backbones.quantise import check_quantised, quantization_config
 from msekit.errors import MsekitError
 
@@ -29,7 +29,7 @@ from msekit.errors import MsekitError
 def load_backbone(
     name_or_path: str,
     quantization: str = "none",
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: torch.device | str | None = None,
     checkpointing: bool = False,
     double_quantization: bool = False,
@@ -41,7 +41,7 @@ def load_backbone(
     Args:
         name_or_path: Catalogue name, folder or hub id.
         quantization: `none`, `int8` or `nf4`; all but the first need bitsandbytes.
-        dtype: `fp32`, `bf16` or `fp16`; None for bf16 where a GPU has it, fp32 otherwise.
+        dtype: `fp32`, `bf16` or `fp16`, or torch's type; None for bf16 where a GPU has it, fp32 otherwise.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         double_quantization: Quantise the scales of nf4 too.
@@ -53,15 +53,15 @@ def load_backbone(
         The frozen backbone.
 
     Raises:
-        MsekitError: Unknown name, unusable checkpoint, one that needs code of its repository, or a way that was asked
-            for by name and cannot be used.
+        MsekitError: Unknown name or precision, unusable checkpoint, one that needs code of its repository, or a way
+            that was asked for by name and cannot be used.
     """
     try:
         settings = PassSettings(check_ways(passes), compiled, checkpointing)
     except ValueError as error:
         raise MsekitError(str(error), where="passes") from error
     device = torch.device(device) if device else default_device()
-    dtype = dtype or default_dtype(device)
+    dtype = named(dtype or default_dtype(device))
     check_kind(quantization)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
     folder = checkpoint_folder(name_or_path)
@@ -70,6 +70,7 @@ def load_backbone(
         tokenizer = _load_tokenizer(folder)
     check_quantised(model, quantization)
     backbone = Backbone(name_or_path, model, tokenizer, fingerprint_checkpoint(folder), settings)
+    backbone.configuration = fingerprint_configuration(folder)
     if settings != PassSettings():  # what was asked for and cannot be had is refused here
         _ = backbone.passes
     return backbone

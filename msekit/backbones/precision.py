@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.shape import shape_of
+from msekit.errors import MsekitError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
@@ -46,6 +47,19 @@ def default_device() -> torch.device:
 def default_dtype(device: torch.device) -> str:
     """`bf16` where a GPU has it, `fp32` otherwise."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def named(dtype: str | torch.dtype) -> str:
+    """`fp32`, `bf16` or `fp16`, from that name or from torch's type.
+
+    Raises:
+        MsekitError: Anything else.
+    """
+    name = next((name for name, kind in DTYPES.items() if kind == dtype), dtype)
+    if not isinstance(name, str) or name not in DTYPES:
+        known = ", ".join(f"{name} ({kind})" for name, kind in DTYPES.items())
+        raise MsekitError(f"an LLM is not held in {dtype!r}", where="dtype", fix=f"Known: {known}.")
+    return name
 
 
 def run_dtype(folder: Path, quantization: str, device: torch.device) -> str:

@@ -48,6 +48,9 @@ def evaluate_command(
         return _study("calibrate" if calibrate else "robustness", run, split, source, fmt)
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_metrics
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)  # before libraries load
     from msekit.studies.evaluate import evaluate
 
     reporter = Reporter()
@@ -70,6 +73,9 @@ def _study(kind: str, run: Path, split: str, source: Path | None, fmt: str) -> N
     """`--calibrate` or `--robustness`: several estimates or cases beside one another."""
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_cases
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)
     from msekit.studies.calibrate import calibrate, show_calibration
     from msekit.studies.robustness import robustness
 

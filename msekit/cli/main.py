@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from msekit.cli import (
     backbone,
@@ -31,10 +26,10 @@ from msekit.cli import (
     train,
     verify_backbone,
 )
-from msekit.distributed.processes import hand_over
-from msekit.errors import MsekitError
-from msekit.paths import cache_root
+from msekit.cli.entry import run
 from msekit.version import __version__
+
+__all__ = ["app", "run"]
 
 app = typer.Typer(
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
@@ -79,23 +74,3 @@ def root(
     ] = None,
 ) -> None:
     """Options of every command."""
-
-
-def run() -> None:
-    """Entry point: exit code 0 on success, 2 for a user's mistake, 75 after a signal, 1 for a failure of ours."""
-    debug = "--debug" in sys.argv
-    if debug:  # accepted anywhere on the line
-        sys.argv.remove("--debug")
-    # torch's own choice for what it compiles is a folder of a known name under /tmp, where others may have left code
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    logging.getLogger("msekit").addHandler(handler)
-    try:
-        app()
-    except MsekitError as error:
-        if debug:
-            raise
-        if not hand_over(str(error)):
-            Console(stderr=True, soft_wrap=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(error.exit_code)

@@ -55,13 +55,19 @@ def predict_command(
         raise MsekitError("no such file", where=source)
     if source is not None and output is not None and output.resolve() == source.resolve():
         raise MsekitError("the output would overwrite the input", where=output)
+    for modality, file in (("audio", audio), ("vision", vision)):
+        if file is not None and not file.is_file():
+            raise MsekitError(f"no such {modality} file", where=file)
+    from msekit.runs.folder import fetch_run
+
+    folder = fetch_run(run)  # before libraries load
     from msekit.inference.load import load_run
     from msekit.model.labels import check_estimate
     from msekit.reporter import Reporter
 
     reporter = Reporter()
     with reporter.status(f"loading {run}"):
-        plug_in = load_run(run, backbone, quantization=quantization, force=force)
+        plug_in = load_run(folder, backbone, quantization=quantization, force=force)
     for notice in plug_in.notices:
         reporter.warn(notice)
     check_estimate(plug_in.description.dataset.task, estimate or plug_in.description.estimate)

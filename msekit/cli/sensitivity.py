@@ -21,6 +21,9 @@ def sensitivity_command(
     from msekit.evaluation.units import show as show_metric
     from msekit.reporter import Reporter, table_of
     from msekit.reports.summary import show_cases
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)  # before libraries load
     from msekit.studies.sensitivity import sensitivity
 
     reporter = Reporter()

@@ -24,6 +24,10 @@ def serve_command(
     force: Annotated[bool, typer.Option(help="Use a backbone whose fingerprint differs from a run's.")] = False,
 ) -> None:
     """Serve a page on this machine: type, add features, see the answer with and without each modality."""
+    from msekit.reporter import Reporter
+    from msekit.runs.folder import fetch_run
+
+    folders = [fetch_run(run) for run in runs]  # before libraries load
     try:
         import uvicorn
 
@@ -32,20 +36,18 @@ def serve_command(
         raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
-    from msekit.reporter import Reporter
-    from msekit.runs.folder import fetch_run
     from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
 
     reporter = Reporter()
     names = _names(runs)
-    folders = [fetch_run(run) for run in runs]
     with reporter.status(f"loading {runs[0]}"):
         first = load_run(folders[0], backbone, quantization=quantization, force=force)
     plug_ins = PlugInHost(first.backbone)
     shelves = {}
     for name, folder in zip(names, folders, strict=True):
-        plug_ins.add(name, folder, force=force)
+        for notice in plug_ins.add(name, folder, force=force).notices:
+            reporter.warn(f"{name}: {notice}")
         with reporter.status(f"samples for {name}"):
             shelf = shelf_of(folder, dataset, source, reporter)
         if shelf is not None:

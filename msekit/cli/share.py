@@ -22,6 +22,9 @@ def export_command(
 ) -> None:
     """Write a run's plug-in with a model card into a folder that can be shared."""
     from msekit.reporter import Reporter
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)  # before libraries load
     from msekit.sharing.export import export_run
 
     shared = export_run(run, folder, licence=licence, data_licence=data_licence)

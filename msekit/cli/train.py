@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,7 @@ from msekit.distributed.processes import already_launched, is_main_process
 from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 
 if TYPE_CHECKING:
+    from msekit.reporter import Reporter
     from msekit.settings.config import RunConfig
 
 
@@ -98,23 +100,17 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     """Train every run, one after the other or together, and summarise what finished."""
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_summary, write_summary
-    from msekit.runs.folder import refuse_occupied
-    from msekit.training.loop import train
-    from msekit.training.parallel_seeds import train_together
+    from msekit.runs.look_first import look_first
 
     reporter = Reporter(quiet=not is_main_process())
     first = runs[0]
     reporter.note(f"{first.backbone} on {Path(first.dataset).stem}, recipe {first.recipe}, output {folder}")
     for run in runs:  # before the first one spends hours
-        refuse_occupied(run.output, resume)
+        look_first(run, resume)
     reports = []
     try:
-        if together:
-            for report in train_together(runs, resume, reporter):
-                reports.append(report)
-        else:
-            for run in runs:
-                reports.append(train(run, resume, reporter))
+        for report in _reports(runs, resume, together, reporter):
+            reports.append(report)
     except KeyboardInterrupt:
         reporter.note("stopped; continue with the same command and --resume")
         raise typer.Exit(130) from None
@@ -123,3 +119,17 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
             write_summary(folder, reports)
     if is_main_process():
         show_summary(folder, reports, reporter)
+
+
+def _reports(runs: list[RunConfig], resume: bool, together: bool, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    """Every run's report as it comes; where all are finished, torch is not loaded."""
+    from msekit.runs.files import REPORT
+    from msekit.runs.finished import finished_report
+
+    if resume and all((run.output / REPORT).is_file() for run in runs):
+        yield from (finished_report(run, reporter) for run in runs)
+        return
+    from msekit.training.loop import train
+    from msekit.training.parallel_seeds import train_together
+
+    yield from train_together(runs, resume, reporter) if together else (train(run, resume, reporter) for run in runs)

@@ -20,6 +20,9 @@ def verify_backbone_command(
 ) -> None:
     """Check that the LLM's weights and its answers to plain text are untouched; exit code 1 if they are not."""
     from msekit.reporter import Reporter
+    from msekit.runs.folder import find_run
+
+    run = find_run(run)  # before libraries load
     from msekit.studies.verify_backbone import verify_backbone
 
     reporter = Reporter()
@@ -38,8 +41,12 @@ def _show(evidence: Mapping[str, Any], reporter: Reporter) -> None:
     in_training = "the run is unfinished or does not say"
     if training is not None:
         in_training = words[training["before"] == training["after"]]
+    configuration, then = evidence["configuration"], "the run does not say"
+    if configuration["trained_on"] is not None:
+        then = words[configuration["trained_on"] == configuration["found"]]
     rows = [
         ("source weights, then and now", words[source["trained_on"] == source["found"]]),
+        ("configuration and tokenizer, then and now", then),
         ("weights before and after training", in_training),
         ("weights before and after using the plug-in", words[now["before"] == now["after"]]),
         ("plain prompts answered alike with the plug-in attached", f"{sum(identical)} of {len(identical)}"),

@@ -51,7 +51,7 @@ def frames_of(
     """
     if isinstance(value, (str, os.PathLike)):
         where = value
-        array = _read(Path(value), modality, extractor)
+        array = _read(Path(value), modality, width, extractor)
     else:
         array = _as_array(value, modality, where)
     if array.dtype.kind not in "fiub":
@@ -79,15 +79,17 @@ def frames_of(
     return _stored(array, modality, dtype, where)
 
 
-def _read(path: Path, modality: str, extractor: Extractor | None) -> np.ndarray:
+def _read(path: Path, modality: str, width: int, extractor: Extractor | None) -> np.ndarray:
     """A feature file of the right kind, or a clip through the extractor that training's features came from."""
     from msekit.data.readers.feature_files import read_features  # of use to paths alone, not to arrays
+    from msekit.data.readers.rows import MOST_VALUES
     from msekit.media.decode import CLIP_SUFFIXES
     from msekit.media.extract import extractor_of, features_of
 
     if path.suffix.lower() not in CLIP_SUFFIXES:
         check_extractor(modality, extractor, extractor_of(path), path)
-        return read_features(path, modality)
+        # twice: room for a sequence that is somewhat too long, of which an error of its own tells
+        return read_features(path, modality, most=min(2 * max(width, 1) * MOST_FRAMES, MOST_VALUES))
     if extractor is None:
         raise MsekitError(
             f"the plug-in's {modality} features were not made by `msekit extract`, so a clip cannot become them",

@@ -21,7 +21,7 @@ def load_run(
     backbone: Backbone | str | None = None,
     *,
     quantization: str | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     device: torch.device | str | None = None,
     passes: str | tuple[str, ...] = "auto",
     revision: str | None = None,
@@ -33,7 +33,7 @@ def load_run(
         run: A run's folder (or one that holds a single run), an exported folder, or a hub repository `user/name`.
         backbone: A loaded backbone or what `load_backbone` takes; None for the one the run was trained on, by name.
         quantization: `none`, `int8` or `nf4`; None for what the run was trained with.
-        dtype: `fp32`, `bf16` or `fp16`; None for what the run was trained with.
+        dtype: `fp32`, `bf16` or `fp16`, or torch's type; None for what the run was trained with.
         device: Where to compute; None for a GPU if there is one.
         passes: Shorter ways that the backbone's pass may take, as `load_backbone` has them.
         revision: Of the hub repository.

@@ -268,8 +268,13 @@ def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugI
     notices: tuple[str, ...] = ()
     if not same:
         notices += ("the backbone's weights are not those that the plug-in was trained on",)
+    if (otherwise := description.backbone.read_otherwise(backbone.configuration)) is not None:
+        notices += (otherwise,)
     if trained != here:
         notices += (f"trained with quantization {trained}, used with {here}: scores differ a little",)
+    trained_in, held_in = description.backbone.dtype, str(backbone.model.dtype).removeprefix("torch.")
+    if trained_in not in (None, held_in):
+        notices += (f"trained in {trained_in}, used in {held_in}: scores differ a little",)
     return PlugIn(description, usable_adapter(folder, description), backbone, notices)
 
 

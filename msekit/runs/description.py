@@ -32,10 +32,24 @@ class BackboneRef(BaseModel):
     """Catalogue name, folder or hub id."""
     fingerprint: str
     """Of its source tensors."""
+    configuration: str | None = None
+    """Fingerprint of its configuration and tokenizer; None where an older msekit wrote the file."""
     quantization: str = "none"
     """How it was held in training."""
     dtype: str | None = None
     """torch's name of the type it was held in; None for what suits the machine."""
+
+    def read_otherwise(self, found: str | None) -> str | None:
+        """What to tell whoever uses these weights with the configuration and tokenizer that were found; None if equal.
+
+        Args:
+            found: Their fingerprint; None for a model that comes from no checkpoint.
+        """
+        if found is None or self.configuration == found:
+            return None
+        if self.configuration is None:
+            return "the run does not say which configuration and tokenizer its backbone had: an older msekit made it"
+        return "the backbone's configuration or tokenizer is not the one that was trained with: answers may differ"
 
 
 class Baseline(BaseModel):

@@ -14,26 +14,32 @@ import tempfile
 from pathlib import Path
 
 from msekit.errors import MsekitError
-from msekit.runs.files import ADAPTER, DESCRIPTION, REPORT
+from msekit.runs.files import ADAPTER, DESCRIPTION, LOCK, REPORT
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_MOST_NAMED = 8
 _NEEDED_BYTES = 256 << 20  # adapter, state and predictions of the largest published setting, with room to spare
 
 
-def refuse_occupied(folder: Path, resume: bool) -> None:
+def refuse_occupied(folder: Path, resume: bool, fix: str = "Choose another --output.") -> None:
     """Refuse a folder that holds something already, unless it is to be continued.
+
+    Args:
+        folder: The folder.
+        resume: Go on with the run it may hold.
+        fix: What to do about one that holds something.
 
     Raises:
         MsekitError: It holds a run or other files, or is no folder.
     """
     if folder.exists() and not folder.is_dir():
         raise MsekitError("the output is a file, not a folder", where=folder, fix="Choose another --output.")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
+    if not resume and folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
         kind = "a finished run" if (folder / REPORT).is_file() else "an unfinished run or other files"
         raise MsekitError(
             f"the output folder already holds {kind}",
             where=folder,
-            fix="Continue it with --resume, or choose another --output.",
+            fix=fix,
         )
 
 
@@ -96,7 +102,16 @@ def find_run(path: Path) -> Path:
     if seeds:
         names = ", ".join(folder.name for folder in seeds)
         raise MsekitError(f"several runs lie here: {names}", where=path, fix="Name one of them.")
-    raise MsekitError(f"no trained run here ({DESCRIPTION} is missing)", where=path)
+    raise MsekitError(f"no trained run here ({DESCRIPTION} is missing)", where=path, fix=_below(path, DESCRIPTION))
+
+
+def _below(path: Path, file: str) -> str | None:
+    """The runs in folders of a folder, for advice: those of which this file is there; None where there are none."""
+    names = sorted({found.parent.parent.name for found in path.glob(f"*/seed-*/{file}")})
+    if not names:
+        return None
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"Runs below it: {', '.join(names[:_MOST_NAMED])}{more}."
 
 
 def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -116,9 +131,8 @@ def find_runs(path: Path) -> tuple[list[Path], list[Path]]:
     finished = [folder for folder in folders if (folder / REPORT).is_file()]
     if not finished:
         state = f"{len(folders)} seed folder(s), none finished" if folders else f"no {REPORT} and no seed-* folders"
-        raise MsekitError(
-            f"no finished run here: {state}", where=path, fix="A run ends with `msekit train … --resume`."
-        )
+        ended = "A run ends with `msekit train … --resume`." if folders else None
+        raise MsekitError(f"no finished run here: {state}", where=path, fix=_below(path, REPORT) or ended)
     return finished, [folder for folder in folders if folder not in finished]
 
 
@@ -136,6 +150,7 @@ def fetch_run(run: str | Path, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -152,7 +167,7 @@ def fetch_run(run: str | Path, revision: str | None = None) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise MsekitError(f"no such revision '{revision}'", where=run) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, HTTPError, OSError) as error:
         raise MsekitError(
             "no such folder, and the hub cannot be reached", where=run, fix="Check the name and the network."
         ) from error

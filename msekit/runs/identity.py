@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from msekit.adapters.sizes import ADAPTERS
+from msekit.runs.report import flatten
 from msekit.settings.config import OF_AN_OPINION, RunConfig
 
 DECIDE = (
@@ -36,6 +37,8 @@ LEAVE = (
 )
 """Settings that do not: where files lie, how often they are saved, what fits the machine."""
 
+_MOST_SHOWN = 5
+
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """The settings that decide a run's numbers, nested as in `config.yaml`."""
@@ -53,3 +56,20 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
         else:
             decisive[name] = settings[name]
     return decisive
+
+
+def apart(before: RunConfig, now: RunConfig) -> list[str]:
+    """Every setting in which two runs differ, as `optim.epochs: 3 → 4`; empty where they are the same run."""
+    old, new = (flatten(settings_of(config)) for config in (before, now))
+    keys = [key for key in (*DECIDE, *sorted(old.keys() | new.keys())) if old.get(key) != new.get(key)]
+    return [f"{key}: {_shown(old.get(key))} → {_shown(new.get(key))}" for key in dict.fromkeys(keys)]
+
+
+def in_words(differences: list[str]) -> str:
+    """The first few of them, in one line."""
+    more = len(differences) - _MOST_SHOWN
+    return ", ".join(differences[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

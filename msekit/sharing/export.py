@@ -68,7 +68,13 @@ def push_folder(folder: Path, repo: str, *, public: bool = False, message: str |
         MsekitError: Not an exported folder, no right to upload, a public repository without `public`, no network.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     for name in _FILES:
         if not (folder / name).is_file():
@@ -94,7 +100,9 @@ def push_folder(folder: Path, repo: str, *, public: bool = False, message: str |
         status = error.response.status_code if error.response is not None else None
         login = " Log in with `hf auth login` and a token that may write." if status in (401, 403) else ""
         raise MsekitError(f"the hub refused the upload (status {status})", where=repo, fix=login.strip()) from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except OfflineModeIsEnabled:
+        raise MsekitError("the hub is switched off by HF_HUB_OFFLINE", where=repo, fix="Unset it.") from None
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:  # the first: no network, no answer
         kind = type(error.__cause__ or error).__name__
         raise MsekitError(f"the upload failed: {kind}", where=repo, fix="Check the network and try again.") from None
     return str(done.commit_url)

@@ -19,7 +19,7 @@ from torch import Tensor
 from msekit.adapters.sizes import SCALES
 from msekit.backbones.catalogue import canonical_name
 from msekit.backbones.checkpoints.locate import checkpoint_folder
-from msekit.backbones.fingerprint import fingerprint_checkpoint
+from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.shape import text_width
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
@@ -129,9 +129,14 @@ def import_checkpoint(path: Path, backbone: str, dataset: str, output: Path) -> 
             "data": {"standardise": False, "trim": 0.0, "max_frames": None, "noise": 0.0},
         }
     )
-    fingerprint = fingerprint_checkpoint(checkpoint_folder(config.backbone))
+    checkpoint = checkpoint_folder(config.backbone)
+    trained_on = BackboneRef(
+        name=config.backbone,
+        fingerprint=fingerprint_checkpoint(checkpoint),
+        configuration=fingerprint_configuration(checkpoint),
+    )
     prepare_run_folder(output, resume=False)
-    description = _description(config, spec, sizes, fingerprint, sum(tensor.numel() for tensor in tensors.values()))
+    description = _description(config, spec, sizes, trained_on, sum(tensor.numel() for tensor in tensors.values()))
     write_tensors(output / ADAPTER, tensors)
     write_description(output, description)
     write_config(config)
@@ -161,14 +166,14 @@ def _sizes(tensors: dict[str, Tensor], spec: DatasetSpec, path: Path) -> dict[st
 
 
 def _description(
-    config: RunConfig, spec: DatasetSpec, sizes: dict[str, Any], fingerprint: str, parameters: int
+    config: RunConfig, spec: DatasetSpec, sizes: dict[str, Any], trained_on: BackboneRef, parameters: int
 ) -> Description:
     return Description(
         kind="imported",
         format=FORMAT,
         msekit=__version__,
         imported_from="a checkpoint of the authors' program",
-        backbone=BackboneRef(name=config.backbone, fingerprint=fingerprint),
+        backbone=trained_on,
         dataset=spec,
         adapter=config.adapter,
         text_dim=sizes["text_dim"],

@@ -111,6 +111,8 @@ def open_run(
     if trained_by is not None:  # as many at a time as in training, or what this machine has room for
         parts.evaluation_batch = min(parts.evaluation_batch, trained_by)
     restore(parts, folder, description)
+    if (otherwise := description.backbone.read_otherwise(parts.backbone.configuration)) is not None:
+        reporter.warn(otherwise)
     trained_with, held_as = description.backbone.quantization, config.model.quantization
     if trained_with != held_as:
         reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")

@@ -40,10 +40,11 @@ _FRAMES, _SAMPLES = 20, 2
 
 
 class Source(TypedDict):
-    """Fingerprints of the backbone's source tensors."""
+    """Fingerprints of the backbone's source tensors, or of its configuration and tokenizer."""
 
-    trained_on: str
-    found: str
+    trained_on: str | None
+    """None where an older msekit made the run and it does not say."""
+    found: str | None
 
 
 class PromptCheck(TypedDict):
@@ -62,6 +63,7 @@ class Evidence(TypedDict):
     quantization: str
     dtype: str
     source: Source
+    configuration: Source
     weights_in_training: dict[str, str] | None
     """`before` and `after`; None where the run has no report."""
     weights_now: dict[str, str]
@@ -109,14 +111,18 @@ def verify_backbone(run: Path, reporter: Reporter) -> Evidence:
         {"prompt": text, "identical": torch.equal(a, b), "largest_difference": float((a - b).abs().max())}
         for text, a, b in zip(PROMPTS, alone, beside, strict=True)
     ]
-    trained_on = description.backbone.fingerprint
-    intact = trained_on == backbone.fingerprint and before == after and all(line["identical"] for line in prompts)
+    trained = description.backbone
+    configuration: Source = {"trained_on": trained.configuration, "found": backbone.configuration}
+    same = trained.fingerprint == backbone.fingerprint
+    same = same and trained.configuration in (None, backbone.configuration)
+    intact = same and before == after and all(line["identical"] for line in prompts)
     return {
         "run": str(folder),
         "backbone": config.backbone,
         "quantization": config.model.quantization,
         "dtype": str(backbone.model.dtype).removeprefix("torch."),
-        "source": {"trained_on": trained_on, "found": backbone.fingerprint},
+        "source": {"trained_on": trained.fingerprint, "found": backbone.fingerprint},
+        "configuration": configuration,
         "weights_in_training": training.model_dump() if training else None,
         "weights_now": {"before": before, "after": after},
         "prompts": prompts,

@@ -73,7 +73,8 @@ class RunKey:
     written: str
     """The hash that a saved state carries."""
     accepted: frozenset[str]
-    """The hashes that a state may carry: some states count the evaluation batch and the precision as set, too."""
+    """The hashes that a state may carry: older states count the evaluation batch and the precision as set, too, and do
+    not count the backbone's configuration."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +131,21 @@ def load_state(
     tensors, header = read_tensors(path)
     if header.get("run_key") not in run_key.accepted:
         raise MsekitError(
-            "the state was saved with other settings, data or weights",
+            "the state was saved with other settings, data, weights or another msekit",
             where=path,
-            fix="Resume with the command that started the run, or choose another --output.",
+            fix="Resume as the run was started, or choose another --output.",
         )
     groups: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "optim": {}, "random": {}, "average": {}}
-    for name, tensor in tensors.items():
-        group, _, rest = name.partition(".")
-        groups[group][rest] = tensor
-    load_adapter(adapter, groups["adapter"], path)
-    for name, tensor in (average or {}).items():
-        tensor.copy_(groups["average"][name])
-    torch.set_rng_state(groups["random"]["torch"])
-    return Progress(**json.loads(header["progress"])), groups
+    try:
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        load_adapter(adapter, groups["adapter"], path)
+        for name, tensor in (average or {}).items():
+            tensor.copy_(groups["average"][name])
+        torch.set_rng_state(groups["random"]["torch"])
+        return Progress(**json.loads(header["progress"])), groups
+    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise MsekitError(
+            f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder."
+        ) from error

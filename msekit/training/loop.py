@@ -7,7 +7,7 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import METRICS, REPORT, write_lines
-from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.finished import finished_report
+from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import Progress, State, load_state, save_state
@@ -40,7 +41,7 @@ from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
-from msekit.training.resume import finished_report, has_state
+from msekit.training.resume import has_state, refuse_other_run
 from msekit.training.signals import any_signal, heed_signals
 
 
@@ -61,30 +62,27 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
     """
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
-    missing = not_there_yet(config.output)
     accelerator = accelerator_for(default_device(), config.timeout_minutes)
-    on_main(accelerator, lambda: prepare_run_folder(config.output, resume))
-    reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
-    try:
-        with StopSignals() as signals, naming_lost_processes(accelerator, config.output):
-            parts = build(config, reporter)
-            flush_denormals()
-            seed_everything(config.seed)
-            stopped = resume and has_state(config, accelerator)
-            alone = 0.0
-            if not stopped:
-                alone = train_opinion(config, parts, reporter, partial(heed_signals, accelerator, parts, signals))
-            run = Run(config, parts, accelerator, reporter, signals)
-            run.progress.opinion_seconds = alone
-            if stopped:
-                run.restore()
-            if accelerator.is_main_process:
-                write_config(as_decided(config, parts))
-            run.fit()
-            return run.test()
-    finally:
+    with ExitStack() as held:
+        on_main(accelerator, lambda: held.enter_context(held_for_training(config.output, resume)))
+        reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
+        signals = held.enter_context(StopSignals())
+        held.enter_context(naming_lost_processes(accelerator, config.output))
+        parts = build(config, reporter)
+        flush_denormals()
+        seed_everything(config.seed)
+        stopped = resume and has_state(config, accelerator)
+        alone = 0.0
+        if not stopped:
+            alone = train_opinion(config, parts, reporter, partial(heed_signals, accelerator, parts, signals))
+        run = Run(config, parts, accelerator, reporter, signals)
+        run.progress.opinion_seconds = alone
+        if stopped:
+            run.restore()
         if accelerator.is_main_process:
-            remove_empty(missing)  # a run that could not start leaves nothing behind
+            write_config(as_decided(config, parts))
+        run.fit()
+        return run.test()
 
 
 class Step(NamedTuple):
@@ -145,6 +143,7 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
+        refuse_other_run(self.config, self.parts)
         average = self.average.tensors if self.average else None
         self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
         self.engine.restore(tensors["adapter"], tensors["optim"])

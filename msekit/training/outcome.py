@@ -44,7 +44,7 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
         kind="plug-in",
         format=FORMAT,
         msekit=__version__,
-        backbone=BackboneRef(name=config.backbone, fingerprint=parts.backbone.fingerprint, **precision(config, parts)),
+        backbone=backbone_of(config, parts),
         dataset=parts.spec,
         data_fingerprint=parts.cache.info.fingerprint,
         adapter=config.adapter.model_copy(update={"cue": parts.cue}),
@@ -65,6 +65,16 @@ def save_best(config: RunConfig, parts: Parts, best: dict[str, Tensor]) -> None:
     )
     write_tensors(config.output / ADAPTER, best)
     write_description(config.output, description)
+
+
+def backbone_of(config: RunConfig, parts: Parts) -> BackboneRef:
+    """The LLM that the run is trained on."""
+    return BackboneRef(
+        name=config.backbone,
+        fingerprint=parts.backbone.fingerprint,
+        configuration=parts.backbone.configuration,
+        **precision(config, parts),
+    )
 
 
 def trainable_parameters(parts: Parts) -> int:

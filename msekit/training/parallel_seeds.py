@@ -28,14 +28,14 @@ from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import REPORT, STATE
-from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
+from msekit.runs.finished import finished_report
 from msekit.runs.identity import settings_of
+from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.decisions import as_decided
 from msekit.training.loop import Run, clocks
 from msekit.training.opinion import train_opinion
-from msekit.training.resume import finished_report
 from msekit.training.signals import heed_signals
 
 T = TypeVar("T")
@@ -64,7 +64,11 @@ def train_together(
     rest = [config for config in configs if config.output not in finished]
     together = None
     if rest:
-        with StopSignals() as signals:
+        in_one_process()
+        with ExitStack() as held:
+            for config in rest:
+                held.enter_context(held_for_training(config.output, resume))
+            signals = held.enter_context(StopSignals())
             together = start(rest, resume, reporter, signals)
             together.fit()
             finished |= together.test()
@@ -91,34 +95,38 @@ def check_alike(configs: list[RunConfig]) -> None:
         )
 
 
-def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
-    """Prepare folders, build what the runs share once, restore those that were stopped."""
+def in_one_process() -> Any:
+    """The accelerator of a process that is alone.
+
+    Raises:
+        MsekitError: Several were launched.
+    """
     accelerator = accelerator_for(default_device())
     if accelerator.num_processes > 1:
         raise MsekitError("--parallel-seeds works in one process", fix="Leave it out, or do not launch several.")
-    missing = [folder for config in configs for folder in not_there_yet(config.output)]
-    try:
-        for config in configs:
-            prepare_run_folder(config.output, resume)
-        parts = build(configs[0], reporter, seeds=len(configs))
-        flush_denormals()
-        seed_everything(configs[0].seed)
-        runs = []
-        for config in configs:
-            mine, stopped = parts_for(config, parts), resume and (config.output / STATE).is_file()
-            alone = 0.0
-            if not stopped:
-                heed = partial(heed_signals, accelerator, mine, signals or StopSignals())
-                alone = train_opinion(config, mine, reporter, heed)
-            run = Run(config, mine, accelerator, reporter, signals)
-            run.progress.opinion_seconds = alone
-            if stopped:
-                run.restore()
-            write_config(as_decided(config, parts))
-            runs.append(run)
-        return Together(runs, accelerator, reporter)
-    finally:
-        remove_empty(sorted(set(missing), key=lambda folder: len(folder.parts), reverse=True))
+    return accelerator
+
+
+def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
+    """Build what the runs share once, restore those that were stopped. The caller holds their folders."""
+    accelerator = in_one_process()
+    parts = build(configs[0], reporter, seeds=len(configs))
+    flush_denormals()
+    seed_everything(configs[0].seed)
+    runs = []
+    for config in configs:
+        mine, stopped = parts_for(config, parts), resume and (config.output / STATE).is_file()
+        alone = 0.0
+        if not stopped:
+            heed = partial(heed_signals, accelerator, mine, signals or StopSignals())
+            alone = train_opinion(config, mine, reporter, heed)
+        run = Run(config, mine, accelerator, reporter, signals)
+        run.progress.opinion_seconds = alone
+        if stopped:
+            run.restore()
+        write_config(as_decided(config, parts))
+        runs.append(run)
+    return Together(runs, accelerator, reporter)
 
 
 def parts_for(config: RunConfig, parts: Parts) -> Parts:

@@ -1,23 +1,19 @@
-"""What a run folder holds already, for `--resume`: a finished run to reuse, or a state to go on from."""
+"""Whether a run's folder holds a state to go on from, for `--resume`, and whether it is of the same run."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from msekit.backbones.precision import DTYPES
-from msekit.data.cache.cache import fingerprint_of
-from msekit.data.cache.split_table import CacheSettings
-from msekit.data.download import downloaded
 from msekit.distributed.accelerator import on_main
 from msekit.errors import MsekitError
-from msekit.reporter import Reporter
 from msekit.runs.config import read_config
-from msekit.runs.description import read_spec_of, without_places
-from msekit.runs.files import STATE
-from msekit.runs.identity import settings_of
-from msekit.runs.report import Report, read_report
+from msekit.runs.description import read_description
+from msekit.runs.files import CONFIG, DESCRIPTION, STATE
+from msekit.runs.finished import precision_named
+from msekit.runs.identity import apart, in_words
 from msekit.settings.config import RunConfig
-from msekit.settings.data_of import spec_of
+from msekit.training.build import Parts
+from msekit.training.checkpoint import saved_dtype
 
 
 def has_state(config: RunConfig, accelerator: Any) -> bool:
@@ -36,46 +32,36 @@ def has_state(config: RunConfig, accelerator: Any) -> bool:
     return there
 
 
-def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, Any]:
-    """The report of a finished run, which is reused.
+def refuse_other_run(config: RunConfig, parts: Parts) -> None:
+    """Compare what a stopped run's folder says of it with what is asked for now.
 
     Raises:
-        MsekitError: The run was made with other settings or on other data, or its files are damaged.
+        MsekitError: The settings, the data, the LLM or the prompt differ, with what differs.
     """
-    report = read_report(config.output)
-    assert report is not None, "only a finished run is reused"
-    same = settings_of(read_config(config.output)) == settings_of(config)
-    if not same or config.model.dtype not in ("auto", *_names_of(report.dtype)):
+    differences = []
+    if (config.output / CONFIG).is_file():
+        differences = apart(read_config(config.output), config)
+    saved, held = saved_dtype(config.output), str(parts.backbone.model.dtype).removeprefix("torch.")
+    if saved not in (None, held):
+        differences.append(f"model.dtype: {precision_named(saved)} → {precision_named(held)}")
+    if differences:
         raise MsekitError(
-            "the output folder holds a finished run with other settings",
+            f"the stopped run has other settings: {in_words(differences)}",
             where=config.output,
-            fix="Choose another --output.",
+            fix="Give those that it was begun with, or choose another --output.",
         )
-    _refuse_other_data(config, report)
-    if reporter:
-        reporter.note(f"seed {config.seed} is finished and reused: {config.output}")
-    return report.document()
-
-
-def _names_of(dtype: str | None) -> list[str]:
-    """What the settings call a precision that a report names."""
-    return [name for name, kind in DTYPES.items() if str(kind) == f"torch.{dtype}"]
-
-
-def _refuse_other_data(config: RunConfig, report: Report) -> None:
-    """Compare a finished run's data with what is asked for now.
-
-    Raises:
-        MsekitError: They differ, or the data set's files are not where they are said to be.
-    """
-    spec = spec_of(config)
-    if spec.source is None and spec.hub is not None:
-        spec = spec.model_copy(update={"source": downloaded(spec)})
-    there = spec.source is not None or spec.hub is None  # features that were deleted cannot be other ones
-    same = not there or fingerprint_of(spec, CacheSettings(dtype=config.data.dtype)) == report.data_fingerprint
-    if not same or without_places(spec) != without_places(read_spec_of(config.output)):
+    if not (config.output / DESCRIPTION).is_file():  # before the first epoch's end
+        return
+    run, backbone = read_description(config.output), parts.backbone
+    found = {
+        "data": (run.data_fingerprint, parts.cache.info.fingerprint),
+        "weights of the LLM": (run.backbone.fingerprint, backbone.fingerprint),
+        "configuration or tokenizer of the LLM": (run.backbone.configuration, backbone.configuration),
+        "prompt": (run.prompt_sha256, parts.model.layout.sha256),
+    }
+    if other := [what for what, (before, now) in found.items() if before not in (None, now)]:
         raise MsekitError(
-            f"the output folder holds a finished run on other data than {config.dataset} is now",
+            f"not as when the run was stopped: {', '.join(other)}",
             where=config.output,
-            fix="Choose another --output.",
+            fix="Put back what it was begun with, or choose another --output.",
         )

@@ -15,7 +15,7 @@ from msekit.backbones import precision
 from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.backbones.load import load_backbone
 from msekit.cli.main import app
-from msekit.errors import StoppedError
+from msekit.errors import MsekitError, StoppedError
 from msekit.inference.load import load_run
 from msekit.reporter import Reporter
 from msekit.studies.verify_backbone import verify_backbone
@@ -131,3 +131,14 @@ def test_an_older_torch_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     assert not precision.has_bf16_unit()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, "bf16"])
+def test_a_precision_by_its_name_or_by_torchs(own_cache, dtype):
+    assert load_backbone("tiny-llama", dtype=dtype, device="cpu").model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float64, "float32", "torch.float32", "half", 32, [1]])
+def test_any_other_precision_is_refused_with_the_known_ones(dtype):
+    with pytest.raises(MsekitError, match=r"is not held in .*fp32 \(torch\.float32\), bf16"):
+        load_backbone("tiny-llama", dtype=dtype, device="cpu")

@@ -220,5 +220,6 @@ def test_a_run_made_in_w8a8_is_used_in_int8(own_cache: Path, same_backbone: None
     _, config, parts = open_run(folder, ("test",), reporter=QUIET)
     assert config.model.quantization == "int8"
     assert parts.backbone.model.config.quantization_config.load_in_8bit
-    (notice,) = msekit.load_run(folder).notices
+    older, notice = msekit.load_run(folder).notices
+    assert "an older msekit made it" in older
     assert "trained with quantization w8a8, used with int8" in notice

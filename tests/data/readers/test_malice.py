@@ -220,6 +220,53 @@ class TestFeatureFiles:
         with bounded(), pytest.raises(MsekitError, match="has shape"):
             read_features(tmp_path / "a.npz", "audio", "row 0")
 
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_an_archive_that_unpacks_without_bound(self, tmp_path: Path, method: int) -> None:
+        """A kilobyte each; numpy writes no such archive."""
+        stream = io.BytesIO()
+        header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 20, 12)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive, archive.open("audio.npy", "w") as member:
+            member.write(stream.getvalue())
+            for _ in range(96):
+                member.write(bytes(1 << 20))
+        assert (tmp_path / "a.npz").stat().st_size < 20_000
+        with bounded(), pytest.raises(MsekitError, match="compressed otherwise"):
+            read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    @pytest.mark.parametrize("rows", [(1 << 22) - 1, (1 << 22) + 1, 4])
+    def test_a_size_that_is_not_the_shapes(self, tmp_path: Path, rows: int) -> None:
+        """The directory's size is compared with the array's header before anything is unpacked."""
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (rows, 4)})
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("audio.npy", stream.getvalue() + bytes(64 << 20))
+        with bounded(), pytest.raises(MsekitError, match="than its shape says"):
+            read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    def test_two_arrays_of_one_name(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", audio=np.ones((2, 2)))
+        with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("audio.npy", archive.read("audio.npy"))
+        with pytest.raises(MsekitError, match="two arrays of one name"):
+            read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
+    def test_a_sequence_that_no_plug_in_takes(self, tmp_path: Path, suffix: str) -> None:
+        """A file of a few kilobytes for predict or the page: refused by its header."""
+        from safetensors.numpy import save_file
+
+        from msekit.inference.given_features import frames_of
+
+        frames, path = np.zeros((1 << 22, 2), np.float32), tmp_path / f"a{suffix}"
+        {
+            ".npy": lambda: np.save(path, frames),
+            ".npz": lambda: np.savez_compressed(path, audio=frames),
+            ".safetensors": lambda: save_file({"audio": frames}, path),
+        }[suffix]()
+        with bounded(), pytest.raises(MsekitError, match="more than 400,000 values"):
+            frames_of(path, "audio", 2, "float32")
+
     @pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors"])
     def test_damaged_files(self, tmp_path: Path, suffix: str) -> None:
         from safetensors.numpy import save_file

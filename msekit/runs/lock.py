@@ -1,0 +1,99 @@
+"""One process at a time trains into a run's folder: it holds a lock there, which ends with it in any case. No torch.
+
+The lock is the kernel's (flock) on a file that names its holder, so a holder that was killed holds nothing, and whoever
+comes next takes the file over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from msekit.errors import MsekitError
+from msekit.runs.files import LOCK
+from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def held_for_training(folder: Path, resume: bool) -> Iterator[None]:
+    """Make a run's folder and hold it; a run that leaves nothing in it leaves no folder either.
+
+    Args:
+        folder: The seed's folder.
+        resume: Go on with the run it may hold; what killed processes left half-written there is removed.
+
+    Raises:
+        MsekitError: Another process holds it, or see `prepare_run_folder`.
+    """
+    refuse_held(folder)
+    missing = not_there_yet(folder)
+    try:
+        prepare_run_folder(folder, resume)
+        held = _take(folder)
+        try:
+            for partial in folder.rglob(".*.partial"):
+                partial.unlink(missing_ok=True)
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: the next process then makes a file of its own
+            os.close(held)
+    finally:
+        remove_empty(missing)
+
+
+def refuse_held(folder: Path) -> None:
+    """Refuse a folder that another process trains into.
+
+    Raises:
+        MsekitError: One does.
+    """
+    with suppress(OSError):  # no such file, or a file system without locks
+        file = os.open(folder / LOCK, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _held(folder) from None
+        finally:
+            os.close(file)
+
+
+def _take(folder: Path) -> int:
+    """Lock the folder; the open file that holds the lock."""
+    path = folder / LOCK
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                break
+        except BlockingIOError:
+            os.close(file)
+            raise _held(folder) from None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _LOG.warning("%s cannot be locked (%s): see to it that no other process trains into it", folder, error)
+            break
+        os.close(file)  # the holder before gave it back and removed it meanwhile
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return file
+
+
+def _held(folder: Path) -> MsekitError:
+    """What to tell whoever finds a folder held."""
+    holder = ""
+    with suppress(OSError):
+        holder = (folder / LOCK).read_text(encoding="utf-8", errors="replace")[:100]
+    return MsekitError(
+        f"another process trains into this folder: {holder if holder.isprintable() and holder else 'it gives no name'}",
+        where=folder,
+        fix="Wait for it or end it, or choose another --output.",
+    )

@@ -1,0 +1,85 @@
+"""Two processes never train into one folder: the second is told who does, and a dead holder holds nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from msekit.cli.main import app
+from msekit.errors import MsekitError
+from msekit.runs.lock import held_for_training, refuse_held
+
+HOLDER = """
+import sys
+from pathlib import Path
+from msekit.runs.lock import held_for_training
+with held_for_training(Path(sys.argv[1]), resume=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen]:
+    """Another process that holds a folder until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.communicate()
+
+
+def test_a_second_process_is_told_who_trains_there(tmp_path: Path):
+    folder = tmp_path / "run" / "seed-1"
+    with holder(folder) as process:
+        for resume in (True, False):
+            who = f"another process trains .*: process {process.pid} on "
+            with pytest.raises(MsekitError, match=who) as refused, held_for_training(folder, resume):
+                pass
+            assert str(folder) in str(refused.value)
+    refuse_held(folder)
+    assert not folder.parent.exists(), "a run that left nothing leaves no folder"
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"], ["--seeds", "7,1111"], ["--parallel-seeds", "--resume"]])
+def test_every_way_to_train_heeds_it(tmp_path: Path, more: list[str]):
+    with held_for_training(tmp_path / "run" / "seed-1111", resume=True):
+        arguments = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", *more]
+        done = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path / "run")])
+    assert isinstance(done.exception, MsekitError)
+    assert f"process {os.getpid()} on " in str(done.exception)
+    assert not list(tmp_path.rglob("*.json")), "nothing was begun"
+
+
+def test_a_killed_holder_holds_nothing(tmp_path: Path):
+    folder = tmp_path / "run" / "seed-1"
+    with holder(folder) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (folder / ".lock").is_file()
+        with held_for_training(folder, resume=False):  # the holder wrote nothing: the folder counts as empty
+            assert (folder / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+            (folder / "config.yaml").write_text("")
+        (folder / ".config.yaml.1.partial").write_text("half of what a killed process wrote")
+        with held_for_training(folder, resume=True):
+            pass
+    assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
+def test_a_folder_that_holds_a_run_is_refused_as_before(tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(MsekitError, match="already holds an unfinished run"), held_for_training(tmp_path, False):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
