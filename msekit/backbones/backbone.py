@@ -14,7 +14,7 @@ from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
 from msekit.backbones.quantise import settle
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import MULTIPLE, Sequence
 from msekit.errors import MsekitError
 
 
@@ -42,6 +42,13 @@ class Backbone:
         check_architecture(self.name, self.model.config)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
+        self.on_gpu = self.device.type == "cuda"
+        # transformers itself makes the masks of other attention, of positions by bias and of layers that keep a state
+        self._takes_scores: bool = (
+            self.model.config._attn_implementation == "sdpa"
+            and not getattr(self.model.config, "alibi", False)
+            and not getattr(self.model, "_is_stateful", False)
+        )
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[int, ...], Any] = {}
 
@@ -118,7 +125,13 @@ class Backbone:
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        return self.passes.run(sequence)
+        return self.passes.run(self._for_kernels(sequence) if self.on_gpu else sequence)
+
+    def _for_kernels(self, sequence: Sequence) -> Sequence:
+        """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
+        if self._takes_scores:
+            sequence = sequence.with_scores_mask()
+        return sequence.aligned(MULTIPLE)
 
 
 def _whole(text: str) -> str:

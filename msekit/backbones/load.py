@@ -24,6 +24,7 @@ from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype
 from msekit.backbones.quantise import check_quantised, quantization_config
 from msekit.errors import MsekitError
+from msekit.process import ready_for_cuda
 
 
 def load_backbone(
@@ -61,6 +62,8 @@ def load_backbone(
     except ValueError as error:
         raise MsekitError(str(error), where="passes") from error
     device = torch.device(device) if device else default_device()
+    if device.type == "cuda":
+        ready_for_cuda()
     dtype = dtype or default_dtype(device)
     check_kind(quantization)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])

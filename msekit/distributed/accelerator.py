@@ -15,7 +15,7 @@ import torch
 
 from msekit.distributed.zero import Zero
 from msekit.errors import LostProcessError, MsekitError
-from msekit.process import deepspeed_on_cpu, divide_losses_once, without_compiling
+from msekit.process import deepspeed_on_cpu, divide_losses_once, ready_for_cuda, without_compiling
 
 T = TypeVar("T")
 
@@ -31,6 +31,8 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
     """
     if device.type == "cpu":
         deepspeed_on_cpu()
+    else:
+        ready_for_cuda()
     divide_losses_once()
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
