@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rounding import furthest, rounding
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from whole_pass import model_of, outcome
 
+from msekit.backbones import load
 from msekit.backbones.backbone import Backbone
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
+from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.sequence import MULTIPLE, Sequence, join
 from msekit.data.catalogue import DATASETS
@@ -117,3 +122,59 @@ def test_what_a_user_has_set_stays(torch_as_it_was: None, name: str, monkeypatch
     ready_for_cuda()
     assert os.environ[name] == "their own"
     assert ("PYTORCH_ALLOC_CONF" in os.environ) == (name != "PYTORCH_CUDA_ALLOC_CONF")
+
+
+@pytest.fixture
+def loads(torch_as_it_was: None, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What transformers is asked for; it is given it in main memory."""
+    asked: list[dict[str, Any]] = []
+    plainly = AutoModelForCausalLM.from_pretrained
+
+    def here(folder: Path, **options: Any) -> Any:
+        asked.append(options)
+        return plainly(folder, **options | {"device_map": {"": "cpu"}})
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", here)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    return asked
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 3), ("cuda:1", 1)])
+def test_weights_go_straight_to_the_gpu(loads: list[dict[str, Any]], device: str, number: int):
+    backbone = load_backbone("tiny-llama", dtype="bf16", device=device)
+    assert [options["device_map"] for options in loads] == [{"": number}]
+    assert backbone.model.config._attn_implementation == "sdpa"
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_in_main_memory_nothing_is_placed(loads: list[dict[str, Any]]):
+    load_backbone("tiny-llama", device="cpu")
+    assert loads[0]["device_map"] is None
+
+
+def test_shards_are_not_placed(loads: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(load, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(LlamaForCausalLM, "to", lambda self, device: self)
+    load_backbone("tiny-llama", device="cuda")
+    assert loads[0]["device_map"] is None
+
+
+EAGER_ALONE = {
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},
+    "gpt_oss": {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    | {"intermediate_size": 32, "num_local_experts": 2, "num_experts_per_tok": 1},
+}
+
+
+@pytest.mark.parametrize("kind", EAGER_ALONE)
+def test_an_architecture_without_fused_attention_is_loaded_on_a_gpu_too(
+    loads: list[dict[str, Any]], kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    sizes = {"vocab_size": 259, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "hidden_size": 64}
+    config = AutoConfig.for_model(kind, **sizes, **EAGER_ALONE[kind])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for file in tiny_llama_folder().glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    backbone = load_backbone(str(tmp_path), device="cuda")
+    assert backbone.model.config._attn_implementation == "eager"
+    assert any("no fused attention" in message for message in caplog.messages)
