@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.catalogue import check_architecture
+from msekit.backbones.exact_logits import ExactLogits
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
 from msekit.backbones.quantise import settle
@@ -38,7 +39,9 @@ class Backbone:
         self.model.requires_grad_(False).eval()
         settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
-        self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+        head = self.model.get_output_embeddings()
+        head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+        self.exact_logits = ExactLogits(head)
         check_architecture(self.name, self.model.config)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
@@ -123,9 +126,15 @@ class Backbone:
             raise MsekitError("the tokenizer has no end-of-sequence token", where=self.name)
         return self.tokenizer.eos_token_id
 
-    def logits(self, sequence: Sequence) -> Tensor:
-        """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        return self.passes.run(self._for_kernels(sequence) if self.on_gpu else sequence)
+    def logits(self, sequence: Sequence, exact: Tensor | None = None) -> Tensor:
+        """Next-token logits of the last `sequence.answers` columns: (B, answers, V).
+
+        Args:
+            sequence: What is read.
+            exact: Tokens whose logits are wanted in fp32 from an LLM in 16 bit too, each once.
+        """
+        with self.exact_logits.of(exact):
+            return self.passes.run(self._for_kernels(sequence) if self.on_gpu else sequence)
 
     def _for_kernels(self, sequence: Sequence) -> Sequence:
         """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
