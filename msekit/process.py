@@ -67,8 +67,8 @@ def ready_for_cuda() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same sums whatever runs beside
     torch.backends.cuda.enable_cudnn_sdp(False)
     if hasattr(torch.backends.cudnn, "rnn"):
-        torch.backends.cudnn.rnn.fp32_precision = "ieee"
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        for layers in ("rnn", "conv"):
+            getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
     else:  # torch before 2.9
         torch.backends.cudnn.allow_tf32 = False
 

@@ -78,7 +78,9 @@ def test_what_kernels_are_given_changes_nothing(tiny, task: str, prompt_first: b
     backbone = with_sdpa(tiny, "plain")
     model, batch = model_of(backbone, DATASETS[task], prompt_first, LONGER)
     plain = outcome(model, batch)
-    bounds = rounding(backbone, lambda other: outcome(MSEModel(other, model.adapter, model.layout, model.labels), batch))
+    bounds = rounding(
+        backbone, lambda other: outcome(MSEModel(other, model.adapter, model.layout, model.labels), batch)
+    )
     backbone.on_gpu = True
     apart = furthest(outcome(model, batch), plain)
     assert all(mine <= bound for mine, bound in zip(apart, bounds, strict=True))
