@@ -26,7 +26,6 @@ from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype
 from msekit.backbones.quantise import check_quantised, quantization_config
 from msekit.errors import MsekitError
-from msekit.process import ready_for_cuda
 
 _LOGGER = logging.getLogger("msekit")
 
@@ -67,6 +66,8 @@ def load_backbone(
         raise MsekitError(str(error), where="passes") from error
     device = torch.device(device) if device else default_device()
     if device.type == "cuda":
+        from msekit.process import ready_for_cuda
+
         ready_for_cuda()
     dtype = dtype or default_dtype(device)
     check_kind(quantization)

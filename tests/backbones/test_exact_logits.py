@@ -8,7 +8,7 @@ import torch._dynamo
 from torch import Tensor, nn
 from whole_pass import model_of, outcome
 
-from msekit.backbones.exact_logits import ExactLogits
+from msekit.backbones.backbone import ExactLogits
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes import compiled
 from msekit.data.batches.batch import Batch
