@@ -11,6 +11,7 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
+| cuDNN's attention off, its fp32 in full; allocator, cuBLAS (environment) | `ready_for_cuda` | all on a GPU | no |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |
@@ -52,6 +53,25 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def ready_for_cuda() -> None:
+    """Set what any computation of ours on a GPU needs; called again it changes nothing.
+
+    cuDNN's attention, which torch 2.11 takes first on an H100, has NaN gradients under masks (pytorch#196678) and plans
+    every new shape for a second. Its LSTMs and convolutions would by default round fp32 operands to 10 bits of
+    mantissa; an adapter is fp32, and so small that this costs nothing.
+    """
+    # batches differ in length at every step: segments that grow keep the memory in one piece
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its former name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same sums whatever runs beside
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if hasattr(torch.backends.cudnn, "rnn"):
+        for layers in ("rnn", "conv"):
+            getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
+    else:  # torch before 2.9
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def without_compiling() -> None:

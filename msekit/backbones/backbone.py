@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
 from msekit.backbones.quantise import settle
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import MULTIPLE, Sequence
 from msekit.errors import MsekitError
 
 
@@ -40,10 +42,19 @@ class Backbone:
         self.model.requires_grad_(False).eval()
         settle(self.model)
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
-        self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+        head = self.model.get_output_embeddings()
+        head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
+        self.exact_logits = ExactLogits(head)
         check_architecture(self.name, self.model.config)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
+        self.on_gpu = self.device.type == "cuda"
+        # transformers itself makes the masks of other attention, of positions by bias and of layers that keep a state
+        self._takes_scores: bool = (
+            self.model.config._attn_implementation == "sdpa"
+            and not getattr(self.model.config, "alibi", False)
+            and not getattr(self.model, "_is_stateful", False)
+        )
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[int, ...], Any] = {}
 
@@ -118,10 +129,97 @@ class Backbone:
             raise MsekitError("the tokenizer has no end-of-sequence token", where=self.name)
         return self.tokenizer.eos_token_id
 
-    def logits(self, sequence: Sequence) -> Tensor:
-        """Next-token logits of the last `sequence.answers` columns: (B, answers, V)."""
-        return self.passes.run(sequence)
+    def logits(self, sequence: Sequence, exact: Tensor | None = None) -> Tensor:
+        """Next-token logits of the last `sequence.answers` columns: (B, answers, V).
+
+        Args:
+            sequence: What is read.
+            exact: Tokens whose logits are wanted in fp32 from an LLM in 16 bit too, each once.
+        """
+        with self.exact_logits.of(exact):
+            return self.passes.run(self._for_kernels(sequence) if self.on_gpu else sequence)
+
+    def _for_kernels(self, sequence: Sequence) -> Sequence:
+        """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
+        if self._takes_scores:
+            sequence = sequence.with_scores_mask()
+        return sequence.aligned(MULTIPLE)
 
 
 def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class ExactLogits:
+    """Watches a frozen LLM's head, and within `of` gives logits of a few tokens in fp32 where it computes in 16 bit.
+
+    bf16 numbers between 8 and 16 lie .0625 apart, and so do an LLM's logits: of the labels' tokens several have the
+    very same one, and which is the largest is a matter of the batch. So the tokens that are scored are multiplied once
+    more: the head's input as it is, by their rows of the head, in fp32. For a few tokens that costs nothing.
+
+    Shapes: B batch, S columns, V vocabulary, T the few tokens, d width.
+
+    Args:
+        head: The layer that gives the logits.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._tokens: Tensor | None = None
+        head.register_forward_hook(self._replace)
+
+    @contextmanager
+    def of(self, tokens_T: Tensor | None) -> Iterator[None]:
+        """Within, logits of a 16-bit head are fp32, those of these tokens as if all of it were; None changes nothing.
+
+        An architecture that scales or caps its logits does so afterwards, to all alike.
+        """
+        before, self._tokens = self._tokens, tokens_T
+        try:
+            yield
+        finally:
+            self._tokens = before
+
+    def _replace(self, head: Any, inputs: tuple[Tensor, ...], logits_BSV: Tensor) -> Tensor | None:
+        if self._tokens is None or logits_BSV.dtype not in (torch.bfloat16, torch.float16):
+            return None
+        rows_Td = head.weight[self._tokens].float()
+        bias = getattr(head, "bias", None)
+        bias_T = None if bias is None else bias[self._tokens].float()
+        return Replaced.apply(logits_BSV, inputs[0], rows_Td, bias_T, self._tokens)
+
+
+class Replaced(torch.autograd.Function):
+    """16-bit logits → the same in fp32, with those of some tokens computed anew."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_BSV: Tensor, hidden_BSd: Tensor, rows_Td: Tensor, bias_T: Tensor | None, tokens_T: Tensor
+    ) -> Tensor:
+        """Compute them.
+
+        Args:
+            ctx: Autograd's.
+            logits_BSV: As the head gives them.
+            hidden_BSd: The head's input.
+            rows_Td: The head's weights of the tokens, fp32.
+            bias_T: Its biases of them, or None.
+            tokens_T: The tokens, each once.
+
+        Returns:
+            (B, S, V) float32.
+        """
+        exact_BST = hidden_BSd.float() @ rows_Td.T
+        if bias_T is not None:
+            exact_BST += bias_T
+        ctx.save_for_backward(rows_Td, tokens_T)
+        ctx.kinds = logits_BSV.dtype, hidden_BSd.dtype
+        return logits_BSV.float().index_copy_(-1, tokens_T, exact_BST)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Gradients of the head's logits, none for the tokens', and of the head's input by the tokens alone."""
+        rows_Td, tokens_T = ctx.saved_tensors
+        (grad_BSV,) = grads
+        of_logits, of_hidden = ctx.kinds
+        own_BSd = grad_BSV[..., tokens_T] @ rows_Td
+        return grad_BSV.to(of_logits).index_fill_(-1, tokens_T, 0), own_BSd.to(of_hidden), None, None, None

@@ -7,11 +7,13 @@ refused.
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
@@ -24,6 +26,8 @@ from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype, named
 from msekit.backbones.quantise import check_quantised, quantization_config
 from msekit.errors import MsekitError
+
+_LOGGER = logging.getLogger("msekit")
 
 
 def load_backbone(
@@ -61,6 +65,10 @@ def load_backbone(
     except ValueError as error:
         raise MsekitError(str(error), where="passes") from error
     device = torch.device(device) if device else default_device()
+    if device.type == "cuda":
+        from msekit.process import ready_for_cuda
+
+        ready_for_cuda()
     dtype = named(dtype or default_dtype(device))
     check_kind(quantization)
     quantised = quantization_config(quantization, double_quantization, DTYPES[dtype])
@@ -83,10 +91,10 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantise
             folder,
             dtype=dtype,
             quantization_config=quantised,
-            # a quantised model cannot be moved: it is loaded to where it stays
-            device_map={"": device} if quantised else None,
-            # on a CPU the plain products are quicker forward and backward than sdpa, whose backward is slow there
-            attn_implementation="eager" if device.type == "cpu" else "sdpa",
+            device_map=_placed(device, quantised),
+            # on a CPU the plain products are quicker forward and backward than sdpa, whose backward is slow there; on
+            # a GPU None is sdpa for an architecture that has it
+            attn_implementation="eager" if device.type == "cpu" else None,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
@@ -105,7 +113,22 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantise
         if info.get(kind):
             first = sorted(map(str, info[kind]))[0]
             raise MsekitError(f"the checkpoint has {len(info[kind])} {kind.replace('_', ' ')}: {first}", where=folder)
-    return model if quantised else model.to(device)
+    if device.type == "cuda" and model.config._attn_implementation != "sdpa":
+        _LOGGER.warning("%s has no fused attention: its scores are written out, layer by layer", type(model).__name__)
+    return model if _placed(device, quantised) else model.to(device)
+
+
+def _placed(device: torch.device, quantised: Any) -> dict[str, torch.device | int] | None:
+    """Where a model is loaded to at once; None for main memory, or in shards.
+
+    A quantised model cannot be moved, and another one would take its size in main memory on the way to a GPU. A GPU is
+    told by its number: accelerate refuses one without beside several processes.
+    """
+    if is_deepspeed_zero3_enabled():
+        return None
+    if device.type == "cuda":
+        return {"": torch.cuda.current_device() if device.index is None else device.index}
+    return {"": device} if quantised else None
 
 
 def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:

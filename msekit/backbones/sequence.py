@@ -10,6 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MULTIPLE = 8
+"""What the keys are padded to a multiple of for a GPU or a compiled pass, so that few sizes come up; kernels that want
+their masks aligned want it so."""
+
+
+def scores_mask(seen_B1SK: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores so that rows (S) see only some keys (K), of which the last are their own.
+
+    Every row sees itself too, padding that is to see nothing: its output is never read, and kernels have no softmax of
+    nothing to take, whose gradient some of them get wrong.
+    """
+    own, keys = seen_B1SK.shape[-2:]
+    itself_SK = torch.eye(own, dtype=torch.bool, device=seen_B1SK.device)
+    seen_B1SK = seen_B1SK | F.pad(itself_SK, (keys - own, 0))
+    mask = torch.zeros(seen_B1SK.shape, dtype=dtype, device=seen_B1SK.device)
+    # the least finite number, not -inf: the same for every kernel
+    return mask.masked_fill_(~seen_B1SK, torch.finfo(dtype).min)
+
 
 @dataclass
 class Sequence:
@@ -42,14 +60,31 @@ class Sequence:
         prefix, own = self.mask[..., :read], self.mask[..., read:]
         if flat:
             own = F.pad(own, (pad, 0))
-        else:  # new rows see the prefix, as every row does, and nothing else
+        else:  # new rows see the prefix, as every row does, and themselves
             prefix, own = F.pad(prefix, (0, 0, pad, 0)), F.pad(own, (pad, 0, pad, 0), value=torch.finfo(own.dtype).min)
+            own.diagonal(dim1=-2, dim2=-1)[..., :pad] = 0
         return replace(
             self,
             embeddings=F.pad(self.embeddings, (0, 0, pad, 0)),
             mask=torch.cat([prefix, own], dim=-1) if read else own,
             positions=F.pad(self.positions, (pad, 0), value=read),
         )
+
+    def aligned(self, multiple: int) -> Sequence:
+        """The same sequence padded so that as many keys as a multiple are seen, the prefix's among them."""
+        keys, columns = self.mask.shape[-1], self.embeddings.shape[1]
+        return self.widened(columns + -keys % multiple)
+
+    def with_scores_mask(self) -> Sequence:
+        """The same sequence with a mask of scores in place of one of columns: a column sees itself and whatever real
+        stands before it."""
+        if self.mask.ndim == 4:
+            return self
+        own, keys = self.embeddings.shape[1], self.mask.shape[1]
+        column_K = torch.arange(keys, device=self.mask.device)
+        row_S1 = column_K[keys - own :, None]
+        seen_B1SK = (column_K <= row_S1) & self.mask[:, None, None].bool()
+        return replace(self, mask=scores_mask(seen_B1SK, self.embeddings.dtype))
 
     def first(self, samples: int) -> Sequence:
         """The first samples alone."""

@@ -15,7 +15,7 @@ import torch
 
 from msekit.distributed.zero import Zero
 from msekit.errors import LostProcessError, MsekitError
-from msekit.process import deepspeed_on_cpu, divide_losses_once, without_compiling
+from msekit.process import deepspeed_on_cpu, divide_losses_once, ready_for_cuda, without_compiling
 
 T = TypeVar("T")
 
@@ -31,14 +31,18 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
     """
     if device.type == "cpu":
         deepspeed_on_cpu()
+    else:
+        ready_for_cuda()
     divide_losses_once()
     from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # accelerate takes a named backend as a sign of several
     backend = "gloo" if device.type == "cpu" else "nccl"
     timeout = timedelta(minutes=timeout_minutes)
-    kwargs = [InitProcessGroupKwargs(backend=backend, timeout=timeout)] if several else []
+    # buffers are tables that every process makes alike: nothing to send at every pass; gradients are kept once
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    kwargs = [InitProcessGroupKwargs(backend=backend, timeout=timeout), ddp] if several else []
     zero = Zero.asked_for()
     if device.type == "cpu" and zero is not None:
         without_compiling()
@@ -75,7 +79,7 @@ def naming_lost_processes(accelerator: Any, folder: Path) -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).partition("\n")[0]
-        broken = isinstance(error, torch.distributed.DistError) or "gloo" in first
+        broken = isinstance(error, torch.distributed.DistError) or any(name in first for name in ("gloo", "NCCL"))
         if accelerator.num_processes == 1 or not broken:
             raise
         raise LostProcessError(

@@ -181,8 +181,8 @@ def cause_of(failures: dict[int, Any]) -> MsekitError:
 
     def follows(code: int) -> int:
         """How much an exit code looks like a consequence of another process's end."""
-        if code < 0:
-            return 6 if code == -signal.SIGTERM else 2
+        if code < 0:  # NCCL aborts a process that has waited for another one in vain
+            return {-signal.SIGTERM: 6, -signal.SIGABRT: 5}.get(code, 2)
         codes = {MsekitError.exit_code: 0, 1: 1, StoppedError.exit_code: 4, LostProcessError.exit_code: 5}
         return codes.get(code, 3)
 
@@ -195,6 +195,9 @@ def cause_of(failures: dict[int, Any]) -> MsekitError:
         return StoppedError(said or "stopped by a signal")
     if said:
         return ProcessFailedError(said)
+    if code == -signal.SIGABRT:
+        fix = "On GPUs NCCL aborts a process that lost another one: what they said is above. Continue with --resume."
+        return ProcessFailedError(f"process {rank} (pid {pid}) aborted", fix=fix)
     if code < 0:
         fix = "If memory ran out, lower optim.batch_size or raise optim.accumulation. Continue with --resume."
         return ProcessFailedError(f"process {rank} (pid {pid}) was killed by {signal.Signals(-code).name}", fix=fix)

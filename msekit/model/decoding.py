@@ -66,14 +66,15 @@ def write_answers(model: MSEModel, batch: Batch, **options: Any) -> list[str]:
     if model.product is not None and content.opinion is not None:
         opinion_BE = model.product.opinion(content.opinion)
     backbone, longest = model.backbone, max(len(tokens) for tokens in model.labels.tokens)
-    written_BA = backbone.model.generate(
-        inputs_embeds=content.embeddings,
-        attention_mask=content.mask,
-        logits_processor=LogitsProcessorList([OnTheTrie(model.labels.trie, opinion_BE, weight, backbone.end)]),
-        max_new_tokens=longest,
-        pad_token_id=backbone.end,
-        **{"do_sample": False} | options,
-    )
+    with backbone.exact_logits.of(model.label_tokens):
+        written_BA = backbone.model.generate(
+            inputs_embeds=content.embeddings,
+            attention_mask=content.mask,
+            logits_processor=LogitsProcessorList([OnTheTrie(model.labels.trie, opinion_BE, weight, backbone.end)]),
+            max_new_tokens=longest,
+            pad_token_id=backbone.end,
+            **{"do_sample": False} | options,
+        )
     texts = {tuple(tokens): name for tokens, name in zip(model.labels.tokens, model.labels.names, strict=True)}
     lengths = {len(tokens) for tokens in texts}
     return [

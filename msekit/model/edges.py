@@ -59,9 +59,10 @@ class EdgeScores(torch.autograd.Function):
         """The gradient of the logits, by the formula in the module's docstring."""
         logits_BMV, normaliser_BM, row_E, token_E = ctx.saved_tensors
         (grad_BE,) = grads
-        grad_BM = torch.zeros_like(normaliser_BM).index_add_(1, row_E, grad_BE)  # sum of g over each node's edges
+        batch_B1 = torch.arange(len(grad_BE), device=grad_BE.device)[:, None]
+        # sum of g over each node's edges; unlike `index_add_`, on a GPU too always in the same order
+        grad_BM = torch.zeros_like(normaliser_BM).index_put_((batch_B1, row_E), grad_BE, accumulate=True)
         # second term, the only array of the logits' size: softmax = exp(z - logsumexp), times -sum of g
         grad_BMV = (logits_BMV - normaliser_BM[..., None]).exp_().mul_(-grad_BM[..., None])
-        batch_B1 = torch.arange(len(grad_BE), device=grad_BE.device)[:, None]
         # first term: each edge's own g at its node and token
         return grad_BMV.index_put_((batch_B1, row_E, token_E), grad_BE, accumulate=True), None, None

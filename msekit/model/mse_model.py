@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,6 +60,8 @@ class MSEModel(nn.Module):
     """(E,) see Trie."""
     edge_token: Tensor
     """(E,) see Trie."""
+    label_tokens: Tensor
+    """Every token of the trie, once: their logits are what is read."""
 
     objective: Objective | None
     """The loss, where it is not the paper's."""
@@ -76,6 +79,7 @@ class MSEModel(nn.Module):
         self.register_buffer("targets", targets_KA, persistent=False)
         self.register_buffer("edge_row", torch.from_numpy(labels.trie.edge_row), persistent=False)
         self.register_buffer("edge_token", torch.from_numpy(labels.trie.token), persistent=False)
+        self.register_buffer("label_tokens", torch.from_numpy(np.unique(labels.trie.token)), persistent=False)
         self.product = Product(labels.trie) if isinstance(adapter, OpinionatedAdapter) else None
 
     @property
@@ -153,7 +157,8 @@ class MSEModel(nn.Module):
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
-        return self.backbone.logits(sequence if self.prefix is None else sequence.behind(self.prefix))
+        whole = sequence if self.prefix is None else sequence.behind(self.prefix)
+        return self.backbone.logits(whole, self.label_tokens)
 
     def loss(self, logits_BAV: Tensor, batch: Batch, opinion_BK: Tensor | None = None) -> Tensor:
         """The loss, summed over the samples (scalar): L_task, or the objective's.

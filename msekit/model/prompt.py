@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from msekit.backbones.sequence import Sequence
+from msekit.backbones.sequence import Sequence, scores_mask
 from msekit.model.labels import Encode, Trie
 from msekit.model.wording import constant_parts, layout_sha256
 from msekit.settings.choices import Layout
@@ -115,10 +115,7 @@ class PromptLayout:
         visible[content:, content:] = torch.from_numpy(trie.family).to(device)  # (A, A): itself and its ancestors
         real = torch.cat([mask_BS.bool(), mask_BS.new_ones(len(mask_BS), nodes).bool()], dim=1)  # (B, S + A)
         allowed = visible[None, None] & real[:, None, None, :]  # (B, 1, S + A, S + A)
-        # added to the attention scores: the least finite number, not -inf, because a padding row attends to nothing,
-        # and the softmax of a row of -inf is NaN
-        mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=device)
-        mask.masked_fill_(~allowed, torch.finfo(embeddings.dtype).min)
+        mask = scores_mask(allowed, embeddings.dtype)
         depth_A = torch.from_numpy(trie.family.sum(axis=1)).to(device)  # 1 below the root: it counts itself
         content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A

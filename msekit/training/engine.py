@@ -96,8 +96,10 @@ class PlainEngine:
         for name, parameter in self.adapter.named_parameters():
             parts = {key: moments[f"{key}.{name}"] for key in ("step", *MOMENTS) if f"{key}.{name}" in moments}
             if parts:  # a parameter that no gradient ever reached has none
-                moved = {key: parts[key].to(parameter.device, copy=True) for key in MOMENTS}
-                self.optimizer.state[parameter] = {"step": parts["step"].clone(), **moved}
+                # the fused kernel wants its number of steps on the parameter's device too, as fp32
+                self.optimizer.state[parameter] = {
+                    key: part.to(parameter.device, torch.float32, copy=True) for key, part in parts.items()
+                }
 
 
 class ZeroEngine:
@@ -152,7 +154,7 @@ class ZeroEngine:
         for group in self.base.param_groups:
             for flat in group["params"]:  # this process's partition, laid out by DeepSpeed; empty until a first step
                 zeros = {key: torch.zeros_like(flat.data) for key in MOMENTS}
-                self.base.state[flat] = {"step": steps.clone(), **zeros}
+                self.base.state[flat] = {"step": steps.to(flat.device, torch.float32, copy=True), **zeros}
         self.optimizer._lazy_init_hp_params_optimizer_state()  # no public way to link the state to the parameters
         for name, parameter in self.adapter.named_parameters():
             for key in MOMENTS:

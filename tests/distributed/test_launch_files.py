@@ -113,6 +113,15 @@ def test_the_process_that_failed_first_is_named(tmp_path: Path):
     assert cause_of({0: Failure(75), 1: Failure(75)}).exit_code == 75
 
 
+def test_a_process_that_nccl_aborts_is_not_the_one_that_failed_first():
+    assert "process 1 (pid 4711) was killed by SIGKILL" in str(cause_of({0: Failure(-6), 1: Failure(-9)}))
+    assert "process 2 (pid 4711) failed with exit code 1" in str(cause_of({0: Failure(-6), 2: Failure(1)}))
+    aborted = cause_of({0: Failure(-15), 1: Failure(-6)})
+    assert aborted.exit_code == 1
+    assert "process 1 (pid 4711) aborted" in str(aborted)
+    assert "NCCL" in str(aborted)
+
+
 def test_what_a_configuration_says_about_zero_reaches_deepspeed(monkeypatch: pytest.MonkeyPatch):
     assert Zero.asked_for() is None
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")

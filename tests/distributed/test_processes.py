@@ -7,12 +7,14 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from msekit.data.batches.batch import evaluation_batches
-from msekit.distributed.accelerator import StopSignals, naming_lost_processes
+from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes
 from msekit.distributed.processes import LAUNCHED, already_launched, hand_over, is_main_process
 from msekit.errors import LostProcessError
 
@@ -37,6 +39,34 @@ def test_a_broken_connection_becomes_a_message(tmp_path: Path):
         with pytest.raises(RuntimeError, match=r"gloo|memory") as raised, naming_lost_processes(accelerator, tmp_path):
             raise error
         assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("NCCL communicator was aborted on rank 1."),
+        torch.distributed.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:1290, remote process exited"),
+    ],
+    ids=["aborted", "backend"],
+)
+def test_so_does_one_over_nccl(error: RuntimeError, tmp_path: Path):
+    two = SimpleNamespace(num_processes=2, process_index=1)
+    with pytest.raises(LostProcessError, match="lost contact"), naming_lost_processes(two, tmp_path):
+        raise error
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ddp_sends_no_buffers_and_keeps_gradients_once(processes: int, monkeypatch: pytest.MonkeyPatch):
+    asked: dict[str, Any] = {}
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr("accelerate.Accelerator", lambda **options: asked.update(options))
+    accelerator_for(torch.device("cpu"))
+    given = {key: value for handler in asked["kwargs_handlers"] for key, value in handler.to_kwargs().items()}
+    if processes == 1:
+        assert given == {}
+    else:
+        assert given["broadcast_buffers"] is False
+        assert given["gradient_as_bucket_view"] is True
 
 
 @pytest.mark.parametrize("samples", [1, 2, 15, 16, 17, 33])

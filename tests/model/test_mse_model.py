@@ -157,6 +157,21 @@ def test_recomputed_layers_give_the_same_gradients(tiny, own_cache):
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_recomputed_layers_keep_no_random_state(own_cache, monkeypatch):
+    from msekit.backbones.load import load_backbone
+
+    backbone = load_backbone("tiny-llama", device="cpu", checkpointing=True, passes="plain")
+    again = []
+    for layer in backbone.model.model.layers:
+        layer.input_layernorm.register_forward_hook(lambda *_: again.append(1))
+    model, batch = build(backbone, ERC), batch_of(backbone, [3, 10, 7])
+    model(batch).backward()
+    layers = len(backbone.model.model.layers)
+    assert len(again) == 2 * layers - 1, "all but the last are recomputed"
+    monkeypatch.setattr(torch, "get_rng_state", lambda: pytest.fail("a layer's random state was read"))
+    model(batch).backward()
+
+
 def test_plain_text_gives_identical_logits_with_the_plug_in_attached(tiny):
     from transformers import AutoModelForCausalLM
 

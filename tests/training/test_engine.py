@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msekit.distributed.accelerator import accelerator_for
 from msekit.reporter import Reporter
+from msekit.settings.config import OptimConfig
 from msekit.settings.resolve import resolve
 from msekit.training.build import build
+from msekit.training.engine import PlainEngine, ZeroEngine
 from msekit.training.loop import Run
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
@@ -93,3 +97,38 @@ def test_gradients_that_are_not_finite_change_nothing(run: Run, value: float, fi
     backward(run, range(8, 16))
     assert run.engine.step(5e-3).isfinite()
     assert any(not torch.equal(tensor, before[name]) for name, tensor in run.adapter.state_dict().items())
+
+
+def test_a_restored_optimiser_has_its_step_where_the_parameters_are():
+    """A GPU's fused kernel takes no number of steps from main memory, and a saved state comes from there."""
+    with FakeTensorMode():
+        model = nn.Module()
+        model.adapter = nn.LayerNorm(3, device="cuda")  # one that draws no random numbers
+        as_it_is = SimpleNamespace(num_processes=1, prepare=lambda module: module)
+        engine = PlainEngine(model, as_it_is, OptimConfig())
+        for parameter in model.adapter.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        engine.step(1e-3)
+        adapter, moments = (
+            {name: tensor.detach().cpu() for name, tensor in state.items()}
+            for state in (model.adapter.state_dict(), engine.moments())
+        )
+        engine.adapter.load_state_dict = lambda state: None  # copies from main memory, for which fake ones have none
+        engine.restore(adapter, moments)
+        states = list(engine.optimizer.state.values())
+        assert len(states) == 2
+        assert {tensor.device.type for state in states for tensor in state.values()} == {"cuda"}
+        assert {state["step"].dtype for state in states} == {torch.float32}
+
+
+def test_zero_too_has_its_step_where_its_part_of_the_parameters_is(monkeypatch: pytest.MonkeyPatch):
+    deepspeed = pytest.importorskip("deepspeed.utils")
+    monkeypatch.setattr(deepspeed, "safe_set_full_optimizer_state", lambda *_: None)
+    with FakeTensorMode():
+        flat = nn.Parameter(torch.zeros(6, device="cuda"))
+        engine = ZeroEngine.__new__(ZeroEngine)
+        engine.adapter = nn.Module()
+        engine.base = torch.optim.AdamW([flat], fused=True)
+        engine.optimizer = SimpleNamespace(refresh_fp32_params=list, _lazy_init_hp_params_optimizer_state=list)
+        engine.restore({}, {"step.weight": torch.tensor(1.0)})
+        assert engine.base.state[flat]["step"].device.type == "cuda"

@@ -1,7 +1,7 @@
 """The frozen LLM's pass as one compiled program (`model.compile`): fewer kernels and, on a GPU, a single launch.
 
 `torch.compile` traces the whole decoder, once for training and once for scoring, with its sizes as symbols. On a GPU
-every size is captured in a CUDA graph of its own; columns are padded to a multiple, so that few sizes come up. Values
+every size is captured in a CUDA graph of its own; columns are padded so that few sizes come up. Values
 are those of the plain pass up to rounding. What it gives on a GPU has not been measured.
 """
 
@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msekit.backbones.sequence import Pass, Sequence
+from msekit.backbones.sequence import MULTIPLE, Pass, Sequence
 from msekit.errors import MsekitError
 
-MULTIPLE = 8
-"""Columns are padded to a multiple of this."""
 BACKEND = "inductor"
 _GRAPHS = 64
 """Programs that one process may make: training, scoring, a batch of one, another objective."""
@@ -47,11 +45,10 @@ class CompiledPass:
 
     def __call__(self, sequence: Sequence) -> Tensor:
         """Its logits. They are good until the next call: on a GPU that one writes into the same memory."""
-        columns = sequence.embeddings.shape[1]
         torch.compiler.cudagraph_mark_step_begin()
         try:
             with torch._dynamo.config.patch(self._settings):
-                return self._compute(sequence.widened(-(-columns // MULTIPLE) * MULTIPLE))
+                return self._compute(sequence.aligned(MULTIPLE))
         except self._refusals as error:
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise MsekitError(

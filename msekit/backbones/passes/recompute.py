@@ -24,6 +24,11 @@ def recomputed(layers: list[nn.Module]) -> list[bool]:
 
 
 def recomputing(layers: list[nn.Module]) -> list[Over]:
-    """Forwards that recompute. Unlike transformers' own switch they do in eval mode: no dropout may wake up."""
+    """Forwards that recompute. Unlike transformers' own switch they do in eval mode: no dropout may wake up.
+
+    So nothing is drawn that would have to be drawn alike again: no random state is kept, which on a GPU would be read
+    and set at every layer.
+    """
+    once_more = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
     again = [layer for layer, is_recomputed in zip(layers, recomputed(layers), strict=True) if is_recomputed]
-    return [(layer, lambda inner: partial(checkpoint, inner, use_reentrant=False)) for layer in again]
+    return [(layer, lambda inner: partial(once_more, inner)) for layer in again]

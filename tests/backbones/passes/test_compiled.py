@@ -12,7 +12,7 @@ from whole_pass import TEXTS, model_of, outcome, outcome_by
 
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes import compiled
-from msekit.backbones.passes.compiled import MULTIPLE
+from msekit.backbones.sequence import MULTIPLE
 from msekit.data.catalogue import DATASETS
 from msekit.distributed.zero import check_sharding
 from msekit.errors import MsekitError
@@ -65,7 +65,7 @@ def test_columns_are_padded_so_that_few_sizes_come_up(prompt_first: bool, monkey
         with backbone.passes.limited(()):
             assert (scores - model.score(batch)).abs().max() <= 1e-5 * scores.abs().max()
             assert torch.allclose(loss, model(batch), rtol=1e-5)
-    sizes = [sequence.embeddings.shape[1] for sequence in seen]
+    sizes = [sequence.mask.shape[-1] for sequence in seen]  # with the prefix's, as attention's kernels see them
     assert len(sizes) == 4
     assert all(size % MULTIPLE == 0 for size in sizes)
     assert {sequence.mask.ndim for sequence in seen} == {2, 4}
