@@ -211,6 +211,7 @@ def _arrow_rows(
     frames = {sources[key] for key in MODALITIES}
     number = 0
     for batch in batches:
+        batch.validate(full=True)  # offsets beyond the data would be followed out of the file
         columns = {name: batch.column(name) for name in batch.schema.names if name in sources.values()}
         for index in range(batch.num_rows):
             where = f"{path}, row {number}"
