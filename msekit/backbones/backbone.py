@@ -12,7 +12,8 @@ from torch import Tensor
 
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
+from msekit.backbones.passes.choose import Chosen, PassSettings, choose
+from msekit.backbones.passes.prefix import read_prefix
 from msekit.backbones.quantise import settle
 from msekit.backbones.sequence import Sequence
 from msekit.errors import MsekitError
