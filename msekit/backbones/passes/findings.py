@@ -12,7 +12,7 @@ from msekit.backbones.passes.agree import APART_AS_LOADED, said
 from msekit.backbones.passes.plain import plain_pass
 from msekit.backbones.passes.prefix import state_of
 from msekit.backbones.passes.trial import NotByEmbeddingsError, Trial, scale_of, trial_sequences
-from msekit.backbones.passes.twin import NoTwinError, small_twin
+from msekit.backbones.passes.twin import WINDOW_KEYS, NoTwinError, small_twin
 from msekit.backbones.sequence import Pass
 from msekit.errors import MsekitError
 
@@ -75,12 +75,19 @@ def _without_twin(model: Any, no_tree: str | None, failed: dict[str, str], why: 
     exact = all(weight.dtype == torch.float32 and not hasattr(weight, "ds_id") for weight in model.parameters())
     try:
         if exact:
-            trial = Trial(model, scale_of(model), APART_AS_LOADED, no_tree)
+            trial = Trial(model, scale_of(model), APART_AS_LOADED, no_tree or _window_of(model))
             return Findings(trial.padding, trial.tree, failed)
         plain_pass(model)(trial_sequences(model, scale_of(model))[0][0])
     except Exception as error:  # whatever an architecture raises that does not take what a model here reads
         raise _refusal(error) from error
     return Findings(no_tree and why, no_tree or why, failed)
+
+
+def _window_of(model: Any) -> str | None:
+    """That some layers have a window, which is wider than a trial."""
+    text = model.config.get_text_config(decoder=True)
+    sizes = [f"{key} {getattr(text, key)}" for key in WINDOW_KEYS if isinstance(getattr(text, key, None), int)]
+    return f"its layers have windows ({', '.join(sizes)}), and no small twin of it can be made" if sizes else None
 
 
 def _refusal(error: Exception) -> MsekitError:

@@ -18,7 +18,8 @@ from msekit.backbones.passes.agree import decoder_layers, said
 _VOCABULARY, _INNER, _EXPERTS, _LAYERS = 64, 48, 8, 2
 _INNER_KEYS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "n_inner", "ffn_dim")
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
-_WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size")
+WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size")
+"""Where configurations keep how far back some layers see."""
 _WINDOW = 7
 """Columns that layers with a window see of a trial: the last columns of it see a part of what is in front."""
 _MOST = 50_000_000
@@ -64,8 +65,8 @@ def _shallow(config: Any, kinds: list[Any]) -> Any:
         if isinstance(value, list) and len(value) == depth:  # a figure for every layer
             setattr(text, name, value[:layers])
     text.num_hidden_layers, text.vocab_size = layers, min(text.vocab_size, _VOCABULARY)
-    text.pad_token_id = None
-    for key in _WINDOW_KEYS:
+    text.pad_token_id = 0 if text.pad_token_id is not None else None
+    for key in WINDOW_KEYS:
         if isinstance(getattr(text, key, None), int):
             setattr(text, key, min(getattr(text, key), _WINDOW))
     return small
