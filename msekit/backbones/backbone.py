@@ -13,6 +13,7 @@ from torch import Tensor
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose
+from msekit.backbones.passes.findings import check_takes_embeddings
 from msekit.backbones.passes.prefix import read_prefix
 from msekit.backbones.quantise import settle
 from msekit.backbones.sequence import Sequence
@@ -41,6 +42,7 @@ class Backbone:
         # a sliced hidden state is strided; multiplied as it is, CPU kernels copy the head's matrix once per sample
         self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         check_architecture(self.name, self.model.config)
+        check_takes_embeddings(self.model)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self._constants: dict[tuple[int, ...], Tensor] = {}

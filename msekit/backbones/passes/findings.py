@@ -35,6 +35,17 @@ class Findings:
         return {what: reason for what, reason in reasons.items() if reason}
 
 
+def check_takes_embeddings(model: Any) -> None:
+    """Refuse an architecture whose configuration says that a token is more than its embedding.
+
+    Raises:
+        MsekitError: It has embeddings for every layer besides, which a pseudo token has not.
+    """
+    if getattr(model.config.get_text_config(decoder=True), "hidden_size_per_layer_input", None):
+        kind = type(model).__name__
+        raise _refusal(NotByEmbeddingsError(f"{kind} reads an embedding of each token in every layer besides"))
+
+
 def try_out(model: Any, ways: list[str], run_of: Callable[[str, Any], Pass]) -> Findings:
     """Try on the model's twin what is read at once, and ways.
 
@@ -92,4 +103,4 @@ def _window_of(model: Any) -> str | None:
 
 def _refusal(error: Exception) -> MsekitError:
     why = str(error) if isinstance(error, NotByEmbeddingsError) else said(error)
-    return MsekitError(f"the LLM cannot be given pseudo tokens: {why}", fix="Use another LLM.")
+    return MsekitError(f"the LLM cannot be given pseudo tokens: {why}", fix="Use an LLM of another architecture.")

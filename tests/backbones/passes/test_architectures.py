@@ -6,6 +6,7 @@ are shorter than the sequences.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import transformers
 from torch import Tensor
 from whole_pass import model_of
 
+from msekit.backbones import backbone as backbone_module
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.passes.choose import PassSettings
 from msekit.data.batches.batch import Batch
@@ -188,6 +190,19 @@ def test_the_plain_pass_is_exact_too(kind: str, tiny: Backbone):
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_an_llm_that_reads_more_than_embeddings_is_refused(kind: str, tiny: Backbone):
+    with pytest.raises(MsekitError, match=r"cannot be given pseudo tokens: Gemma\w+ reads an embedding of each token"):
+        backbone_of(kind, REFUSED[kind], tiny)
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_it_is_found_out_too_where_no_setting_tells(kind: str, tiny: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(backbone_module, "check_takes_embeddings", lambda model: None)
     with pytest.raises(MsekitError, match="cannot be given pseudo tokens") as error:
         _ = backbone_of(kind, REFUSED[kind], tiny).passes
     assert "\n" not in str(error.value)
+
+
+def test_the_docs_name_them():
+    text = " ".join((Path(__file__).parents[3] / "docs" / "backbones.md").read_text(encoding="utf-8").split())
+    for what, kinds in (("At once", AT_ONCE), ("One at a time", ONE_BY_ONE), ("Refused", REFUSED)):
+        assert f"**{what}**: {', '.join(f'`{kind}`' for kind in sorted(kinds))}." in text
