@@ -134,10 +134,10 @@ def logits_as_loaded(model: Any, run: Pass, behind: bool = False) -> Tensor:
 
 def far_apart(mine: Tensor, plain: Tensor) -> str | None:
     """Why logits are not those of the plain pass, whatever the precision; None where the plain ones are not finite."""
-    apart = (mine - plain).pow(2).mean().sqrt() / plain.std()
-    if not plain.isfinite().all() or apart <= FAR:
+    apart, deviation = (mine - plain).pow(2).mean().sqrt(), plain.std()
+    if not plain.isfinite().all() or apart <= FAR * deviation:
         return None
-    return f"with the LLM's own weights its logits are {apart:.2g} of their deviation off"
+    return f"with the LLM's own weights its logits are {apart / deviation:.2g} of their deviation off"
 
 
 def scale_of(model: Any) -> float:
