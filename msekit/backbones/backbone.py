@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.passes.choose import Chosen, PassSettings, choose, read_prefix
+from msekit.backbones.passes.choose import Chosen, PassSettings, choose
+from msekit.backbones.passes.findings import check_takes_embeddings
+from msekit.backbones.passes.prefix import read_prefix
 from msekit.backbones.quantise import settle
 from msekit.backbones.sequence import MULTIPLE, Sequence
 from msekit.errors import MsekitError
@@ -46,6 +48,7 @@ class Backbone:
         head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(),))
         self.exact_logits = ExactLogits(head)
         check_architecture(self.name, self.model.config)
+        check_takes_embeddings(self.model)
         # asked once: where ZeRO-3 shards a weight, every later look at it gathers it from all processes
         self.device: torch.device = self.model.get_input_embeddings().weight.device
         self.on_gpu = self.device.type == "cuda"

@@ -43,6 +43,8 @@ class Sequence:
     """Last columns whose next-token logits are wanted: A + 1, from the prompt's last token on."""
     prefix: Any = None
     """Keys and values of what stands before, if the backbone has read it; mask and positions then count it."""
+    tree: Tensor | None = None
+    """(A, A) bool, on the host: which of the last A columns, nodes of a label trie, see which; None for a sequence."""
 
     def behind(self, prefix: Any) -> Sequence:
         """The same sequence with something already read in front of it."""
@@ -97,7 +99,7 @@ Pass = Callable[[Sequence], Tensor]
 
 
 def join(sequences: list[Sequence]) -> Sequence:
-    """Several batches as one, shorter sequences padded further on the left; all with the same number of answers."""
+    """Several batches as one, shorter sequences padded further on the left; all with the same answers' columns."""
     longest = max(sequence.embeddings.shape[1] for sequence in sequences)
     (answers,) = {sequence.answers for sequence in sequences}
     even = [sequence.widened(longest) for sequence in sequences]
@@ -106,4 +108,5 @@ def join(sequences: list[Sequence]) -> Sequence:
         torch.cat([sequence.mask for sequence in even]),
         torch.cat([sequence.positions for sequence in even]),
         answers,
+        tree=even[0].tree,
     )

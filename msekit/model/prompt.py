@@ -119,4 +119,5 @@ class PromptLayout:
         depth_A = torch.from_numpy(trie.family.sum(axis=1)).to(device)  # 1 below the root: it counts itself
         content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A
-        return Sequence(embeddings, mask, torch.cat([content_positions, node_positions], dim=1), nodes + 1)
+        positions = torch.cat([content_positions, node_positions], dim=1)
+        return Sequence(embeddings, mask, positions, nodes + 1, tree=torch.from_numpy(trie.family))

@@ -1,8 +1,12 @@
 """The one door to the frozen pass: which shorter ways a backbone uses is decided here, once, and composed here.
 
 Whether a way is for an architecture and a machine, its structure tells. Whether it then computes what transformers
-does, a trial tells: values and gradient, in fp32, on a small twin of the LLM (`twin.py`). A way that structure speaks
-against does not apply; one that fails its trial was expected to work, and a warning says so.
+does of single samples and single labels, a trial tells (`trial.py`): values and gradient, in fp32, on a small twin of
+the LLM (`twin.py`). What is nowhere near the plain pass by the LLM's own weights, as they are held, is left out too. A
+way that structure speaks against does not apply; one that fails was expected to work, and a warning says so.
+
+The plain pass itself is tried so: where a padded batch or a label trie's mask is read otherwise than one by one, it
+goes one by one (`one_by_one.py`), and a warning says so.
 
 The ways (`holding.WAYS`), and what each puts over the model's modules, from the inside to the outside:
 
@@ -17,7 +21,6 @@ The ways (`holding.WAYS`), and what each puts over the model's modules, from the
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,22 +36,21 @@ from msekit.backbones.cpu.decoder_layers import FrozenLayers
 from msekit.backbones.holding import WAYS
 from msekit.backbones.passes import last_layer
 from msekit.backbones.passes import prefix as read_before
-from msekit.backbones.passes.agree import decoder_layers, difference, said, value_and_gradient
+from msekit.backbones.passes.agree import decoder_layers
 from msekit.backbones.passes.compiled import CompiledPass
+from msekit.backbones.passes.findings import Findings, try_out
 from msekit.backbones.passes.last_layer import LastLayer
 from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
-from msekit.backbones.passes.prefix import read_prefix
+from msekit.backbones.passes.plain import plain_pass
 from msekit.backbones.passes.recompute import recomputed, recomputing
 from msekit.backbones.passes.switch import Switch, put_over
-from msekit.backbones.passes.twin import NoTwinError, small_twin
+from msekit.backbones.passes.trial import around, far_apart, logits_as_loaded
 from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
 _TRIED = ("prefix", "last-layer", "written-out")
 """What a trial on the twin decides, in its order; a prefix that works is tried with the others too."""
-_COLUMNS, _READ, _ANSWERS = 9, 3, 2
-"""Of a trial's sequences: all, those of the prefix, those whose logits are read."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Chosen:
         usable: Ways that work.
         refused: Way, or part of one → why it is not used.
         lean: Modules of `lean-parts`.
+        findings: What is read one by one.
     """
 
     run: Pass
@@ -98,9 +101,15 @@ class Chosen:
     """The ways that it takes."""
 
     def __init__(
-        self, model: Any, settings: PassSettings, usable: tuple[str, ...], refused: dict[str, str], lean: Forwards
+        self,
+        model: Any,
+        settings: PassSettings,
+        usable: tuple[str, ...],
+        refused: dict[str, str],
+        lean: Forwards,
+        findings: Findings,
     ) -> None:
-        layers, self._usable, plain = decoder_layers(model), usable, plain_pass(model)
+        layers, plain = decoder_layers(model), plain_pass(model)
         # over the modules from the inside to the outside
         self._lean = put_over(leaner(lean))
         last = LastLayer(model) if "last-layer" in usable else None
@@ -120,9 +129,34 @@ class Chosen:
             self._passes["last-layer", "compiled"] = partial(_within, last, last_switch, whole)
         if frozen:
             self._passes[("written-out",)] = partial(_within, frozen, frozen_switch, plain)
+        for ways, run in self._passes.items():
+            self._passes[ways] = around(run, findings.padding, findings.tree)
+        self._settle(usable, refused)
+
+    def _settle(self, usable: tuple[str, ...], refused: dict[str, str]) -> None:
+        self._usable = usable
         self._take(usable)
         within = {way: "written-out layers do it themselves" for way in usable if way not in self.uses}
         self.refused = refused | within
+
+    def drop_wrong(self, model: Any) -> dict[str, str]:
+        """Leave out ways whose logits by the model's own weights are nowhere near the plain pass's → why."""
+        tried = [way for way in self._usable if way != "compiled"]  # which would compile it here
+        with self.limited(()):
+            plain = logits_as_loaded(model, self.run)
+        wrong = {}
+        if far := self._far(model, tried, plain):
+            alone = {way: reason for way in tried if (reason := self._far(model, [way], plain))}
+            wrong = alone or dict.fromkeys(tried, far)
+            usable = tuple(way for way in self._usable if way not in wrong)
+            self._settle(usable, {way: reason for way, reason in self.refused.items() if way not in usable} | wrong)
+        return wrong
+
+    def _far(self, model: Any, ways: list[str], plain: Tensor) -> str | None:
+        if not ways:
+            return None
+        with self.limited(ways):
+            return far_apart(logits_as_loaded(model, self.run, "prefix" in ways), plain)
 
     def _take(self, ways: Iterable[str]) -> None:
         ways = set(ways) - ({"last-layer"} if "written-out" in ways else set())
@@ -175,87 +209,46 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
         else written_out.obstacle(decoder_layers(model)),
     }
     refused = {way: reason for way, reason in obstacles.items() if reason} | refused
-    failed = _trials(model, [way for way in _TRIED if way not in refused])
-    usable = tuple(way for way in WAYS if way not in refused | failed)
+    findings = try_out(model, [way for way in _TRIED if way not in refused], _run_of)
+    failed = findings.failed
+    refused |= {f"lean-parts of {kind}": reason for kind, reason in unlike.items()} | failed
+    usable = tuple(way for way in WAYS if way not in refused)
+    _check_required(settings, refused)
+    chosen = Chosen(model, settings, usable, refused | findings.one_by_one, lean, findings)
+    if not any(hasattr(weight, "ds_id") for weight in model.parameters()):  # all processes would have to take part
+        failed |= chosen.drop_wrong(model)
+        _check_required(settings, failed)
+    _warn(failed, findings.one_by_one)
+    return chosen
+
+
+def _check_required(settings: PassSettings, refused: dict[str, str]) -> None:
     for way in settings.required:
-        if way not in usable:
+        if way in refused:
             raise MsekitError(
-                f"the way '{way}' through the LLM cannot be used: {(refused | failed)[way]}",
+                f"the way '{way}' through the LLM cannot be used: {refused[way]}",
                 where="model.passes",
                 fix="Leave it out, or use model.passes=auto.",
             )
-    _warn(failed)
-    refused |= failed | {f"lean-parts of {kind}": reason for kind, reason in unlike.items()}
-    return Chosen(model, settings, usable, refused, lean)
 
 
-def _warn(failed: dict[str, str]) -> None:
-    """One line for each way that was expected to work, from one process of a run alone."""
+_SLOWER = {"padded-batch": "samples are read one at a time", "label-tree": "labels are scored one at a time"}
+
+
+def _warn(failed: dict[str, str], one_by_one: dict[str, str]) -> None:
+    """One line for each thing that was expected to work, from one process of a run alone."""
     if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
     for way, reason in failed.items():
         _LOGGER.warning("the LLM's pass does without '%s': %s", way, reason)
+    for what, reason in one_by_one.items():
+        _LOGGER.warning("%s, which is slower: %s", _SLOWER[what], reason)
 
 
-def plain_pass(model: Any) -> Pass:
-    """A model's pass as transformers computes it."""
-    keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-    cache_argument = read_before.cache_argument(model)
-
-    def run(sequence: Sequence) -> Tensor:
-        options: dict[str, Any] = {"logits_to_keep": sequence.answers} if keeps else {}
-        if sequence.prefix is not None:
-            assert cache_argument is not None
-            options[cache_argument] = sequence.prefix
-        logits = model(
-            inputs_embeds=sequence.embeddings,
-            attention_mask=sequence.mask,
-            position_ids=sequence.positions,
-            use_cache=False,
-            **options,
-        ).logits
-        return logits[:, -sequence.answers :]
-
-    return run
-
-
-Case = tuple[Sequence, tuple[Tensor, Tensor]]
-"""What a trial reads, and the logits and the gradient of transformers' own pass."""
-
-
-def _trials(model: Any, ways: list[str]) -> dict[str, str]:
-    """Ways that do not compute on the model's twin what transformers does → why."""
-    if not ways:
-        return {}
-    failed: dict[str, str] = {}
-    behind: list[Case] = []
-    try:
-        twin = small_twin(model)
-        plain = plain_pass(twin)
-        cases = [(sequence, value_and_gradient(plain, sequence)) for sequence in _sequences(twin)]
-    except Exception as error:  # whatever an architecture raises that does not take what a trial reads
-        why = str(error) if isinstance(error, NoTwinError) else f"it cannot be tried ({said(error)})"
-        return dict.fromkeys(ways, why)
-    for way in ways:
-        reason: str | None
-        try:
-            if way == "prefix":
-                behind = _behind_prefix(twin, cases)
-                reason = _difference(plain, behind)
-            else:
-                reason = _difference(_run_of(way, twin, plain), cases + behind)
-        except Exception as error:  # whatever an architecture raises that is asked for what it does not do
-            reason = said(error)
-        if reason:
-            failed[way] = reason
-            behind = [] if way == "prefix" else behind
-    return failed
-
-
-def _run_of(way: str, twin: Any, plain: Pass) -> Pass:
+def _run_of(way: str, twin: Any) -> Pass:
     layers = decoder_layers(twin)
     tried = LastLayer(twin) if way == "last-layer" else FrozenLayers(layers, [False] * len(layers))
-    return partial(_within, tried, put_over(tried.forwards), plain)
+    return partial(_within, tried, put_over(tried.forwards), plain_pass(twin))
 
 
 def _within(way: LastLayer | FrozenLayers, switch: Switch, compute: Pass, sequence: Sequence) -> Tensor:
@@ -265,39 +258,3 @@ def _within(way: LastLayer | FrozenLayers, switch: Switch, compute: Pass, sequen
         return compute(sequence)
     finally:
         switch.on = False
-
-
-def _difference(run: Pass, cases: list[Case]) -> str | None:
-    pairs = ((value_and_gradient(run, sequence), exact) for sequence, exact in cases)
-    return next(filter(None, (difference(mine, exact) for mine, exact in pairs)), None)
-
-
-def _sequences(twin: Any) -> list[Sequence]:
-    """Two samples, one with a column of padding behind what may be a prefix: under a mask of columns (B, S), and under
-    one of scores (B, 1, S, S) in which the last column does not see the one before, as branches of a label trie."""
-    generator = torch.Generator().manual_seed(0)
-    x_BSd = torch.randn(2, _COLUMNS, twin.get_input_embeddings().embedding_dim, generator=generator)
-    x_BSd[1, :_READ] = x_BSd[0, :_READ]
-    mask_BS = torch.ones(2, _COLUMNS, dtype=torch.long)
-    mask_BS[1, _READ] = 0
-    positions_BS = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
-    seen_B1SS = torch.ones(_COLUMNS, _COLUMNS).tril().bool() & mask_BS[:, None, None, :].bool()
-    seen_B1SS[..., -1, -2] = False
-    unseen_B1SS = torch.where(seen_B1SS, 0.0, torch.finfo(torch.float32).min)
-    tree_BS = positions_BS.clone()
-    tree_BS[:, -1] -= 1
-    return [
-        Sequence(x_BSd, mask_BS, positions_BS, _ANSWERS),
-        Sequence(x_BSd, unseen_B1SS, tree_BS, _ANSWERS),
-    ]
-
-
-def _behind_prefix(twin: Any, cases: list[Case]) -> list[Case]:
-    """The same sequences, what they begin with read before."""
-    cache = read_prefix(twin, cases[0][0].embeddings[:1, :_READ])
-    behind = []
-    for whole, (logits, gradient_BSd) in cases:
-        mask = whole.mask[:, _READ:] if whole.mask.ndim == 2 else whole.mask[:, :, _READ:, _READ:]
-        rest = Sequence(whole.embeddings[:, _READ:], mask, whole.positions[:, _READ:] - _READ, whole.answers)
-        behind.append((rest.behind(cache), (logits, gradient_BSd[:, _READ:])))
-    return behind

@@ -17,6 +17,10 @@ BY_LENGTH = {"dynamic", "longrope"}
 """Rotary positions whose frequencies change with the length: keys read before would have others."""
 
 
+STATES = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "hybrid", "hybrid_sliding"}
+"""Kinds of layers, as configurations name them, that keep a state of what they read instead of keys and values."""
+
+
 class PrefixLayer(DynamicLayer):
     """One layer's keys and values. Reading them leaves them as they are, so that recomputed layers may read again.
 
@@ -49,11 +53,19 @@ def obstacle(model: Any) -> str | None:
     """Why a model cannot take a prefix, as far as its structure tells."""
     if cache_argument(model) is None:
         return f"{type(model).__name__} takes no keys and values that were read before"
-    if getattr(model, "_is_stateful", False):
-        return f"{type(model).__name__} keeps a state instead of keys and values"
+    if state := state_of(model):
+        return f"{state} instead of keys and values"
     if (kinds := _rotations(model.config)) & BY_LENGTH:
         return f"its rotations ({', '.join(sorted(kinds & BY_LENGTH))}) depend on the length of the whole sequence"
     return None
+
+
+def state_of(model: Any) -> str | None:
+    """That a model's layers, or some of them, keep a state of what they read, which no mask reaches."""
+    text = model.config.get_text_config(decoder=True)
+    if kinds := STATES & set(getattr(text, "layer_types", None) or ()):
+        return f"{type(model).__name__} has layers ({', '.join(sorted(kinds))}) that keep a state"
+    return f"{type(model).__name__} keeps a state" if getattr(model, "_is_stateful", False) else None
 
 
 def _rotations(config: Any) -> set[str]:

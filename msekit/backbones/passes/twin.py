@@ -18,6 +18,10 @@ from msekit.backbones.passes.agree import decoder_layers, said
 _VOCABULARY, _INNER, _EXPERTS, _LAYERS = 64, 48, 8, 2
 _INNER_KEYS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "n_inner", "ffn_dim")
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts")
+WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size")
+"""Where configurations keep how far back some layers see."""
+_WINDOW = 7
+"""Columns that layers with a window see of a trial: the last columns of it see a part of what is in front."""
 _MOST = 50_000_000
 """Parameters of a twin whose figures do not let it be made narrow."""
 
@@ -55,12 +59,16 @@ def _shallow(config: Any, kinds: list[Any]) -> Any:
     depth = text.num_hidden_layers
     types = getattr(text, "layer_types", None)
     kinds = list(zip(kinds, types, strict=False)) if types and kinds else types or kinds
-    layers = next(count for count in range(min(_LAYERS, depth), depth + 1) if set(kinds[:count]) == set(kinds))
+    fewest = (count for count in range(min(_LAYERS, depth), depth + 1) if set(kinds[:count]) == set(kinds))
+    layers = next(count for count in fewest if not kinds or kinds[count - 1] == kinds[-1])  # the last of its kind too
     for name, value in list(vars(text).items()):
         if isinstance(value, list) and len(value) == depth:  # a figure for every layer
             setattr(text, name, value[:layers])
     text.num_hidden_layers, text.vocab_size = layers, min(text.vocab_size, _VOCABULARY)
-    text.pad_token_id = None
+    text.pad_token_id = 0 if text.pad_token_id is not None else None
+    for key in WINDOW_KEYS:
+        if isinstance(getattr(text, key, None), int):
+            setattr(text, key, min(getattr(text, key), _WINDOW))
     return small
 
 
