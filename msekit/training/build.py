@@ -24,7 +24,15 @@ from msekit.data.cache.cache import Cache
 from msekit.data.cache.split_table import ModalityInfo, SplitTable
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
-from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
+from msekit.distributed.zero import (
+    Zero,
+    check_sharding,
+    check_unscaled,
+    gather_when_used,
+    gathered,
+    held_share,
+    loading_in_shards,
+)
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
@@ -227,13 +235,16 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
     """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
 
     Raises:
-        MsekitError: See `load_backbone`; or quantised weights or a compiled pass, which do not go with shards.
+        MsekitError: See `load_backbone`; quantised weights or a compiled pass, which do not go with shards; or fp16,
+            which does not go with ZeRO.
     """
     zero = Zero.asked_for()
     device = default_device()
     dtype = settings.dtype
     if dtype == "auto":
         dtype = run_dtype(checkpoint_folder(name), settings.quantization, device)  # type: ignore[assignment]
+    if zero is not None:
+        check_unscaled(dtype)
     if zero is None or zero.stage < 3:
         double = settings.double_quantization
         ways = (settings.passes, settings.compiles)

@@ -32,8 +32,10 @@ from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
 from msekit.runs.identity import settings_of
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
+from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
-from msekit.training.loop import Run, clocks
+from msekit.training.loop import Run
+from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
 from msekit.training.resume import finished_report
 from msekit.training.signals import heed_signals
@@ -192,7 +194,8 @@ class Together:
         for joined in zip(*parts, strict=True):
             batches = [part.to(device) for part in joined]
             losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
-            losses.sum().backward()  # a run's loss has gradients for its own adapter alone
+            parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
+            torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
         norms = [run.engine.step(run.rate) for run in runs]
         checks = zip(runs, totals, norms, strict=True)
