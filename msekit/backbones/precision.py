@@ -1,8 +1,8 @@
 """The precision that an LLM is held in where none is asked for.
 
-A GPU that has bf16 gets bf16. A CPU gets fp32 from `load_backbone`; a run (`model.dtype: auto`) gets bf16 where the CPU
-has a unit for it and products of the LLM's own size are found to be quicker by half at least: several times on a CPU
-with AMX, never on one that would have to imitate it.
+A GPU that multiplies bf16 numbers itself gets bf16, any other fp16. A CPU gets fp32 from `load_backbone`; a run
+(`model.dtype: auto`) gets bf16 where the CPU has a unit for it and products of the LLM's own size are found to be
+quicker by half at least: several times on a CPU with AMX, never on one that would have to imitate it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.shape import shape_of
+from msekit.gpu import card_at_hand
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
+FP16_UNITS = ("amx_fp16", "avx512_fp16", "fp16_arith")
 """Of a CPU, as `torch.cpu.get_capabilities` calls them."""
 WORTH = 1.5
 """How many times as quick bf16 must be on a CPU: less than that goes into the casts around the products."""
@@ -44,8 +46,9 @@ def default_device() -> torch.device:
 
 
 def default_dtype(device: torch.device) -> str:
-    """`bf16` where a GPU has it, `fp32` otherwise."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    """On a GPU `bf16` where it is not imitated, else `fp16`; `fp32` on a CPU."""
+    card = card_at_hand() if device.type == "cuda" else None
+    return "fp32" if card is None else card.default_dtype
 
 
 def run_dtype(folder: Path, quantization: str, device: torch.device) -> str:
@@ -63,20 +66,30 @@ def run_dtype(folder: Path, quantization: str, device: torch.device) -> str:
 
 
 def dtype_here(trained: str | None, device: torch.device) -> str | None:
-    """How to hold here what was trained elsewhere: alike, but in fp32 on a CPU that would have to imitate bf16.
+    """How to hold here what was trained elsewhere: alike, unless it would have to be imitated.
+
+    That is bf16 and fp16 on a CPU without a unit for them, which gets fp32, and bf16 on a GPU without, which gets fp16.
 
     Args:
         trained: torch's name of the precision; None where it is not known.
         device: Where it is to be held.
     """
-    if trained == "bfloat16" and device.type == "cpu" and not has_bf16_unit():
+    units = {"bfloat16": BF16_UNITS, "float16": FP16_UNITS}.get(trained or "")
+    if units and device.type == "cpu" and not has_unit(units):
         return "fp32"
+    if trained == "bfloat16" and device.type == "cuda":
+        return default_dtype(device)
     return next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained}"), None)
 
 
 def has_bf16_unit() -> bool:
     """Whether this CPU multiplies bf16 numbers itself."""
-    return any(abilities().get(unit) for unit in BF16_UNITS)
+    return has_unit(BF16_UNITS)
+
+
+def has_unit(names: tuple[str, ...]) -> bool:
+    """Whether this CPU has one of the units."""
+    return any(abilities().get(unit) for unit in names)
 
 
 @cache

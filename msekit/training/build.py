@@ -14,7 +14,7 @@ from msekit.adapters.mse import MSEAdapter
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
-from msekit.backbones.load import architecture_of, load_backbone
+from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
@@ -40,12 +40,11 @@ from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel, evidence
 from msekit.model.stored_states import states_table
 from msekit.model.text_states import cue_of, states_wanted
-from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
 from msekit.settings.data_of import spec_of
-from msekit.settings.profiles import GIB
 from msekit.training.checkpoint import saved_dtype
+from msekit.training.fit import planned
 
 _LOOKED_AT = 20_000  # frames among which resting values are searched
 
@@ -206,20 +205,6 @@ def some_frames(cache: Cache, modality: str) -> np.ndarray:
         if count >= _LOOKED_AT:
             break
     return np.concatenate(parts)
-
-
-def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool, int]:
-    """Whether to use gradient checkpointing, and the evaluation batch: as the settings say, or as the plan does."""
-    recompute, evaluation_batch = config.model.checkpointing, config.evaluation.batch_size
-    if recompute != "auto" and evaluation_batch is not None:
-        return recompute == "on", evaluation_batch
-    architecture_of(checkpoint_folder(config.backbone))  # at hand and loadable, before anything is planned for it
-    plan = plan_run(config, seeds)
-    if recompute == "auto" and plan.checkpointing:
-        reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
-    if recompute == "auto" and not plan.fits:
-        reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
-    return plan.checkpointing, plan.work.scored_samples
 
 
 def in_saved_precision(config: RunConfig) -> BackboneConfig:

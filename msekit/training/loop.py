@@ -35,6 +35,7 @@ from msekit.training.build import Parts, build, training_subset
 from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
+from msekit.training.fit import fitted
 from msekit.training.identity import run_key
 from msekit.training.loss_scale import goes_on
 from msekit.training.moving_average import Average
@@ -60,6 +61,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         MsekitError: Bad input; raised before anything is trained.
         UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
+    config = fitted(config, resume)
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     missing = not_there_yet(config.output)

@@ -34,6 +34,7 @@ from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
+from msekit.training.fit import fitted
 from msekit.training.loop import Run
 from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
@@ -61,6 +62,7 @@ def train_together(
         UnfinishedRunError: A run's loss became non-finite; raised when the others have been tested.
     """
     reporter = reporter or Reporter()
+    configs = [fitted(config, resume, len(configs)) for config in configs]
     check_alike(configs)
     finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
     rest = [config for config in configs if config.output not in finished]
