@@ -57,6 +57,7 @@ def card_at_hand() -> Card | None:
 
     if not torch.cuda.is_available():
         return None
-    cards = [card(number) for number in range(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))]
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cards = [card(number) for number in range(max(min(processes, torch.cuda.device_count()), 1))]
     smallest = min(cards, key=lambda card: card.memory_bytes)
     return Card(smallest.name, smallest.memory_bytes, all(card.bf16 for card in cards))

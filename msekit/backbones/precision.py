@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.shape import shape_of
-from msekit.gpu import card_at_hand
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
@@ -47,7 +46,11 @@ def default_device() -> torch.device:
 
 def default_dtype(device: torch.device) -> str:
     """On a GPU `bf16` where it is not imitated, else `fp16`; `fp32` on a CPU."""
-    card = card_at_hand() if device.type == "cuda" else None
+    if device.type != "cuda":
+        return "fp32"
+    from msekit.gpu import card_at_hand  # which whoever uses a plug-in on a CPU need not load
+
+    card = card_at_hand()
     return "fp32" if card is None else card.default_dtype
 
 

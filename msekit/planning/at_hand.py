@@ -33,15 +33,21 @@ def in_parts(config: RunConfig, parts: int) -> RunConfig:
     return config.model_copy(update={"optim": config.optim.model_copy(update={"accumulation": parts})})
 
 
-def fitted_line(plan: Plan) -> str | None:
-    """What the card at hand makes otherwise than the paper's; None where a profile was named, or for nothing."""
+def fitted_line(plan: Plan, training: bool = True) -> str | None:
+    """What the card at hand makes otherwise than the paper's; None where a profile was named, or for nothing.
+
+    Args:
+        plan: Of a run.
+        training: Whether it is to be trained, not evaluated alone.
+    """
     config, profile = plan.config, plan.profile
     if config.profile is not None or profile.device != "cuda":
         return None
-    said = ["fp16 with loss scaling"] if plan.dtype == "fp16" else []
-    if config.optim.accumulation > 1:
+    half = "fp16 with loss scaling" if training else "fp16"
+    said = [half] if plan.dtype == "fp16" else []
+    if training and config.optim.accumulation > 1:
         said.append(f"a batch in {config.optim.accumulation} parts")
-    if plan.checkpointing and config.model.checkpointing == "auto":
+    if training and plan.checkpointing and config.model.checkpointing == "auto":
         said.append("layers recomputed")
     if config.evaluation.batch_size is None and plan.work.scored_samples < EVALUATION_BATCH["cuda"]:
         said.append(f"evaluation in batches of {plan.work.scored_samples}")

@@ -122,7 +122,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        recompute, evaluation_batch = planned(config, reporter, seeds)
+        recompute, evaluation_batch = planned(config, reporter, seeds, training="train" in splits)
         backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")

@@ -48,6 +48,7 @@ class Progress:
     skipped: int = 0
     """Steps that changed nothing: their gradient overflowed beside an LLM in fp16 (`loss_scale.py`)."""
     skipped_in_a_row: int = 0
+    """The latest of them."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per complete epoch: the lines of metrics.jsonl."""
 

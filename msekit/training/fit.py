@@ -35,7 +35,7 @@ def fitted(config: RunConfig, resume: bool = False, seeds: int = 1) -> RunConfig
     return in_parts(config, settled.optim.accumulation)
 
 
-def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool, int]:
+def planned(config: RunConfig, reporter: Reporter, seeds: int = 1, training: bool = True) -> tuple[bool, int]:
     """Whether to use gradient checkpointing, and the evaluation batch: as the settings say, or as the plan does."""
     recompute, evaluation_batch = config.model.checkpointing, config.evaluation.batch_size
     if recompute != "auto" and evaluation_batch is not None:
@@ -44,7 +44,7 @@ def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool
     plan = plan_run(config, seeds)
     for line in beyond_card(plan):
         reporter.warn(line)
-    if (otherwise := fitted_line(plan)) is not None:
+    if (otherwise := fitted_line(plan, training)) is not None:
         reporter.note(otherwise)
     elif recompute == "auto" and plan.checkpointing:
         reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")

@@ -114,6 +114,9 @@ def test_one_line_says_what_the_card_makes_otherwise(monkeypatch):
         "on Tesla T4 (13.6 GiB to use, no bf16): fp16 with loss scaling, a batch in 2 parts, layers recomputed, "
         "evaluation in batches of 4"
     )
+    assert fitted_line(plan_run(run()), training=False) == (
+        "on Tesla T4 (13.6 GiB to use, no bf16): fp16, evaluation in batches of 4"
+    )
     put_in(monkeypatch, CARDS[24])
     assert fitted_line(plan_run(run())) is None
     put_in(monkeypatch, CARDS[141])
@@ -222,6 +225,8 @@ def test_processes_on_cards_of_their_own_do_what_fits_the_smallest(monkeypatch):
     assert card_at_hand().name == "NVIDIA H100 80GB HBM3"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert (card_at_hand().name, card_at_hand().bf16) == ("Tesla T4", False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "5")
+    assert card_at_hand().name == "Tesla T4", "more processes than cards"
 
 
 def test_without_a_card_there_is_the_cpus_profile(monkeypatch):
