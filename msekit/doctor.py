@@ -18,6 +18,7 @@ import torch
 from msekit.backbones.precision import has_bf16_unit
 from msekit.distributed.launch import obstacle_to
 from msekit.distributed.processes import LAUNCHED
+from msekit.gpu import card
 from msekit.paths import cache_root, shipped
 from msekit.reporter import Reporter, table_of
 
@@ -75,12 +76,13 @@ def machine() -> dict[str, Any]:
 
 def gpu(number: int) -> dict[str, Any]:
     """One GPU."""
-    properties = torch.cuda.get_device_properties(number)
+    properties, here = torch.cuda.get_device_properties(number), card(number)
     return {
-        "name": properties.name,
-        "memory_gb": round(properties.total_memory / 2**30, 1),
+        "name": here.name,
+        "memory_gb": round(here.memory_bytes / 2**30, 1),
         "capability": f"{properties.major}.{properties.minor}",
-        "bf16": properties.major >= 8,
+        "bf16": here.bf16,
+        "dtype": here.default_dtype,
     }
 
 
@@ -135,9 +137,9 @@ def show(findings: dict[str, Any], reporter: Reporter) -> None:
     for key, value in findings["machine"].items():
         words = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         facts.append((key.replace("_", " ").replace(" gb", ", GB"), words))
-    for number, card in enumerate(findings["gpus"]):
-        bf16 = "bf16" if card["bf16"] else "no bf16"
-        facts.append((f"GPU {number}", f"{card['name']}, {card['memory_gb']} GB, {card['capability']}, {bf16}"))
+    for number, gpu in enumerate(findings["gpus"]):
+        bf16 = "bf16" if gpu["bf16"] else f"no bf16: LLMs are held in {gpu['dtype']}"
+        facts.append((f"GPU {number}", f"{gpu['name']}, {gpu['memory_gb']} GB, {gpu['capability']}, {bf16}"))
     if not findings["gpus"]:
         facts.append(("GPU", "none: training runs on the CPU"))
     facts += [

@@ -45,7 +45,8 @@ def load_backbone(
     Args:
         name_or_path: Catalogue name, folder or hub id.
         quantization: `none`, `int8` or `nf4`; all but the first need bitsandbytes.
-        dtype: `fp32`, `bf16` or `fp16`, or torch's type; None for bf16 where a GPU has it, fp32 otherwise.
+        dtype: `fp32`, `bf16` or `fp16`, or torch's type; None for bf16 or fp16 on a GPU, whichever it has, and fp32 on
+            a CPU.
         device: Where to put it; None for a GPU if there is one.
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         double_quantization: Quantise the scales of nf4 too.

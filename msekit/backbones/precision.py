@@ -1,8 +1,8 @@
 """The precision that an LLM is held in where none is asked for.
 
-A GPU that has bf16 gets bf16. A CPU gets fp32 from `load_backbone`; a run (`model.dtype: auto`) gets bf16 where the CPU
-has a unit for it and products of the LLM's own size are found to be quicker by half at least: several times on a CPU
-with AMX, never on one that would have to imitate it.
+A GPU that multiplies bf16 numbers itself gets bf16, any other fp16. A CPU gets fp32 from `load_backbone`; a run
+(`model.dtype: auto`) gets bf16 where the CPU has a unit for it and products of the LLM's own size are found to be
+quicker by half at least: several times on a CPU with AMX, never on one that would have to imitate it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from msekit.errors import MsekitError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_UNITS = ("amx_bf16", "avx512_bf16")
+FP16_UNITS = ("amx_fp16", "avx512_fp16", "fp16_arith")
 """Of a CPU, as `torch.cpu.get_capabilities` calls them."""
 WORTH = 1.5
 """How many times as quick bf16 must be on a CPU: less than that goes into the casts around the products."""
@@ -45,8 +46,13 @@ def default_device() -> torch.device:
 
 
 def default_dtype(device: torch.device) -> str:
-    """`bf16` where a GPU has it, `fp32` otherwise."""
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    """On a GPU `bf16` where it is not imitated, else `fp16`; `fp32` on a CPU."""
+    if device.type != "cuda":
+        return "fp32"
+    from msekit.gpu import card_at_hand  # which whoever uses a plug-in on a CPU need not load
+
+    card = card_at_hand()
+    return "fp32" if card is None else card.default_dtype
 
 
 def named(dtype: str | torch.dtype) -> str:
@@ -77,20 +83,30 @@ def run_dtype(folder: Path, quantization: str, device: torch.device) -> str:
 
 
 def dtype_here(trained: str | None, device: torch.device) -> str | None:
-    """How to hold here what was trained elsewhere: alike, but in fp32 on a CPU that would have to imitate bf16.
+    """How to hold here what was trained elsewhere: alike, unless it would have to be imitated.
+
+    That is bf16 and fp16 on a CPU without a unit for them, which gets fp32, and bf16 on a GPU without, which gets fp16.
 
     Args:
         trained: torch's name of the precision; None where it is not known.
         device: Where it is to be held.
     """
-    if trained == "bfloat16" and device.type == "cpu" and not has_bf16_unit():
+    units = {"bfloat16": BF16_UNITS, "float16": FP16_UNITS}.get(trained or "")
+    if units and device.type == "cpu" and not has_unit(units):
         return "fp32"
+    if trained == "bfloat16" and device.type == "cuda":
+        return default_dtype(device)
     return next((name for name, kind in DTYPES.items() if str(kind) == f"torch.{trained}"), None)
 
 
 def has_bf16_unit() -> bool:
     """Whether this CPU multiplies bf16 numbers itself."""
-    return any(abilities().get(unit) for unit in BF16_UNITS)
+    return has_unit(BF16_UNITS)
+
+
+def has_unit(names: tuple[str, ...]) -> bool:
+    """Whether this CPU has one of the units."""
+    return any(abilities().get(unit) for unit in names)
 
 
 @cache

@@ -49,8 +49,8 @@ def plan_command(
 
 
 def _show(plan: Plan, seeds: int) -> None:
+    from msekit.gpu import GIB
     from msekit.reporter import Reporter, table_of
-    from msekit.settings.profiles import GIB
 
     figures = plan.as_json()
     unused = "activations" if plan.checkpointing else "activations_recomputed"

@@ -56,11 +56,10 @@ class Zero:
         }
 
     def backbone_settings(self, dtype: str) -> dict[str, Any]:
-        """DeepSpeed's configuration for a frozen backbone held in `fp32`, `bf16` or `fp16`."""
+        """DeepSpeed's configuration for a frozen backbone held in `fp32` or `bf16`."""
         return {
             **_COMMON,
             "bf16": {"enabled": dtype == "bf16"},
-            "fp16": {"enabled": dtype == "fp16"},
             "zero_optimization": {
                 "stage": 3,
                 "offload_param": {"device": self.offload_param},
@@ -107,6 +106,20 @@ def gathered(module: nn.Module) -> AbstractContextManager[None]:
     import deepspeed
 
     return deepspeed.zero.GatheredParameters(parameters)
+
+
+def check_unscaled(dtype: str) -> None:
+    """Refuse ZeRO beside a backbone in fp16, where the loss has to be scaled: DeepSpeed's engine does not do it here.
+
+    Raises:
+        MsekitError: The precision is fp16.
+    """
+    if dtype == "fp16":
+        raise MsekitError(
+            "ZeRO does not train beside an LLM in fp16, for which the loss has to be scaled",
+            where="model.dtype",
+            fix="Use one process or --launch ddp, which scale it, or model.dtype=fp32.",
+        )
 
 
 def check_sharding(quantization: str, compiled: bool = False) -> None:

@@ -14,10 +14,11 @@ from msekit.data.catalogue import MODALITIES, DatasetSpec
 from msekit.data.readers import synthetic
 from msekit.model.labels import Encode, LabelSpace
 from msekit.model.wording import constant_parts
+from msekit.planning.at_hand import beyond_card, divisions, fitted_line, in_parts, leaves_parts_open
 from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
 from msekit.settings.config import RunConfig
 from msekit.settings.data_of import spec_of
-from msekit.settings.profiles import Profile, default_profile, read_profile
+from msekit.settings.profiles import Profile, profile_of
 
 ASSUMED_FRAMES, ASSUMED_WIDTH = 500, 128
 """Of a set of one's own, whose files are not opened here; they weigh little."""
@@ -47,6 +48,11 @@ class Plan:
         return self.memory.total(self.checkpointing)
 
     @property
+    def dtype(self) -> str:
+        """The precision that the backbone is held in."""
+        return holding_of(self.config, self.profile).dtype
+
+    @property
     def fits(self) -> bool:
         """Within the profile's memory."""
         return self.total <= self.profile.memory_bytes
@@ -59,7 +65,7 @@ class Plan:
             "backbone": self.config.backbone,
             "dataset": self.config.dataset,
             "profile": self.profile.name,
-            "dtype": holding_of(self.config, self.profile).dtype,
+            "dtype": self.dtype,
             "quantization": model.quantization,
             "batch_size": optim.batch_size,
             "accumulation": optim.accumulation,
@@ -81,6 +87,9 @@ class Plan:
 def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
     """Plan a resolved run.
 
+    Where no profile is named, a batch that does not fit the card at hand is computed in as many parts as it needs;
+    the plan's config has them.
+
     Args:
         config: The run; its profile says what the machine holds.
         seeds: How many of it train at once, their batches in one pass (`--parallel-seeds`).
@@ -88,32 +97,40 @@ def plan_run(config: RunConfig, seeds: int = 1) -> Plan:
     Raises:
         MsekitError: The backbone's configuration is not at hand or cannot be understood; no such data set.
     """
-    profile = read_profile(config.profile or default_profile())
+    profile = profile_of(config.profile)
     spec = spec_of(config)
     shape = shape_of(config.backbone)
     encode, guessed = tokenizer_of(shape)
-    work, assumed = workload(config, spec, shape, encode, profile, seeds)
-    memory = memory_plan(shape, work, holding_of(config, profile))
-    checkpointing = needs_checkpointing(config, memory, profile)
-    samples = sample_count(config, spec)
-    notes = [*assumed]
+    plan = _planned(config, spec, shape, encode, profile, seeds)
+    if not plan.fits and leaves_parts_open(config, profile):
+        tried = (_planned(in_parts(config, parts), spec, shape, encode, profile, seeds) for parts in divisions(config))
+        plan = next((better for better in tried if better.fits), plan)
+    notes = [line for line in (fitted_line(plan), *beyond_card(plan)) if line] + [*plan.notes]
     if guessed:
         notes.append(f"the tokenizer is not at hand: {BYTES_PER_TOKEN} bytes of text are taken for a token")
-    if samples is None:
+    if plan.steps_per_epoch is None:
         notes.append("the number of training samples is not known before the files are read")
     if profile.device == "cuda":
         notes.append("activations and reserve have not been checked against a GPU")
-    plan = Plan(
+    advice = () if plan.fits else advice_for(config, shape, spec, profile, seeds)
+    return replace(plan, notes=tuple(notes), advice=advice)
+
+
+def _planned(config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile, seeds: int) -> Plan:
+    """The plan of a run as it is divided, without advice."""
+    work, assumed = workload(config, spec, shape, encode, profile, seeds)
+    memory = memory_plan(shape, work, holding_of(config, profile))
+    samples = sample_count(config, spec)
+    return Plan(
         config=config,
         profile=profile,
         work=work,
         memory=memory,
-        checkpointing=checkpointing,
+        checkpointing=needs_checkpointing(config, memory, profile),
         steps_per_epoch=None if samples is None else -(-samples // config.optim.batch_size),
         advice=(),
-        notes=tuple(notes),
+        notes=tuple(assumed),
     )
-    return plan if plan.fits else replace(plan, advice=advice_for(config, shape, spec, profile, seeds))
 
 
 def needs_checkpointing(config: RunConfig, memory: MemoryPlan, profile: Profile) -> bool:
@@ -127,7 +144,8 @@ def holding_of(config: RunConfig, profile: Profile) -> Holding:
     """How a run on the profile's machine holds its backbone."""
     cuda = profile.device == "cuda"
     check_kind(config.model.quantization)
-    dtype = ("bf16" if cuda else "fp32") if config.model.dtype == "auto" else config.model.dtype
+    default = ("bf16" if profile.bf16 else "fp16") if cuda else "fp32"
+    dtype = default if config.model.dtype == "auto" else config.model.dtype
     passes = config.model.passes
     return Holding(
         dtype,
@@ -241,8 +259,7 @@ def sample_count(config: RunConfig, spec: DatasetSpec) -> int | None:
 def advice_for(config: RunConfig, shape: Shape, spec: DatasetSpec, profile: Profile, seeds: int = 1) -> tuple[str, ...]:
     """The least change that makes a run fit: recomputed layers, then smaller parts of a batch, then fewer bits."""
     encode, _ = tokenizer_of(shape)
-    batch, parts = config.optim.batch_size, config.optim.accumulation
-    divided = [parts * 2**power for power in range(batch.bit_length()) if parts * 2**power <= batch]
+    divided = [config.optim.accumulation, *divisions(config)]
     wanted = config.evaluation.batch_size
     scored = [None] if wanted is None else sorted({1, wanted}, reverse=True)
     for changes in product(KINDS[KINDS.index(config.model.quantization) :], divided, scored):

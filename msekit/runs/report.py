@@ -131,6 +131,8 @@ class Report(BaseModel):
     train_cpu_seconds: float | None = None
     opinion_seconds: float | None = None
     """Wall time in which the opinion trained alone, which `train_seconds` leaves out."""
+    skipped_steps: int | None = None
+    """Optimiser steps that changed nothing: their gradient overflowed beside an LLM in fp16."""
     machine: str | None = None
     versions: dict[str, str] | None = None
     shuffled: bool | None = None

@@ -175,8 +175,9 @@ def _yaml_switch(value: object) -> object:
 class BackboneConfig(_Section):
     """How the frozen LLM is held."""
 
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 on a GPU that has it and on a CPU where it is quicker (AMX), fp32 otherwise."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto`: bf16 on a GPU that has it, fp16 on one that has not; on a CPU bf16 where it is quicker (AMX), fp32
+    otherwise. In fp16 the loss is scaled (`training/loss_scale.py`)."""
     quantization: Quantization = "none"
     double_quantization: bool = False
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""
@@ -226,7 +227,7 @@ class RunConfig(_Section):
     description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
     profile: str | None = None
-    """Name of the machine's profile, or the path of one: `msekit.settings.profiles`."""
+    """Name of a machine's profile, or the path of one (`msekit.settings.profiles`); None for the machine at hand."""
     layout: Layout = "paper"
     """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msekit.errors import MsekitError, nearest
+from msekit.gpu import GIB, Card, card_at_hand
 from msekit.paths import shipped
 from msekit.yaml_file import read_mapping
-
-GIB = 1 << 30
 
 
 class Profile(BaseModel):
@@ -25,6 +23,8 @@ class Profile(BaseModel):
     device: Literal["cuda", "cpu"]
     memory_gb: float | None = Field(None, gt=0)
     """Of one card, in GiB; None for the machine's own memory."""
+    bf16: bool = True
+    """Whether the card multiplies bf16 numbers itself; where it does not, `model.dtype: auto` is fp16."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Run settings, below those of the recipe and of the published pair."""
 
@@ -62,9 +62,24 @@ def profile_at_hand(name: str | None) -> str | None:
 
 
 def default_profile() -> str:
-    """`rtx4090` where there is a CUDA device, `cpu` elsewhere; a CPU build of torch is told without importing it."""
-    if version("torch").endswith("+cpu"):
-        return "cpu"
-    import torch
+    """`rtx4090`, the paper's machine, where there is a CUDA device, `cpu` elsewhere."""
+    return "cpu" if card_at_hand() is None else "rtx4090"
 
-    return "rtx4090" if torch.cuda.is_available() else "cpu"
+
+def profile_of(name: str | None) -> Profile:
+    """The profile of that name or path; without one the default, on a GPU with the card at hand in place of its own.
+
+    Raises:
+        MsekitError: See `read_profile`.
+    """
+    if name is not None:
+        return read_profile(name)
+    profile, card = read_profile(default_profile()), card_at_hand()
+    return profile if card is None else on_card(profile, card)
+
+
+def on_card(profile: Profile, card: Card) -> Profile:
+    """A profile with a card's name, memory and precision in place of its own."""
+    settings = profile.settings | {"model": profile.settings.get("model", {}) | {"dtype": "auto"}}
+    memory = card.usable_bytes / GIB
+    return profile.model_copy(update={"name": card.name, "memory_gb": memory, "bf16": card.bf16, "settings": settings})

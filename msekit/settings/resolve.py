@@ -13,7 +13,7 @@ from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
-from msekit.settings.profiles import default_profile, read_profile
+from msekit.settings.profiles import profile_of
 from msekit.settings.recipes import default_recipe, recipe_layers
 from msekit.yaml_file import read_mapping
 
@@ -52,9 +52,10 @@ def resolve(
     backbone, dataset = canonical_name(str(chosen.get("backbone"))), str(chosen.get("dataset"))
     chosen["backbone"] = backbone
     recipe = str(chosen.setdefault("recipe", default_recipe(backbone, dataset, chosen)))
-    chosen["profile"] = str(chosen.get("profile") or default_profile())
+    if chosen.get("profile") is not None:
+        chosen["profile"] = str(chosen["profile"])
     merged: dict[str, Any] = {}
-    _merge(merged, read_profile(chosen["profile"]).settings)
+    _merge(merged, profile_of(chosen.get("profile")).settings)
     for layer in recipe_layers(recipe, task, backbone, dataset):
         _merge(merged, layer)
     _merge(merged, chosen)

@@ -118,7 +118,8 @@ def open_run(
         reporter.note(f"trained with quantization {trained_with}, evaluated with {held_as}, of the same weights")
     held_in = str(parts.backbone.model.dtype).removeprefix("torch.")
     if trained_in not in (None, held_in):
-        reporter.note(f"trained in {trained_in}, evaluated in {held_in}: this CPU has no unit for {trained_in}")
+        here = "GPU" if parts.backbone.device.type == "cuda" else "CPU"
+        reporter.note(f"trained in {trained_in}, evaluated in {held_in}: this {here} has no unit for {trained_in}")
     return folder, config, parts
 
 

@@ -14,7 +14,7 @@ from msekit.adapters.mse import MSEAdapter
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
-from msekit.backbones.load import architecture_of, load_backbone
+from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
@@ -24,7 +24,15 @@ from msekit.data.cache.cache import Cache
 from msekit.data.cache.split_table import ModalityInfo, SplitTable
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
-from msekit.distributed.zero import Zero, check_sharding, gather_when_used, gathered, held_share, loading_in_shards
+from msekit.distributed.zero import (
+    Zero,
+    check_sharding,
+    check_unscaled,
+    gather_when_used,
+    gathered,
+    held_share,
+    loading_in_shards,
+)
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
@@ -32,12 +40,11 @@ from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel, evidence
 from msekit.model.stored_states import states_table
 from msekit.model.text_states import cue_of, states_wanted
-from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
 from msekit.settings.data_of import spec_of
-from msekit.settings.profiles import GIB
 from msekit.training.checkpoint import saved_dtype
+from msekit.training.fit import planned
 
 _LOOKED_AT = 20_000  # frames among which resting values are searched
 
@@ -115,7 +122,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         if config.data.context:
             refuse_without_dialogues(cache.split(split), spec.name)
     with reporter.status(f"loading {config.backbone}"):
-        recompute, evaluation_batch = planned(config, reporter, seeds)
+        recompute, evaluation_batch = planned(config, reporter, seeds, training="train" in splits)
         backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)
     if (share := held_share(backbone)) is not None:
         reporter.note(f"ZeRO-3: each process holds {share[0]:,} of the backbone's {share[1]:,} parameters")
@@ -200,20 +207,6 @@ def some_frames(cache: Cache, modality: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def planned(config: RunConfig, reporter: Reporter, seeds: int = 1) -> tuple[bool, int]:
-    """Whether to use gradient checkpointing, and the evaluation batch: as the settings say, or as the plan does."""
-    recompute, evaluation_batch = config.model.checkpointing, config.evaluation.batch_size
-    if recompute != "auto" and evaluation_batch is not None:
-        return recompute == "on", evaluation_batch
-    architecture_of(checkpoint_folder(config.backbone))  # at hand and loadable, before anything is planned for it
-    plan = plan_run(config, seeds)
-    if recompute == "auto" and plan.checkpointing:
-        reporter.note("the plan needs gradient checkpointing to fit; --set model.checkpointing=off does without")
-    if recompute == "auto" and not plan.fits:
-        reporter.warn(f"about {plan.total / GIB:.1f} GiB are needed; try {' '.join(plan.advice)}")
-    return plan.checkpointing, plan.work.scored_samples
-
-
 def in_saved_precision(config: RunConfig) -> BackboneConfig:
     """The settings of a run's LLM; a stopped run goes on in its own precision where they leave it open."""
     if config.model.dtype != "auto":
@@ -227,13 +220,16 @@ def load_frozen(name: str, settings: BackboneConfig, checkpointing: bool) -> Bac
     """Load the backbone: whole, or in shards where the launch configuration asks for ZeRO-3.
 
     Raises:
-        MsekitError: See `load_backbone`; or quantised weights or a compiled pass, which do not go with shards.
+        MsekitError: See `load_backbone`; quantised weights or a compiled pass, which do not go with shards; or fp16,
+            which does not go with ZeRO.
     """
     zero = Zero.asked_for()
     device = default_device()
     dtype = settings.dtype
     if dtype == "auto":
         dtype = run_dtype(checkpoint_folder(name), settings.quantization, device)  # type: ignore[assignment]
+    if zero is not None:
+        check_unscaled(dtype)
     if zero is None or zero.stage < 3:
         double = settings.double_quantization
         ways = (settings.passes, settings.compiles)

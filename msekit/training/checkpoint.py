@@ -7,10 +7,12 @@ adapter, best adapter, AdamW's moments, the random state, and (as JSON in the he
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -43,6 +45,10 @@ class Progress:
     best_epoch: int = 0
     best_value: float | None = None
     finished: bool = False
+    skipped: int = 0
+    """Steps that changed nothing: their gradient overflowed beside an LLM in fp16 (`loss_scale.py`)."""
+    skipped_in_a_row: int = 0
+    """The latest of them."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One entry per complete epoch: the lines of metrics.jsonl."""
 
@@ -94,6 +100,11 @@ class State:
     """The moving average of the adapter; empty where there is none."""
     dtype: str
     """torch's name of the precision that the backbone is held in."""
+
+
+def clocks() -> np.ndarray:
+    """Seconds of wall time, and of processor time over all threads."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -12,6 +12,7 @@ from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build
 from msekit.training.decisions import as_decided
+from msekit.training.fit import fitted
 
 
 def show_run(config: RunConfig) -> None:
@@ -20,7 +21,7 @@ def show_run(config: RunConfig) -> None:
     Raises:
         MsekitError: Whatever would stop the run at its start.
     """
-    reporter = Reporter()
+    reporter, config = Reporter(), fitted(config)
     parts = build(config, reporter, splits=("train",))
     reporter.show("resolved run", dump(as_decided(config, parts)))
     reporter.show(sequence_table(parts), label_tree(parts.labels, parts.backbone.tokenizer))

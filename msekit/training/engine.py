@@ -18,6 +18,7 @@ from msekit.distributed.zero import Zero
 from msekit.model.mse_model import MSEModel
 from msekit.process import quiet_deepspeed
 from msekit.settings.config import OptimConfig
+from msekit.training.loss_scale import LossScale, scaled
 from msekit.training.optim import optimizer_for
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -26,6 +27,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 class Engine(Protocol):
     """What the loop trains with."""
+
+    loss_scale: LossScale | None
+    """Of a run beside an LLM in fp16."""
 
     def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
         """Add a part's gradient.
@@ -47,7 +51,8 @@ class Engine(Protocol):
         """
 
     def moments(self) -> dict[str, Tensor]:
-        """AdamW's state as `{key}.{parameter}`, whole; every process must ask, empty before the first step."""
+        """AdamW's state as `{key}.{parameter}`, whole, and the loss scale's; every process must ask, empty before the
+        first step where no loss is scaled."""
 
     def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         """Go back to a saved state."""
@@ -64,34 +69,44 @@ class PlainEngine:
     def __init__(self, model: MSEModel, accelerator: Any, config: OptimConfig) -> None:
         self.adapter, self.accelerator, self.config = model.adapter, accelerator, config
         self.optimizer = optimizer_for(model.adapter, config)
+        half = model.backbone.model.dtype == torch.float16
+        self.loss_scale = LossScale(model.backbone.device, accelerator.num_processes) if half else None
         self.model = accelerator.prepare(model)
 
     def backward(self, batch: Batch, share: float, last: bool) -> Tensor:
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             # gradients are averaged over processes, so each takes its share of the global mean times their number
             loss = self.model(batch) * share * self.accelerator.num_processes
-            self.accelerator.backward(loss)
+            self.accelerator.backward(scaled(loss, self.loss_scale))
         return loss.detach()
 
     def step(self, rate: float) -> Tensor:
+        if self.loss_scale is not None:
+            self.loss_scale.unscale(self.adapter.parameters())
         norm = nn.utils.clip_grad_norm_(self.adapter.parameters(), self.config.clip_norm or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         # what loss scaling uses: the fused kernel leaves parameters and moments as they are where this is 1
-        self.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]
+        overflow = norm.isfinite().logical_not().float()
+        self.optimizer.found_inf = overflow  # type: ignore[attr-defined]
+        if self.loss_scale is not None:
+            self.loss_scale.update(overflow)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def moments(self) -> dict[str, Tensor]:
         states = self.optimizer.state
-        return {
+        scale = {} if self.loss_scale is None else self.loss_scale.tensors()
+        return scale | {
             f"{key}.{name}": tensor
             for name, parameter in self.adapter.named_parameters()
             for key, tensor in states.get(parameter, {}).items()
         }
 
     def restore(self, adapter: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        if self.loss_scale is not None:
+            self.loss_scale.restore(moments)
         self.adapter.load_state_dict(adapter)
         for name, parameter in self.adapter.named_parameters():
             parts = {key: moments[f"{key}.{name}"] for key in ("step", *MOMENTS) if f"{key}.{name}" in moments}
@@ -104,6 +119,8 @@ class PlainEngine:
 
 class ZeroEngine:
     """AdamW whose state (ZeRO-1) and gradients (ZeRO-2, ZeRO-3) are spread over the processes by DeepSpeed."""
+
+    loss_scale: LossScale | None = None  # fp16 is refused (`distributed.zero.check_unscaled`)
 
     def __init__(self, model: MSEModel, accelerator: Any, config: OptimConfig, zero: Zero) -> None:
         import deepspeed

@@ -33,10 +33,12 @@ from msekit.runs.finished import finished_report
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, State, load_state, save_state
+from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
+from msekit.training.fit import fitted
 from msekit.training.identity import run_key
+from msekit.training.loss_scale import goes_on
 from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
@@ -60,6 +62,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         MsekitError: Bad input; raised before anything is trained.
         UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
+    config = fitted(config, resume)
     if resume and (config.output / REPORT).is_file():
         return finished_report(config, reporter)
     accelerator = accelerator_for(default_device(), config.timeout_minutes)
@@ -96,11 +99,6 @@ class Step(NamedTuple):
     """Whether it is time to save the state."""
     stop_now: bool
     """Whether a signal asks to stop."""
-
-
-def clocks() -> np.ndarray:
-    """Seconds of wall time, and of processor time over all threads."""
-    return np.array([time.perf_counter(), time.process_time()])
 
 
 class Run:
@@ -192,21 +190,22 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next step."""
-        optim = self.config.optim
-        return learning_rate(self.progress.step, self.total_steps, optim.warmup, optim.lr)
+        """The learning rate of the next step; a skipped one is none, so that the first that is taken has rate zero."""
+        optim, taken = self.config.optim, self.progress.step - self.progress.skipped
+        return learning_rate(taken, self.total_steps, optim.warmup, optim.lr)
 
     def checked(self, loss: Tensor, norm: Tensor) -> Step:
         """What all processes say of a step, which the moving average then takes in.
 
         Raises:
-            UnfinishedRunError: The loss or the gradient is not finite; the engine then changed nothing.
+            UnfinishedRunError: The loss or the gradient is not finite, and not for its scale; the engine then changed
+                nothing.
         """
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
         shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
         # the one place where a step waits for the device
         mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
-        if not np.isfinite(mean + norm_mean):
+        if not goes_on(self.progress, mean, norm_mean, self.engine.loss_scale is not None):
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
         if self.average is not None:
             self.average.update(self.progress.step + 1)
@@ -282,15 +281,17 @@ class Run:
             "train_samples_per_s": progress.speed,
             "best": better,
         }
-        trust = ""
+        beside = f"  {progress.skipped} steps skipped" if progress.skipped else ""
         if scores.llm is not None:
             line["llm_weight"] = llm_weight(self.parts)
-            trust = f"  LLM weight {line['llm_weight']:.2f}"
+            beside += f"  LLM weight {line['llm_weight']:.2f}"
         progress.loss_sum, progress.samples = 0.0, 0
+        if self.engine.loss_scale is not None:
+            line["skipped_steps"] = progress.skipped
         progress.history.append(line)
         self.reporter.note(
             f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
-            f"{spec.key_metric} {show(spec.key_metric, value)}{trust}{'  (best)' if better else ''}"
+            f"{spec.key_metric} {show(spec.key_metric, value)}{beside}{'  (best)' if better else ''}"
         )
         if (label := scores.collapsed(estimate)) is not None:
             self.reporter.warn(f"every validation sample is predicted as '{label}'")

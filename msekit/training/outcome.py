@@ -183,6 +183,8 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         "opinion_seconds": progress.opinion_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
+    if parts.backbone.model.dtype == torch.float16:
+        document["skipped_steps"] = progress.skipped
     report = Report.model_validate(document)
     if main_process:
         ids = parts.collators["test"].split.ids

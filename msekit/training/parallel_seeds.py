@@ -33,8 +33,11 @@ from msekit.runs.identity import settings_of
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
+from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
-from msekit.training.loop import Run, clocks
+from msekit.training.fit import fitted
+from msekit.training.loop import Run
+from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
 from msekit.training.signals import heed_signals
 
@@ -59,6 +62,7 @@ def train_together(
         UnfinishedRunError: A run's loss became non-finite; raised when the others have been tested.
     """
     reporter = reporter or Reporter()
+    configs = [fitted(config, resume, len(configs)) for config in configs]
     check_alike(configs)
     finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
     rest = [config for config in configs if config.output not in finished]
@@ -200,7 +204,8 @@ class Together:
         for joined in zip(*parts, strict=True):
             batches = [part.to(device) for part in joined]
             losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
-            losses.sum().backward()  # a run's loss has gradients for its own adapter alone
+            parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
+            torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
         norms = [run.engine.step(run.rate) for run in runs]
         checks = zip(runs, totals, norms, strict=True)

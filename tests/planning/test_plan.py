@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -319,11 +320,14 @@ def msekit(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_answers_in_json_without_torch():
+    """Which is loaded for nothing but a card."""
     options = "plan --backbone qwen-1.8b --dataset mosei --profile rtx4090 --quantization nf4 --batch 8 --format json"
     program = f"import sys; sys.argv = ['msekit', *{options!r}.split()]\nfrom msekit.cli.main import app\n"
     program += "try: app()\nexcept SystemExit: pass\n"
     program += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    without_card = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=without_card)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["quantization"], answer["batch_size"], answer["fits"]) == ("nf4", 8, True)
