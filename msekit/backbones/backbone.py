@@ -16,7 +16,7 @@ from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose
 from msekit.backbones.passes.findings import check_takes_embeddings
-from msekit.backbones.passes.prefix import read_prefix
+from msekit.backbones.passes.prefix import read_prefix, state_of
 from msekit.backbones.quantise import settle
 from msekit.backbones.sequence import MULTIPLE, Sequence
 from msekit.errors import MsekitError
@@ -56,7 +56,7 @@ class Backbone:
         self._takes_scores: bool = (
             self.model.config._attn_implementation == "sdpa"
             and not getattr(self.model.config, "alibi", False)
-            and not getattr(self.model, "_is_stateful", False)
+            and state_of(self.model) is None
         )
         self._constants: dict[tuple[int, ...], Tensor] = {}
         self._prefixes: dict[tuple[int, ...], Any] = {}
@@ -144,7 +144,7 @@ class Backbone:
 
     def _for_kernels(self, sequence: Sequence) -> Sequence:
         """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
-        if self._takes_scores:
+        if self._takes_scores and "padded-batch" not in self.passes.refused:  # samples are found by masks of columns
             sequence = sequence.with_scores_mask()
         return sequence.aligned(MULTIPLE)
 

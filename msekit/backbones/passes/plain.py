@@ -76,7 +76,7 @@ def masks_for(windows: dict[str, Within | None], sequence: Sequence) -> Tensor |
     """The mask that a model with windows is given: one for each kind of layer, or one where there are no kinds."""
     if sequence.mask.ndim == 2 and sequence.prefix is None:
         return sequence.mask
-    whole_B1ST = sequence.mask if sequence.mask.ndim == 4 else _scores(sequence)
+    whole_B1ST = sequence.with_scores_mask().mask
     size, columns = sequence.positions.shape
     read = whole_B1ST.shape[-1] - columns
     read_BP = torch.arange(read, device=sequence.positions.device).expand(size, -1)
@@ -88,14 +88,3 @@ def masks_for(windows: dict[str, Within | None], sequence: Sequence) -> Tensor |
         for kind, within in windows.items()
     }
     return masks.get("", masks)
-
-
-def _scores(sequence: Sequence) -> Tensor:
-    """A mask of columns (B, T) as one that is added to the attention scores, (B, 1, S, T): every column sees itself."""
-    columns, total = sequence.embeddings.shape[1], sequence.mask.shape[1]
-    device, dtype = sequence.mask.device, sequence.embeddings.dtype
-    row_S1 = torch.arange(total - columns, total, device=device)[:, None]
-    column_T = torch.arange(total, device=device)
-    allowed_B1ST = (column_T <= row_S1) & sequence.mask[:, None, None, :].bool() | (column_T == row_S1)
-    scores_B1ST = torch.zeros(allowed_B1ST.shape, dtype=dtype, device=device)
-    return scores_B1ST.masked_fill_(~allowed_B1ST, torch.finfo(dtype).min)
