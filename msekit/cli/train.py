@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +13,6 @@ from msekit.distributed.processes import already_launched, is_main_process
 from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 
 if TYPE_CHECKING:
-    from msekit.reporter import Reporter
     from msekit.settings.config import RunConfig
 
 
@@ -100,6 +98,8 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     """Train every run, one after the other or together, and summarise what finished."""
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_summary, write_summary
+    from msekit.runs.files import REPORT
+    from msekit.runs.finished import finished_report
     from msekit.runs.look_first import look_first
 
     reporter = Reporter(quiet=not is_main_process())
@@ -109,8 +109,18 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
         look_first(run, resume)
     reports = []
     try:
-        for report in _reports(runs, resume, together, reporter):
-            reports.append(report)
+        if resume and all((run.output / REPORT).is_file() for run in runs):  # torch need not be loaded
+            reports = [finished_report(run, reporter) for run in runs]
+        elif together:
+            from msekit.training.parallel_seeds import train_together
+
+            for report in train_together(runs, resume, reporter):
+                reports.append(report)
+        else:
+            from msekit.training.loop import train
+
+            for run in runs:
+                reports.append(train(run, resume, reporter))
     except KeyboardInterrupt:
         reporter.note("stopped; continue with the same command and --resume")
         raise typer.Exit(130) from None
@@ -119,17 +129,3 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
             write_summary(folder, reports)
     if is_main_process():
         show_summary(folder, reports, reporter)
-
-
-def _reports(runs: list[RunConfig], resume: bool, together: bool, reporter: Reporter) -> Iterator[dict[str, Any]]:
-    """Every run's report as it comes; where all are finished, torch is not loaded."""
-    from msekit.runs.files import REPORT
-    from msekit.runs.finished import finished_report
-
-    if resume and all((run.output / REPORT).is_file() for run in runs):
-        yield from (finished_report(run, reporter) for run in runs)
-        return
-    from msekit.training.loop import train
-    from msekit.training.parallel_seeds import train_together
-
-    yield from train_together(runs, resume, reporter) if together else (train(run, resume, reporter) for run in runs)

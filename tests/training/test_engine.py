@@ -104,6 +104,7 @@ def test_a_restored_optimiser_has_its_step_where_the_parameters_are():
     with FakeTensorMode():
         model = nn.Module()
         model.adapter = nn.LayerNorm(3, device="cuda")  # one that draws no random numbers
+        model.backbone = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32))
         as_it_is = SimpleNamespace(num_processes=1, prepare=lambda module: module)
         engine = PlainEngine(model, as_it_is, OptimConfig())
         for parameter in model.adapter.parameters():
