@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from msekit.runs.files import LOCK
 from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
 
 _LOG = logging.getLogger(__name__)
+_A_LOOK_S = 0.5
+"""Longest that whoever looks whether a folder is held holds it itself."""
 
 
 @contextmanager
@@ -67,21 +70,28 @@ def refuse_held(folder: Path) -> None:
 def _take(folder: Path) -> int:
     """Lock the folder; the open file that holds the lock."""
     path = folder / LOCK
+    give_up = time.monotonic() + _A_LOOK_S
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError as error:
+            fix = "Remove it where no process of theirs is at work, or choose another --output."
+            raise MsekitError("the folder's lock is another user's", where=path, fix=fix) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 break
         except BlockingIOError:
-            os.close(file)
-            raise _held(folder) from None
+            if time.monotonic() > give_up:
+                os.close(file)
+                raise _held(folder) from None
+            time.sleep(_A_LOOK_S / 10)
         except FileNotFoundError:
             pass
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s): see to it that no other process trains into it", folder, error)
             break
-        os.close(file)  # the holder before gave it back and removed it meanwhile
+        os.close(file)  # a look held it, or the holder before gave it back and removed it meanwhile
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +17,12 @@ from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.errors import MsekitError
+from msekit.runs.files import LOCK
 from msekit.runs.lock import held_for_training, refuse_held
 
 HOLDER = """
 import sys
+import threading
 from pathlib import Path
 from msekit.runs.lock import held_for_training
 with held_for_training(Path(sys.argv[1]), resume=True):
@@ -83,3 +87,27 @@ def test_a_folder_that_holds_a_run_is_refused_as_before(tmp_path: Path):
     with pytest.raises(MsekitError, match="already holds an unfinished run"), held_for_training(tmp_path, False):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_a_look_keeps_nobody_out(tmp_path: Path):
+    """Another command asks whether the folder is held at the very moment, for which it holds it."""
+    (tmp_path / LOCK).write_text("process 1 on another")
+    look = os.open(tmp_path / LOCK, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, (look,)).start()
+    with held_for_training(tmp_path, resume=True):
+        assert f"process {os.getpid()} on" in (tmp_path / LOCK).read_text()
+
+
+def test_a_lock_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = os.open
+
+    def refused(path: str | Path, *arguments: int) -> int:
+        if Path(path).name == LOCK and arguments[0] & os.O_CREAT:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(MsekitError, match="another user"), held_for_training(tmp_path / "run", resume=False):
+        pass
+    assert not (tmp_path / "run").exists()
