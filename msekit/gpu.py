@@ -36,10 +36,19 @@ class Card:
         return f"{self.name} ({self.memory_bytes / GIB:.1f} GiB{'' if self.bf16 else ', no bf16'})"
 
 
+def settle_allocator() -> None:
+    """Say how CUDA takes memory, which is read once, when it starts; what a user has said stays."""
+    # batches differ in length at every step: segments that grow keep the memory in one piece
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its former name
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same sums whatever runs beside
+
+
 def card(number: int) -> Card:
     """One of this machine's GPUs."""
     import torch
 
+    settle_allocator()
     properties = torch.cuda.get_device_properties(number)
     # what `torch.cuda.is_bf16_supported(including_emulation=False)` says, which can be asked of the current card alone
     bf16 = bool(torch.version.hip) or properties.major >= 8

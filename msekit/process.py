@@ -11,7 +11,8 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
-| cuDNN's attention off, its fp32 in full; allocator, cuBLAS (environment) | `ready_for_cuda` | all on a GPU | no |
+| cuDNN's attention off, its fp32 in full | `ready_for_cuda` | all on a GPU | no |
+| CUDA's allocator and cuBLAS (environment) | `gpu.settle_allocator`, before CUDA starts | all on a GPU | no |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |
@@ -39,6 +40,8 @@ import warnings
 import numpy as np
 import torch
 
+from msekit.gpu import settle_allocator
+
 
 def flush_denormals() -> None:
     """Let a CPU take numbers below the normal range for zero.
@@ -62,10 +65,7 @@ def ready_for_cuda() -> None:
     every new shape for a second. Its LSTMs and convolutions would by default round fp32 operands to 10 bits of
     mantissa; an adapter is fp32, and so small that this costs nothing.
     """
-    # batches differ in length at every step: segments that grow keep the memory in one piece
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its former name
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same sums whatever runs beside
+    settle_allocator()
     torch.backends.cuda.enable_cudnn_sdp(False)
     if hasattr(torch.backends.cudnn, "rnn"):
         for layers in ("rnn", "conv"):

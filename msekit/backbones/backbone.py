@@ -144,7 +144,8 @@ class Backbone:
 
     def _for_kernels(self, sequence: Sequence) -> Sequence:
         """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
-        if self._takes_scores and "padded-batch" not in self.passes.refused:  # samples are found by masks of columns
+        # what reads one by one finds samples by masks of columns; masks of scores may be what the LLM reads otherwise
+        if self._takes_scores and not {"padded-batch", "label-tree"} & set(self.passes.refused):
             sequence = sequence.with_scores_mask()
         return sequence.aligned(MULTIPLE)
 

@@ -66,7 +66,7 @@ def beyond_card(plan: Plan) -> list[str]:
     said = []
     sold_with = math.ceil(card.memory_bytes / GIB)
     too_large = profile.memory_bytes > sold_with * GIB or plan.total > card.memory_bytes
-    if plan.config.profile is not None and too_large:
+    if plan.config.profile is not None and profile.device == "cuda" and too_large:
         said.append(
             f"profile {profile.name} counts on {profile.memory_bytes / GIB:.1f} GiB, this machine's card is {card}: "
             "what fits there may not fit here; leave --profile out to plan for the card"

@@ -11,6 +11,7 @@ from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config
 from msekit.runs.description import read_spec_of, without_places
+from msekit.runs.go_on import as_begun
 from msekit.runs.identity import apart, in_words
 from msekit.runs.report import Report, read_report
 from msekit.settings.config import RunConfig
@@ -28,7 +29,8 @@ def finished_report(config: RunConfig, reporter: Reporter | None) -> dict[str, A
     """
     report = read_report(config.output)
     assert report is not None, "only a finished run is reused"
-    differences = apart(read_config(config.output), config)
+    saved = read_config(config.output)
+    differences = apart(saved, as_begun(config, saved))
     held_in = precision_named(report.dtype)
     if config.model.dtype not in ("auto", held_in):
         differences.append(f"model.dtype: {held_in} → {config.model.dtype}")

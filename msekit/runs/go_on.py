@@ -21,10 +21,21 @@ def refuse_taken(config: RunConfig, resume: bool) -> None:
     refuse_occupied(config.output, resume, _advice(config))
 
 
+def as_begun(config: RunConfig, saved: RunConfig) -> RunConfig:
+    """A run with its batches in the parts that the saved one's are in, where neither profile nor settings say it: the
+    card that it was begun on may have needed more."""
+    if config.profile is not None or "accumulation" in config.optim.model_fields_set:
+        return config
+    return config.model_copy(
+        update={"optim": config.optim.model_copy(update={"accumulation": saved.optim.accumulation})}
+    )
+
+
 def _advice(config: RunConfig) -> str:
     other = "choose another --output."
     try:
-        differences = apart(read_config(config.output), config) if (config.output / CONFIG).is_file() else None
+        saved = read_config(config.output) if (config.output / CONFIG).is_file() else None
+        differences = None if saved is None else apart(saved, as_begun(config, saved))
     except MsekitError:
         differences = None
     if differences is None:  # no run, or one that cannot be read

@@ -5,6 +5,7 @@ The division decides numbers (to rounding), so it is settled first, and a run th
 
 from __future__ import annotations
 
+from msekit.backbones.catalogue import BACKBONES, canonical_name
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import architecture_of
 from msekit.gpu import GIB
@@ -13,6 +14,7 @@ from msekit.planning.plan_run import plan_run
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config
 from msekit.runs.files import CONFIG
+from msekit.runs.go_on import as_begun
 from msekit.settings.config import RunConfig
 from msekit.settings.profiles import profile_of
 
@@ -28,11 +30,13 @@ def fitted(config: RunConfig, resume: bool = False, seeds: int = 1) -> RunConfig
     Raises:
         MsekitError: See `plan_run`.
     """
+    if resume and (config.output / CONFIG).is_file():
+        return as_begun(config, read_config(config.output))
     if not leaves_parts_open(config, profile_of(config.profile)):
         return config
-    begun = resume and (config.output / CONFIG).is_file()
-    settled = read_config(config.output) if begun else plan_run(config, seeds).config
-    return in_parts(config, settled.optim.accumulation)
+    if canonical_name(config.backbone) not in BACKBONES:  # the plan needs its configuration, which may be to download
+        architecture_of(checkpoint_folder(config.backbone))
+    return in_parts(config, plan_run(config, seeds).config.optim.accumulation)
 
 
 def planned(config: RunConfig, reporter: Reporter, seeds: int = 1, training: bool = True) -> tuple[bool, int]:

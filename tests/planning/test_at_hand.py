@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from typer.testing import CliRunner
 from msekit import doctor
 from msekit.backbones.precision import default_dtype, dtype_here
 from msekit.cli.main import app
+from msekit.errors import MsekitError
 from msekit.gpu import GIB, SPARE, card_at_hand
 from msekit.planning.at_hand import beyond_card, fitted_line
 from msekit.planning.memory import EVALUATION_BATCH
 from msekit.planning.plan_run import Plan, plan_run
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
+from msekit.runs.go_on import as_begun, refuse_taken
+from msekit.runs.identity import apart
 from msekit.settings.config import RunConfig
 from msekit.settings.profiles import default_profile, profile_of
 from msekit.settings.resolve import resolve
+from msekit.training import fit
 from msekit.training.fit import fitted, planned
 
 CUDA = torch.device("cuda")
@@ -170,6 +175,40 @@ def test_a_run_goes_on_in_the_parts_that_it_was_begun_in(monkeypatch, tmp_path: 
     assert fitted(run(output=str(tmp_path)), resume=True).optim.accumulation == 2
     asked = run(output=str(tmp_path), overrides=("optim.accumulation=4",))
     assert fitted(asked, resume=True).optim.accumulation == 4
+
+
+def test_a_divided_run_is_known_again_on_another_machine(monkeypatch, tmp_path: Path):
+    """Where it is finished or stopped: the very same command asks for it, and no parts."""
+    put_in(monkeypatch, CARDS[16])
+    begun = fitted(run(output=str(tmp_path)))
+    assert begun.optim.accumulation == 2
+    assert apart(begun, as_begun(run(), begun)) == []
+    write_config(begun)
+    with pytest.raises(MsekitError, match="Continue it with --resume"):
+        refuse_taken(run(output=str(tmp_path)), resume=False)
+    asked = run(overrides=("optim.accumulation=4",))
+    assert apart(begun, as_begun(asked, begun)) == ["optim.accumulation: 2 → 4"]
+
+
+def test_a_backbone_that_is_to_be_downloaded_is_so_before_it_is_planned_for(monkeypatch):
+    put_in(monkeypatch, CARDS[16])
+    monkeypatch.setattr(fit, "checkpoint_folder", lambda name: pytest.fail(name))
+    with pytest.raises(pytest.fail.Exception, match="someone/something"):
+        fitted(run("someone/something"))
+
+
+def test_the_allocator_is_settled_before_cuda_starts(monkeypatch):
+    put_in(monkeypatch, CARDS[24])
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    properties, seen = torch.cuda.get_device_properties, []
+    monkeypatch.setattr(
+        "torch.cuda.get_device_properties",
+        lambda number: seen.append(os.environ.get("PYTORCH_ALLOC_CONF")) or properties(number),
+    )
+    run()
+    assert seen
+    assert set(seen) == {"expandable_segments:True"}
 
 
 @pytest.mark.parametrize("profile", ["rtx4090", "gpu-16gb", "h100"])
