@@ -260,11 +260,22 @@ def _find_csv(source: Path, spec: DatasetSpec) -> dict[str, Path]:
         names = " and ".join(files["train"].name for files in whole)
         raise MsekitError(f"there are both {names}", where=source, fix="Keep one of them")
     if whole:
+        if spec.validation:
+            _refuse_valid(source)
         return whole[0]
     fix = "Give one CSV with a column 'split', or a folder of train, valid and test.csv"
     if any((source / f"train{suffix}").is_file() for suffix in TABLES):
         fix += f". {advice_on_empty(spec, 'valid')}"
     raise MsekitError("no such file", where=source, fix=fix)
+
+
+def _refuse_valid(folder: Path) -> None:
+    """Refuse a file of validation rows where `validation` is to make some."""
+    for name in (name for name, split in _SPLIT_NAMES.items() if split == "valid"):
+        for path in (folder / f"{name}{suffix}" for suffix in TABLES):
+            if path.is_file():
+                fix = "Leave `validation` out (the file is to be called valid), or move the file away"
+                raise MsekitError("there is a validation split already", where=path, fix=fix)
 
 
 def _raise(error: MsekitError) -> Row:
