@@ -17,8 +17,21 @@ class _TwiceError(yaml.constructor.ConstructorError):
 class _Loader(yaml.SafeLoader):
     """Safe, and refuses a key that is given twice: the specification calls it an error, PyYAML takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node; what it merges in (`<<`) may be given anew."""
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._looked_at: set[yaml.MappingNode] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put what a node merges in (`<<`) beside its own keys, which are compared before: they may give it anew."""
+        if node not in self._looked_at:
+            self._looked_at.add(node)
+            self._check(node)
+        super().flatten_mapping(node)
+        # what is merged in stands first, and PyYAML takes the first of two where this mapping is merged in again
+        last = {k.value if isinstance(k, yaml.ScalarNode) else id(k): (k, value) for k, value in node.value}
+        node.value = list(last.values())
+
+    def _check(self, node: yaml.MappingNode) -> None:
         lines: dict[str, int] = {}
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
@@ -27,7 +40,6 @@ class _Loader(yaml.SafeLoader):
             if key in lines:
                 raise _TwiceError(problem=f"'{key}' twice, in line {lines[key]} and in line {line}")
             lines[key] = line
-        return super().construct_mapping(node, deep)
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msekit.data.catalogue import read_spec
+from msekit.data.catalogue import read_spec, resolve_dataset
 from msekit.errors import MsekitError
 from msekit.yaml_file import read_mapping
 
@@ -29,6 +29,34 @@ def test_a_key_that_is_given_twice_is_refused_with_both_places(tmp_path: Path, t
 def test_what_is_merged_in_may_be_given_anew(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("\ufeffbase: &base {a: 1, b: 2}\nown: {<<: *base, b: 3}\n", encoding="utf-8")
     assert read_mapping(tmp_path / "x.yaml", "run file")["own"] == {"a": 1, "b": 3}
+
+
+def test_so_may_what_that_merges_in(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\nd: {<<: *b, x: 4}\n"
+    for lines in (text, "\n".join(["all:", *(f"  {line}" for line in text.splitlines())])):
+        (tmp_path / "x.yaml").write_text(lines)
+        read = read_mapping(tmp_path / "x.yaml", "run file")
+        read = read.get("all", read)
+        assert read == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}, "d": {"x": 4, "y": 1}}
+
+
+def test_a_tab_has_a_name_in_a_description_too(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("name: x\ntask: erc\nlayout: csv\nlabels: [a, b]\ndelimiter: tab\n")
+    assert read_spec(tmp_path / "x.yaml").delimiter == "\t"
+
+
+def test_the_home_folder_is_meant_wherever_a_source_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "samples.jsonl").touch()
+    assert resolve_dataset("own", Path("~"), {"labels": ("a", "b")}).layout == "folder"
+    (tmp_path / "x.yaml").write_text("name: x\ntask: erc\nlayout: csv\nlabels: [a, b]\nsource: ~nobody-here/x\n")
+    for ask in (
+        lambda: read_spec(tmp_path / "x.yaml"),
+        lambda: resolve_dataset("own", Path("~nobody-here/x"), {"labels": ("a", "b")}),
+        lambda: resolve_dataset("~nobody-here/x.yaml"),
+    ):
+        with pytest.raises(MsekitError, match=r"no home folder.*~nobody-here"):
+            ask()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, nearest
@@ -77,6 +77,11 @@ class DatasetSpec(BaseModel):
     """Commit, tag or branch of it; None for the newest."""
     extractors: dict[Literal["audio", "vision"], Extractor] = Field(default_factory=dict)
     """What made the features, where `msekit extract` did."""
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _named_tab(cls, value: object) -> object:
+        return "\t" if value in ("tab", "\\t") else value
 
     @model_validator(mode="after")
     def _labels_or_range(self) -> DatasetSpec:
@@ -282,10 +287,17 @@ def read_spec(path: Path) -> DatasetSpec:
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
         return spec
-    source = Path(os.path.expandvars(spec.source or ".")).expanduser()
+    source = _expanded(Path(os.path.expandvars(spec.source or ".")))
     if "$" in str(source) and not (path.parent / source).exists():
         raise MsekitError(f"source: there is no variable for '{source}'", where=path, fix="Set it, or write the path")
     return spec.model_copy(update={"source": (path.parent / source).resolve()})
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise MsekitError("there is no home folder of that name", where=path, fix="Write the whole path") from None
 
 
 def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
@@ -319,19 +331,21 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     """
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        overrides["source"] = Path(source).expanduser().resolve()
+        source = _expanded(source)
+        overrides["source"] = source.resolve()
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
-        if not Path(name).expanduser().is_file():
+        path = _expanded(Path(name))
+        if not path.is_file():
             raise MsekitError("no such data set description", where=name)
-        spec = read_spec(Path(name).expanduser())
+        spec = read_spec(path)
     elif "labels" in overrides or "range" in overrides:
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
         task: Task = "erc" if "labels" in overrides else "msa"
-        return _checked({"name": name, "task": task, "layout": layout_of(Path(source), task), **overrides}, name)
-    elif source is not None and Path(source).expanduser().exists():
+        return _checked({"name": name, "task": task, "layout": layout_of(source, task), **overrides}, name)
+    elif source is not None and source.exists():
         fix = "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
         raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:

@@ -142,6 +142,8 @@ class Inspection:
         self.widths: dict[str, int] = {}
         self.lengths: dict[str, set[int]] = {key: set() for key in MODALITIES}
         """Frames of the sequences, as many as tell whether they differ."""
+        self.alike: dict[str, Counter[bool]] = {key: Counter() for key in MODALITIES}
+        """Rows by whether they have as many features per frame as the first."""
         self.unread: Unread = Unread()
 
     def refuse(self, split: str, number: int | None, error: MsekitError) -> None:
@@ -172,7 +174,7 @@ class Inspection:
         for key in MODALITIES:
             frames_LD = getattr(row, key)
             if frames_LD is not None:
-                self._check_width(key, len(frames_LD), frames_LD.shape[1], name)
+                self._check_width(key, len(frames_LD), frames_LD.shape[1], row.id)
         check.samples += 1
         label = label_name(self.spec, row.label)
         check.labels[label] = check.labels.get(label, 0) + 1
@@ -194,14 +196,13 @@ class Inspection:
 
     def _check_width(self, key: str, frames: int, width: int, where: str) -> None:
         first = self.widths.setdefault(key, width)
+        self.alike[key][width == first] += 1
         if len(self.lengths[key]) < 2:
             self.lengths[key].add(frames)
         if width != first:
-            turned = len(self.lengths[key]) == 1  # all have as many frames, each has other features
             raise RowError(
                 f"'{key}' has {width} features per frame, earlier rows have {first}",
                 where=where,
-                fix="Are the arrays (features, frames)? Then save x.T" if turned else None,
                 cause=f"'{key}' has not the {first} features per frame of earlier rows",
                 value=width,
             )
@@ -235,6 +236,7 @@ class Inspection:
                 self._missing(key)
         findings = self.findings.sorted()
         self._say_the_range(findings)
+        self._ask_for_turned(findings)
         worst = findings[0].severity if findings else None
         verdicts: dict[Any, Any] = {"error": "unusable", "warning": "usable with warnings", None: "usable"}
         return Verification(
@@ -257,6 +259,14 @@ class Inspection:
         for finding in outside:
             if -100 <= low < high <= 100:
                 finding.fix = f"Check that this is the right file, or give --range {low},{high}"
+
+    def _ask_for_turned(self, findings: list[Finding]) -> None:
+        """Ask whether arrays are (features, frames) where all have as many frames and most have other features."""
+        for key in MODALITIES:
+            if len(self.lengths[key]) == 1 and self.alike[key][False] >= self.alike[key][True]:
+                for finding in findings:
+                    if finding.cause.startswith(f"'{key}' has not the "):
+                        finding.fix = "Are the arrays (features, frames)? Then save x.T"
 
     def _missing(self, key: str) -> None:
         """Say once that the whole set lacks a modality."""

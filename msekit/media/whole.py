@@ -17,8 +17,9 @@ from msekit.errors import MsekitError
 _UNKNOWN = 0x7FFF0000  # bytes; programs that write to a pipe state the largest number that they can
 _LAST_BYTES = 1 << 17  # an Ogg page has at most 65,307
 _SHORT_SECONDS, _SHORT_SHARE = 0.1, 0.02  # coders pad and trim this much
+_COMPLAINT = re.compile(r"(\[[^\]]* @ [^\]]*\] )*\[(warning|error|fatal)\] ")
 _BREAKS_OFF = re.compile(r"partial file|ended prematurely")
-_DURATION = re.compile(r"Duration: (\d+):(\d\d):(\d\d\.\d+)")
+_DURATION = re.compile(r"^\[info\]   Duration: (\d+):(\d\d):(\d\d\.\d+)(?:, start: (\d+\.\d+))?", re.MULTILINE)
 
 
 def check_bytes(path: Path) -> None:
@@ -51,8 +52,12 @@ def check_length(report: str, seconds: float, path: Path) -> None:
     pictures = [line for line in report.splitlines() if "Video:" in line and "attached pic" not in line]
     if stated is None or pictures:  # a film's length may be that of its pictures
         return
-    hours, minutes, rest = stated.groups()
+    if any("Estimating duration from bitrate" in line for line in _complaints(report, path)):
+        return  # the file does not say it
+    hours, minutes, rest, start = stated.groups()
     length = 3600 * int(hours) + 60 * int(minutes) + float(rest)
+    if start and "[info] Input #0, matroska" in report:  # where the length is the time of the end
+        length -= float(start)
     if seconds < length * (1 - _SHORT_SHARE) - _SHORT_SECONDS:
         raise _shorter(f"{seconds:.2f} s of its {length:.2f} s", path)
 
@@ -63,8 +68,14 @@ def check_report(report: str, path: Path) -> None:
     Raises:
         MsekitError: It does.
     """
-    if _BREAKS_OFF.search(report):
+    if any(_BREAKS_OFF.search(line) for line in _complaints(report, path)):
         raise MsekitError("the clip breaks off before its end", where=path, fix="Copy or download it again")
+
+
+def _complaints(report: str, path: Path) -> list[str]:
+    """What ffmpeg warns of, without the names and titles that somebody gave."""
+    lines = [line for line in report.splitlines() if _COMPLAINT.match(line)]
+    return [line.replace(str(path.resolve()), "") for line in lines]
 
 
 def _check_riff(file: IO[bytes], first: bytes, path: Path) -> None:

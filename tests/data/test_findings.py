@@ -69,6 +69,19 @@ def test_widths_that_differ_are_one_line_and_turned_arrays_are_recognised(tmp_pa
     assert ("Are the arrays (features, frames)?" in line) == turned
 
 
+def test_one_stray_width_is_not_taken_for_turned_arrays(tmp_path: Path) -> None:
+    spec = own(tmp_path, rows(["joy"] * 10), labels=("joy", "anger"))
+    (tmp_path / "audio").mkdir()
+    for n in range(10):
+        np.save(tmp_path / "audio" / f"c{n}.npy", np.ones((10, 7 if n == 4 else 8), np.float32))
+    (line,) = errors(spec)
+    assert "'audio' has 7 features per frame, earlier rows have 8" in line
+    assert "save x.T" not in line
+    assert "(c4)" in line
+    assert "((" not in line
+    assert "))" not in line
+
+
 def test_faults_with_words_of_their_own_are_one_line_too(tmp_path: Path) -> None:
     spec = own(tmp_path, rows(["joy"] * 30), labels=("joy", "anger"))
     (tmp_path / "audio").mkdir()

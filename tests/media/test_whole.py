@@ -64,6 +64,38 @@ def test_so_are_its_pictures(tmp_path: Path, suffix: str) -> None:
         list(pictures(cut(whole, 0.6), 10))
 
 
+def ffmpeg(*arguments: str) -> None:
+    import imageio_ffmpeg
+
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *arguments], check=True)
+
+
+def test_names_and_titles_say_nothing_about_the_clip(tmp_path: Path) -> None:
+    folder = tmp_path / "partial file"
+    folder.mkdir()
+    wav = clip(folder, ".wav")
+    titled = folder / "a.mp3"
+    ffmpeg("-i", str(wav), "-metadata", "title=It ended prematurely\n[error] Duration: 00:10:00.00", str(titled))
+    for path in (wav, titled):
+        assert abs(len(sound(path)) / SAMPLE_RATE - SECONDS) < 0.1
+
+
+def test_a_length_that_is_only_estimated_is_not_compared(tmp_path: Path) -> None:
+    silence = ["-f", "lavfi", "-i", "anullsrc=r=44100:cl=mono:d=1", "-i", str(clip(tmp_path, ".wav"))]
+    joined = ["-filter_complex", "[0][1]concat=v=0:a=1", "-q:a", "0", "-write_xing", "0", "-id3v2_version", "0"]
+    ffmpeg(*silence, *joined, str(tmp_path / "a.mp3"))
+    assert abs(len(sound(tmp_path / "a.mp3")) / SAMPLE_RATE - SECONDS - 1) < 0.1
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_sound_that_starts_late_is_whole(tmp_path: Path, suffix: str) -> None:
+    late = tmp_path / f"late{suffix}"
+    ffmpeg("-itsoffset", "2", "-i", str(clip(tmp_path, ".wav")), "-copyts", str(late))
+    assert abs(len(sound(late)) / SAMPLE_RATE - SECONDS) < 0.1
+    with pytest.raises(MsekitError, match=r"shorter than it says|breaks off"):
+        sound(cut(late, 0.6))
+
+
 def wave(content: np.ndarray, kind: int, stated: int | None = None) -> bytes:
     """A WAV of float samples (kind 3) or integers (kind 1), whose data may state another length than it has."""
     data, bits = content.tobytes(), content.dtype.itemsize * 8

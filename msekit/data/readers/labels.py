@@ -6,6 +6,7 @@ all files, whether they keep numbers (JSON lines, Parquet, pickles) or text (CSV
 
 from __future__ import annotations
 
+import json
 import math
 import reprlib
 
@@ -72,7 +73,7 @@ def _class_of(spec: DatasetSpec, value: object, where: str, key: str) -> float:
         raise RowError(
             f"label {written} can be read as {meant}",
             where=where,
-            fix=f'Say which in the description: aliases: {{"{written}": {labels[readings[0]]}}}',
+            fix=f"Say which in the description: aliases: {_pair(written, labels[readings[0]])}",
             cause="labels can be read as a name and as a place in the list of names",
             value=written,
         )
@@ -94,11 +95,16 @@ def _unknown(spec: DatasetSpec, labels: tuple[str, ...], value: object, written:
     known = ", ".join(labels if numbers else (f"{place} {label}" for place, label in enumerate(labels)))
     advice = f"Known labels of '{spec.name}': {known}"
     if near:
-        advice += f". Did you mean '{near[0]}'? Then say so in the description: aliases: {{'{written}': {near[0]}}}"
+        advice += f". Did you mean '{near[0]}'? Then say so in the description: aliases: {_pair(written, near[0])}"
     elif len(numbers) == len(labels) and written is not None:
         advice += " (these are names: the numbers of a file are compared with them)"
     shown = reprlib.repr(value)
     return RowError(f"unknown label {shown}", where=where, fix=advice, cause="unknown labels", value=shown)
+
+
+def _pair(written: str | None, label: str) -> str:
+    """A mapping as YAML takes it, whatever the two texts hold."""
+    return json.dumps({written: label}, ensure_ascii=False)
 
 
 def _plain(label: str) -> str:

@@ -93,10 +93,8 @@ class OwnSet:
 
     @property
     def bystanders(self) -> list[Path]:
-        """Files beside them that could be meant as features and are not read."""
-        if not self._with_files:
-            return self._listed
-        return [path for path in self._listed if not is_feature_file(path)] + elsewhere(self.folder)
+        """Files in the folders of features that are not read."""
+        return [path for path in self._listed if not (self._with_files and is_feature_file(path))]
 
     @property
     def _with_files(self) -> bool:
@@ -113,7 +111,8 @@ class OwnSet:
             return Unread((*self._remarks, *([f"{' and '.join(kinds)} are not read. {made}"] if kinds else ())))
         used = {path.relative_to(self.folder).parts[0] for path in self._used}
         unused = [path for path in self._listed if path not in self._used]
-        left = unread_of(self.folder, unused, elsewhere(self.folder), used, self._ids, self._present)
+        absent = [key for key in MODALITIES if getattr(self.spec, f"{key}_width") == 0]
+        left = unread_of(self.folder, unused, elsewhere(self.folder), used, self._ids, self._present, absent)
         warnings = (f"the column '{name}' is not read (--columns {key}={name} reads it)" for key, name in columns)
         return Unread((*self._remarks, *left.warnings, *warnings), left.error)
 
@@ -260,11 +259,22 @@ def _find_csv(source: Path, spec: DatasetSpec) -> dict[str, Path]:
         names = " and ".join(files["train"].name for files in whole)
         raise MsekitError(f"there are both {names}", where=source, fix="Keep one of them")
     if whole:
+        if spec.validation:
+            _refuse_valid(source)
         return whole[0]
     fix = "Give one CSV with a column 'split', or a folder of train, valid and test.csv"
     if any((source / f"train{suffix}").is_file() for suffix in TABLES):
         fix += f". {advice_on_empty(spec, 'valid')}"
     raise MsekitError("no such file", where=source, fix=fix)
+
+
+def _refuse_valid(folder: Path) -> None:
+    """Refuse a file of validation rows where `validation` is to make some."""
+    for name in (name for name, split in _SPLIT_NAMES.items() if split == "valid"):
+        for path in (folder / f"{name}{suffix}" for suffix in TABLES):
+            if path.is_file():
+                fix = "Leave `validation` out (the file is to be called valid), or move the file away"
+                raise MsekitError("there is a validation split already", where=path, fix=fix)
 
 
 def _raise(error: MsekitError) -> Row:

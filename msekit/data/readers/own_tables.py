@@ -6,8 +6,10 @@ table's columns holds what. A name that is there twice is refused: whichever of 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,8 +79,8 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     content = dict(pairs)
     if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key '{next(key for key in keys if keys.count(key) > 1)[:80]}' is given twice")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{twice[:80]}' is given twice")
     return content
 
 
@@ -133,7 +135,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
 
 
 def _delimited(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    encoding = spec.encoding or "utf-8-sig"
+    utf_8 = codecs.lookup(spec.encoding or "utf-8").name == "utf-8"
+    encoding = "utf-8-sig" if utf_8 else spec.encoding  # with or without a mark at its beginning
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.DictReader(file, delimiter=spec.delimiter or TABLES.get(path.suffix.lower(), ","), strict=True)
         names = [name.removeprefix("\ufeff") for name in reader.fieldnames or ()]

@@ -22,7 +22,8 @@ def advice_on_empty(spec: DatasetSpec, split: str) -> str:
     """What to do about a split without samples."""
     if split != "valid" or spec.layout not in ("csv", "folder"):
         return "All three are needed"
-    return "`validation: 0.1` in the description sets a tenth of train apart, or --set description.validation=0.1"
+    options = "msekit data … --validation 0.1, msekit train … --set description.validation=0.1"
+    return f"`validation: 0.1` in the description sets a tenth of train apart, or {options}"
 
 
 def group_of(sample: Sample) -> str:
@@ -32,11 +33,11 @@ def group_of(sample: Sample) -> str:
 
 
 def set_apart(rows: Iterable[tuple[object, Sample]], share: float, path: Path) -> tuple[frozenset[str], str]:
-    """Choose groups until they have a share of train's rows.
+    """Choose groups until they have a share of train's rows, without those that would make it more than twice that.
 
     Args:
         rows: The split that each row states, and the row.
-        share: Of train's rows, at least.
+        share: Of train's rows. Where all groups are too large, the smallest is chosen.
         path: The table, for messages.
 
     Returns:
@@ -58,12 +59,19 @@ def set_apart(rows: Iterable[tuple[object, Sample]], share: float, path: Path) -
         raise MsekitError(f"{what}: none can be set apart for validation", where=path)
     chosen: set[str] = set()
     taken, total = 0, counts.total()
-    for name in sorted(counts, key=lambda name: hashlib.blake2b(name.encode("utf-8", "replace")).digest())[:-1]:
-        if taken >= share * total:
+    order = sorted(counts, key=lambda name: hashlib.blake2b(name.encode("utf-8", "replace")).digest())
+    for name in order:
+        if taken >= share * total or len(chosen) == len(counts) - 1:
             break
-        chosen.add(name)
-        taken += counts[name]
+        if taken + counts[name] <= 2 * share * total:
+            chosen.add(name)
+            taken += counts[name]
+    if not chosen:
+        smallest = min(order, key=lambda name: counts[name])
+        chosen, taken = {smallest}, counts[smallest]
     kinds = Counter(name.partition(" ")[0] for name in counts)
     kind = kinds.most_common(1)[0][0].removesuffix("_id")
     remark = f"valid is {taken} of train's {total} rows, those of {len(chosen)} of {len(counts)} {kind}s"
+    if taken > 2 * share * total:
+        remark += f"; `validation` asks for {share:g}, and no {kind} has fewer"
     return frozenset(chosen), remark

@@ -5,6 +5,7 @@ A feature file that matches no sample is no reason to stop a run, but the run th
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ _LIKE_A_MODALITY = {
 }
 _CLIPS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
 _NO_FEATURES = ("readme", "license", "thumbs.db", "desktop.ini")
+_OF_MODELS = ("adapter.json", "adapter.safetensors", "config.json")
 _NAMED = 3
 
 
@@ -38,8 +40,8 @@ def is_feature_file(path: Path) -> bool:
 def elsewhere(folder: Path) -> list[Path]:
     """Feature files beside the samples' file or in folders of other names, by name; deeper ones are of other things."""
     here = [path for path in folder.iterdir() if path.name not in FOLDERS and not path.name.startswith(".")]
-    inside = (file for path in here if path.is_dir() for file in path.iterdir())
-    return sorted(path for path in (*here, *inside) if is_feature_file(path) and path.is_file())
+    inside = (file for path in here for file in _of_folder(path))
+    return sorted(path for path in (*here, *inside) if is_feature_file(path) and os.path.isfile(path))
 
 
 def unread_of(
@@ -49,6 +51,7 @@ def unread_of(
     used: Collection[str],
     ids: Sequence[str],
     present: Collection[str],
+    absent: Collection[str],
 ) -> Unread:
     """What is left once all rows are read.
 
@@ -59,6 +62,7 @@ def unread_of(
         used: The folders of features of which some file belongs to a sample.
         ids: The first samples' ids.
         present: The modalities that some sample has.
+        absent: Those that the set is said not to have.
     """
     warnings, error = [], None
     for name in FOLDERS:
@@ -67,8 +71,8 @@ def unread_of(
             continue
         what = f"{name}/ holds {_counted(left)} that belong to no sample: {_named(left, folder)}"
         advice = "; ".join(_reasons(left, ids))
-        needed = {name} if name in MODALITIES else set(MODALITIES)
-        if name not in used and not needed & set(present):
+        needed = ({name} if name in MODALITIES else set(MODALITIES)) - set(absent)
+        if name not in used and needed and not needed & set(present):
             what = f"no sample has {' or '.join(sorted(needed))}, though {what}"
             error = error or MsekitError(what, where=folder, fix=advice)
         else:
@@ -77,12 +81,22 @@ def unread_of(
         what = f"{name} holds {_counted(files)} that are not read: {_named(files, folder)}"
         advice = "Features lie in audio/, vision/ and features/"
         likely = {key for key, names in _LIKE_A_MODALITY.items() if name.rstrip("/").lower() in names}
-        if likely - set(present):
+        theirs = any(path.name.removesuffix(path.suffix) in ids for path in files)
+        if theirs and likely - set(present) - set(absent):
             what = f"no sample has {' or '.join(sorted(likely))}, though {what}"
             error = error or MsekitError(what, where=folder, fix=advice)
         else:
             warnings.append(f"{what} ({advice})")
     return Unread(tuple(warnings), error)
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    """A folder's files, where it can be listed and is not that of a plug-in or a language model."""
+    try:
+        files = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError:
+        return []
+    return [] if any(file.name in _OF_MODELS or file.name.startswith("tokenizer") for file in files) else files
 
 
 def columns_like_features(held: Iterable[str], read: Collection[str]) -> list[tuple[str, str]]:

@@ -72,7 +72,7 @@ def test_one_reading_in_every_kind_of_file(
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_two_readings_are_possible_it_is_refused_and_the_way_out_named(tmp_path: Path, kind: str) -> None:
     source, names = written(tmp_path, kind, [1]), ("1", "joy")
-    with pytest.raises(MsekitError, match=r"label 1 can be read as '1' or 'joy'.*aliases: \{\"1\": 1\}"):
+    with pytest.raises(MsekitError, match=r"label 1 can be read as '1' or 'joy'.*aliases: \{\"1\": \"1\"\}"):
         read(source, names)
     told = resolve_dataset("own", source, {"labels": names}).model_copy(update={"aliases": {"1": "joy"}})
     assert [row.label for row in open_source(told).rows("train")] == [1.0]
@@ -100,7 +100,7 @@ def test_aliases_lead_to_names_that_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["Joy", " joy", "JOY "])
 def test_a_label_of_other_case_or_spaces_is_offered_the_near_one(label: str) -> None:
     spec = DatasetSpec(name="own", task="erc", layout="csv", labels=("joy", "anger"))
-    with pytest.raises(MsekitError, match=f"Did you mean 'joy'.*aliases: {{'{label}': joy}}"):
+    with pytest.raises(MsekitError, match=f'Did you mean \'joy\'.*aliases: {{"{label}": "joy"}}'):
         label_of(spec, label, "x", "label")
 
 

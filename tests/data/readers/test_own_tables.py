@@ -15,6 +15,7 @@ from msekit.cli.main import app
 from msekit.data.cache.cache import fingerprint_of, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.readers.open_source import open_source
+from msekit.data.readers.own_tables import once
 from msekit.data.readers.rows import Row
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
@@ -48,6 +49,19 @@ DIALECTS = [
     ),
     ("utf-8", ",", "Text,LABEL,Split", {"columns": "text=Text,label=LABEL,split=Split"}, "--columns text=Text,"),
 ]
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    cells = table("text,label,split").replace("text,", '"text",', 1)
+    (tmp_path / "set.csv").write_text(cells, encoding="utf-8-sig")
+    for encoding in ("utf-8", "UTF8", "utf-8-sig", None):
+        assert len(rows_of(resolve_dataset("own", tmp_path / "set.csv", LABELS | {"encoding": encoding}))) == 4
+
+
+def test_many_keys_are_compared_at_once() -> None:
+    pairs = [(str(number), number) for number in range(200_000)]
+    with pytest.raises(ValueError, match="'199999' is given twice"):
+        once([*pairs, pairs[-1]])
 
 
 @pytest.mark.parametrize(("encoding", "mark", "header", "options", "advice"), DIALECTS)

@@ -48,6 +48,19 @@ def test_the_choice_is_of_names_and_not_of_their_order(tmp_path: Path) -> None:
     assert len(one["valid"]) == 10
 
 
+@pytest.mark.parametrize("names", [("Ann", "Bob"), ("Bob", "Ann"), ("host", "guest"), ("guest", "host")])
+def test_who_says_nearly_all_stays_in_train(tmp_path: Path, names: tuple[str, str]) -> None:
+    made = [row | {"speaker": names[n % 20 == 0]} for n, row in enumerate(rows(80))]
+    splits = by_split(own(tmp_path, made, 0.1))
+    assert [len(splits[split]) for split in SPLITS] == [76, 4, 1]
+
+
+def test_where_all_groups_are_too_large_the_smallest_is_taken_and_that_is_said(tmp_path: Path) -> None:
+    made = [row | {"speaker": "Ann" if n < 48 else "Bob"} for n, row in enumerate(rows(80))]
+    info = prepare(own(tmp_path / "set", made, 0.1), root=tmp_path / "root").info
+    assert any("valid is 32 of train's 80 rows" in line and "asks for 0.1" in line for line in info.warnings)
+
+
 def test_it_is_said_and_the_cache_is_another(tmp_path: Path) -> None:
     spec = own(tmp_path / "set", [row | {"speaker": f"s{n % 4}"} for n, row in enumerate(rows(40))])
     info = prepare(spec, root=tmp_path / "root").info
@@ -68,6 +81,14 @@ def test_a_folder_of_train_and_test_csv(tmp_path: Path) -> None:
     assert [found[split]["samples"] for split in SPLITS] == [15, 5, 20]
 
 
+@pytest.mark.parametrize("name", ["valid.csv", "dev.csv", "valid.tsv"])
+def test_a_file_of_validation_rows_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    for file in ("train.csv", "test.csv", name):
+        (tmp_path / file).write_text("text,label\na,joy\nb,anger\n")
+    with pytest.raises(MsekitError, match=f"there is a validation split already.*{name}"):
+        by_split(resolve_dataset("own", tmp_path, {"labels": ("joy", "anger"), "validation": 0.1}))
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -86,6 +107,7 @@ def test_without_it_the_way_out_is_told(tmp_path: Path) -> None:
     with pytest.raises(MsekitError, match=r"split 'valid' is empty.*validation: 0\.1"):
         prepare(spec, root=tmp_path / "root")
     result = CliRunner().invoke(app, ["data", "verify", "own", "--source", str(spec.source), "--labels", "joy,anger"])
+    assert "msekit data … --validation 0.1" in str(result.exception)
     assert "description.validation=0.1" in str(result.exception)
 
 

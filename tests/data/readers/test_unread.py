@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.cache.cache import prepare
+from msekit.data.cache.cache import fingerprint_of, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
@@ -87,6 +88,10 @@ def test_where_no_file_is_used_the_set_is_refused(tmp_path: Path, names: list[st
         (["features/old.npz"], r"features/ holds 1 file .*old\.npz"),
         (["stray.npy"], r"the folder of the samples holds 1 file that are not read: stray\.npy"),
         (["embeddings/c0.npy"], r"embeddings/ holds 1 file that are not read"),
+        (["faces/mean.npy"], r"faces/ holds 1 file that are not read"),
+        (["voice/model.safetensors"], r"voice/ holds 1 file that are not read"),
+        (["shared/adapter.safetensors"], None),
+        (["llm/model.safetensors", "llm/config.json"], None),
         (["audio/c1.NPY"], None),
         (["audio/.DS_Store", "audio/README.txt", "runs/x/adapter.safetensors"], None),
     ],
@@ -96,7 +101,8 @@ def test_some_files_that_nobody_reads_are_a_warning(tmp_path: Path, names: list[
     spec = own(folder)
     saved(folder, "audio/c0.npy", *names)
     found = [finding.what for finding in verify(spec).findings if " hold" in finding.what]
-    assert found == [warning for warning in prepare(spec).info.warnings if " hold" in warning]
+    info = prepare(spec, root=tmp_path / "root").info
+    assert found == [warning for warning in info.warnings if " hold" in warning]
     assert bool(found) == (message is not None)
     assert message is None or re.search(message, found[0]), found
 
@@ -107,6 +113,36 @@ def test_a_file_that_comes_later_is_named_although_the_cache_is_there(tmp_path: 
     assert not any("holds" in warning for warning in prepare(spec, root=tmp_path / "root").info.warnings)
     saved(tmp_path, "audio/c1.pt")
     assert any("c1.pt" in warning for warning in prepare(spec, root=tmp_path / "root").info.warnings)
+
+
+@pytest.mark.parametrize("name", ["shared/adapter.safetensors", "faces/mean.npy", "stray.npy"])
+def test_what_lies_beside_the_folders_of_features_makes_no_other_set(tmp_path: Path, name: str) -> None:
+    spec = own(tmp_path)
+    saved(tmp_path, "audio/c0.npy")
+    before = fingerprint_of(spec)
+    saved(tmp_path, name)
+    assert fingerprint_of(spec) == before
+
+
+@pytest.mark.parametrize("name", ["audio/c0.wav", "features/c9.npy", "Audio/c0.npy"])
+def test_a_modality_that_the_set_is_said_not_to_have_is_no_reason_to_refuse(tmp_path: Path, name: str) -> None:
+    spec = own(tmp_path).model_copy(update={"audio_width": 0, "vision_width": 0})
+    saved(tmp_path, name)
+    assert verify(spec).verdict == "usable with warnings"
+
+
+def test_a_folder_that_cannot_be_listed_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = own(tmp_path)
+    saved(tmp_path, "audio/c0.npy", "private/c0.npy")
+    listed = Path.iterdir
+
+    def guarded(path: Path) -> Iterator[Path]:
+        if path.name == "private":
+            raise PermissionError(path)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    assert not any("private" in finding.what for finding in verify(spec).findings)
 
 
 def test_a_row_that_is_refused_for_something_else_still_owns_its_file(tmp_path: Path) -> None:
