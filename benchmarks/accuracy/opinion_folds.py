@@ -71,7 +71,7 @@ def main() -> None:
     shown = (*SHOWN[resolve_dataset(str(options.dataset)).task], "loss")
     flush_denormals()
     if options.all_frames:
-        build.resting_values = lambda frames_LD: [None] * frames_LD.shape[1]  # type: ignore[assignment]
+        build.resting_values = lambda frames_LD: [None] * frames_LD.shape[1]
     rows = []
     for seed in map(int, options.seeds.split(",")):
         rows.append([measure(options, seed)[name] for name in shown])
