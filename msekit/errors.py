@@ -41,6 +41,10 @@ class LostProcessError(UnfinishedRunError):
     exit_code = 76  # tells the launcher that the cause lies in another process
 
 
+class UnsaidLabelsError(MsekitError):
+    """Files are given under a name of one's own, without a word about what their labels are."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Advice that offers the names closest to a mistyped one.
 

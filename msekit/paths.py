@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from msekit.errors import MsekitError
+
 
 def cache_root() -> Path:
     """The folder for converted backbones, downloads and Arrow caches.
@@ -15,6 +17,18 @@ def cache_root() -> Path:
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "msekit"
+
+
+def expanded(path: Path) -> Path:
+    """A path with `~` and `~someone` written out.
+
+    Raises:
+        MsekitError: There is nobody of that name.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise MsekitError("there is no home folder of that name", where=path, fix="Write the whole path") from None
 
 
 def shipped(kind: str) -> Path:

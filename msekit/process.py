@@ -12,7 +12,7 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
 | cuDNN's attention off, its fp32 in full | `ready_for_cuda` | all on a GPU | no |
-| CUDA's allocator and cuBLAS (environment) | `gpu.settle_allocator`, before CUDA starts | all on a GPU | no |
+| CUDA's allocator and cuBLAS (environment) | `settle_allocator` in `gpu.py`, before CUDA starts | all on a GPU | no |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
 | a FutureWarning of torch that DeepSpeed causes | `quiet_deepspeed`, wherever DeepSpeed starts | training | no |
 | the launcher's log and a warning of its | `quiet_launcher`, before `--launch` | the command line | no |

@@ -66,3 +66,10 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise MsekitError(f"the {what} is not a mapping of keys", where=path)
     return {str(key): value for key, value in raw.items()}
+
+
+def unquoted(value: bool | int | float) -> tuple[str, str]:
+    """What YAML took for a number or a truth value that was to be a text: how it reads it, and how to write it."""
+    if isinstance(value, bool):
+        return str(value).lower(), '"yes", "no", "on", "off", "true", "false"'
+    return f"the number {value}", f'"{value}"'

@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 LONGEST_FILE = 350
 LONGEST_FUNCTION = 60
-MOST_MODULES = 67
+MOST_MODULES = 69
 
 
 def test_files_and_functions_stay_short():

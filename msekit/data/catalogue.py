@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError, nearest
-from msekit.yaml_file import read_mapping
+from msekit.errors import MsekitError, UnsaidLabelsError, nearest
+from msekit.paths import expanded
+from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
@@ -270,10 +271,6 @@ DATASETS: dict[str, DatasetSpec] = {
 }
 
 
-class UnsaidLabelsError(MsekitError):
-    """Files are given under a name of one's own, without a word about what their labels are."""
-
-
 def read_spec(path: Path) -> DatasetSpec:
     """Read a data set's short YAML; a relative `source` is taken from the YAML's folder.
 
@@ -287,17 +284,10 @@ def read_spec(path: Path) -> DatasetSpec:
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
         return spec
-    source = _expanded(Path(os.path.expandvars(spec.source or ".")))
+    source = expanded(Path(os.path.expandvars(spec.source or ".")))
     if "$" in str(source) and not (path.parent / source).exists():
         raise MsekitError(f"source: there is no variable for '{source}'", where=path, fix="Set it, or write the path")
     return spec.model_copy(update={"source": (path.parent / source).resolve()})
-
-
-def _expanded(path: Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise MsekitError("there is no home folder of that name", where=path, fix="Write the whole path") from None
 
 
 def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
@@ -307,9 +297,7 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
-            given = first["input"]
-            shown = f"the number {given}" if not isinstance(given, bool) else str(given).lower()
-            example = f'"{given}"' if not isinstance(given, bool) else '"yes", "no", "on", "off", "true", "false"'
+            shown, example = unquoted(first["input"])
             raise MsekitError(
                 f"{key} is {shown} as YAML reads it, not a text", where=where, fix=f"Write it in quotes: {example}"
             ) from error
@@ -331,12 +319,12 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     """
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        source = _expanded(source)
+        source = expanded(source)
         overrides["source"] = source.resolve()
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
-        path = _expanded(Path(name))
+        path = expanded(Path(name))
         if not path.is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(path)

@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msekit.data.catalogue import DATASETS, DatasetSpec, UnsaidLabelsError, layout_of, resolve_dataset
+from msekit.data.catalogue import DATASETS, DatasetSpec, layout_of, resolve_dataset
 from msekit.data.readers.own_folder import OwnSet
 from msekit.data.readers.own_tables import read_table
 from msekit.data.readers.rows import number_of
-from msekit.errors import MsekitError, nearest
+from msekit.errors import MsekitError, UnsaidLabelsError, nearest
 
 _ROWS = 5000  # looked at in each table
 _MOST_CLASSES = 30

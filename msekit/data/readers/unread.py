@@ -23,7 +23,7 @@ _LIKE_A_MODALITY = {
 }
 _CLIPS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi", ".webm", ".mkv")
 _NO_FEATURES = ("readme", "license", "thumbs.db", "desktop.ini")
-_OF_MODELS = ("adapter.json", "adapter.safetensors", "config.json")
+_OF_MODELS = ("adapter", "config.json", "tokenizer")  # how names begin
 _NAMED = 3
 
 
@@ -96,7 +96,7 @@ def _of_folder(folder: Path) -> list[Path]:
         files = list(folder.iterdir()) if folder.is_dir() else []
     except OSError:
         return []
-    return [] if any(file.name in _OF_MODELS or file.name.startswith("tokenizer") for file in files) else files
+    return [] if any(file.name.startswith(_OF_MODELS) for file in files) else files
 
 
 def columns_like_features(held: Iterable[str], read: Collection[str]) -> list[tuple[str, str]]:

@@ -45,7 +45,8 @@ def test_what_comes_out_is_what_the_plain_pass_gives(kind, held, checkpointing, 
     made = []
     for case, exact in zip((short, long), plain, strict=True):
         for mine, theirs in zip(outcome(*case), exact, strict=True):
-            assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+            # rounding alone: the prefix without a compiled pass is 1.1e-5 apart in a gradient here
+            assert (mine - theirs).abs().max() <= 3e-5 * theirs.abs().max()
         made.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
     assert made[0] == made[1] > 0, "no program is made again for other lengths"
 
