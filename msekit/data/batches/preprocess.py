@@ -101,7 +101,7 @@ class Preprocessor(BaseModel):
         pairs_LD = there_LD[1:] & there_LD[:-1]
         changes_D = (np.abs(np.diff(frames_LD, axis=0)) * pairs_LD).sum(axis=0) / np.maximum(pairs_LD.sum(axis=0), 1)
         mean_D, deviation_D = (of(frames_LD, axis=0, where=there_LD) for of in (np.mean, np.std))
-        percentiles = [percentile(frames_LD, there_LD, share) for share in PERCENTILES]
+        percentiles = [percentile(frames_LD, there_LD, wanted) for wanted in PERCENTILES]
         rows = [mean_D, deviation_D, *percentiles, changes_D, share_D, onsets_D]
         return np.concatenate(rows).clip(-_LARGEST, _LARGEST).astype(np.float32)
 
