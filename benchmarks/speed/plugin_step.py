@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.plugin_step --data ../shared/data [--datasets meld6 mosi_utt] [--steps 8] [--rounds 5]
 
-Both train on the same batches; the loss scores every label in both (recipe `kit` does so for intensities), so what
-differs is the plug-in. Hidden states lie in the cache before the clock runs.
+Both train on the same batches with the same loss over every label (recipe `kit` scores intensities so by itself), so
+what differs is the plug-in. Hidden states lie in the cache before the clock runs.
 """
 
 from __future__ import annotations
@@ -16,17 +16,26 @@ from pathlib import Path
 import torch
 
 from benchmarks.speed.measure import Side, Work, alternate, machine, spread
+from msekit.data.catalogue import resolve_dataset
 from msekit.distributed.accelerator import accelerator_for
 from msekit.reporter import Reporter
 from msekit.settings.plan_runs import RunRequest, plan_runs
+from msekit.settings.recipes import BEST
 from msekit.training.build import build
 from msekit.training.loop import Run
+
+RECIPES = {"mse": "kit", "mse-states": "best"}
 
 
 def side(adapter: str, dataset: str, layout: str, steps: int, folder: Path) -> Side:
     """Steps of one adapter, beginning where the last block ended."""
-    request = RunRequest("smollm2-135m", dataset, recipe="best", adapter=adapter, layout=layout, output=folder)
+    task = resolve_dataset(dataset).task
+    losses = tuple(f"loss.{key}={value}" for key, value in BEST[task]["loss"].items() if key != "alone")
+    request = RunRequest(
+        "smollm2-135m", dataset, recipe=RECIPES[adapter], layout=layout, output=folder, overrides=losses
+    )
     ((config,), _) = plan_runs(request)
+    assert config.adapter.name == adapter
     parts = build(config, Reporter(quiet=True), splits=("train",))
     run = Run(config, parts, accelerator_for(parts.backbone.device), Reporter(quiet=True))
     batches = cycle(run.begin_epoch())
