@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ def states_table(
     wanted: StatesWanted,
     reporter: Reporter,
     root: Path | None = None,
+    heed: Callable[[], None] = lambda: None,
 ) -> StatesTable:
     """Open the states of texts; make those that are not in the cache. Every process of a run must call it.
 
@@ -82,6 +83,7 @@ def states_table(
         wanted: Layers and cue.
         reporter: Where progress goes.
         root: Cache root; None for the user's.
+        heed: Called by every process of the run between parts of 256 texts; it raises where the build is to stop.
 
     Raises:
         MsekitError: No such layer, states that are not finite, or a cache that cannot be written.
@@ -92,7 +94,7 @@ def states_table(
     try:
         stored = folder.open()
         while not all(_from_all(stored is not None)):
-            wrote = _build(backbone, different, wanted, folder, reporter)
+            wrote = _build(backbone, different, wanted, folder, reporter, heed)
             stored = folder.open()
             if wrote and stored is None:
                 raise MsekitError("hidden states that were just written are damaged", where=folder.path)
@@ -124,7 +126,12 @@ def _key(backbone: Backbone, texts: list[Text], wanted: StatesWanted) -> str:
 
 
 def _build(
-    backbone: Backbone, texts: list[Text], wanted: StatesWanted, folder: StatesFolder, reporter: Reporter
+    backbone: Backbone,
+    texts: list[Text],
+    wanted: StatesWanted,
+    folder: StatesFolder,
+    reporter: Reporter,
+    heed: Callable[[], None],
 ) -> bool:
     """Make what is missing; one process of a machine writes it, or of several that share the folder.
 
@@ -142,6 +149,7 @@ def _build(
         done = len(texts) - sum(len(_part(texts, part)) for part in missing)
         with reporter.bar(f"hidden states of {len(texts)} texts", len(texts), done) as advance:
             for start in range(0, len(missing), world):
+                heed()
                 group = missing[start : start + world]
                 own = group[rank] if rank < len(group) else None
                 passes = max(len(batches_by_length(apart(_part(texts, part))[0], wanted)) for part in group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +100,13 @@ class Parts:
         return self.collators[split].split.labels
 
 
-def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLITS, seeds: int = 1) -> Parts:
+def build(
+    config: RunConfig,
+    reporter: Reporter,
+    splits: tuple[str, ...] = SPLITS,
+    seeds: int = 1,
+    heed: Callable[[], None] = lambda: None,
+) -> Parts:
     """Open the data, load the backbone and make a freshly initialised adapter (from the run's seed).
 
     Args:
@@ -108,6 +114,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
         reporter: Where notices go.
         splits: Splits to open.
         seeds: How many runs will share a pass through the backbone.
+        heed: Called again and again while hidden states are read; it raises where that is to stop.
 
     Raises:
         MsekitError: Anything in the data, the backbone or the settings that cannot work.
@@ -148,7 +155,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             conversations = in_context(cache.split(split), texts, backbone.encode, limit, config.data.context)
             whole = replace(whole, text_ids=conversations.ids, context=conversations.lengths)
             reporter.note(f"{split}: {conversations.summary(limit)}")
-        collators[split] = completed(whole, config, model, spec, reporter)
+        collators[split] = completed(whole, config, model, spec, reporter, heed)
     cue = cue_of(config.adapter, spec) if isinstance(adapter, OpinionatedAdapter) else None
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
@@ -160,7 +167,12 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
 
 
 def completed(
-    collator: Collator, config: RunConfig, model: MSEModel, spec: DatasetSpec, reporter: Reporter
+    collator: Collator,
+    config: RunConfig,
+    model: MSEModel,
+    spec: DatasetSpec,
+    reporter: Reporter,
+    heed: Callable[[], None],
 ) -> Collator:
     """A split's collator with what else the adapter reads: noise in the frames' place, or states and summaries."""
     if not config.reads_features:
@@ -168,7 +180,7 @@ def completed(
     if not isinstance(model.adapter, OpinionatedAdapter):
         return collator
     wanted = states_wanted(config.adapter, spec, model.backbone)
-    states = states_table(model.backbone, collator.text_ids, collator.context, wanted, reporter)
+    states = states_table(model.backbone, collator.text_ids, collator.context, wanted, reporter, heed=heed)
     return replace(collator.summarised(), states=states)
 
 

@@ -71,13 +71,14 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
         signals = held.enter_context(StopSignals())
         held.enter_context(naming_lost_processes(accelerator, config.output))
-        parts = build(config, reporter)
+        heed = partial(heed_signals, accelerator, signals)
+        parts = build(config, reporter, heed=heed)
         flush_denormals()
         seed_everything(config.seed)
         stopped = resume and has_state(config, accelerator)
         alone = 0.0
         if not stopped:
-            alone = train_opinion(config, parts, reporter, partial(heed_signals, accelerator, parts, signals))
+            alone = train_opinion(config, parts, reporter, heed)
         run = Run(config, parts, accelerator, reporter, signals)
         run.progress.opinion_seconds = alone
         if stopped:
@@ -228,7 +229,7 @@ class Run:
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
-        if any_signal(self.accelerator, self.parts, self.signals):
+        if any_signal(self.accelerator, self.signals):
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:

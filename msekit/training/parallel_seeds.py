@@ -114,7 +114,8 @@ def in_one_process() -> Any:
 def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: StopSignals | None = None) -> Together:
     """Build what the runs share once, restore those that were stopped. The caller holds their folders."""
     accelerator = in_one_process()
-    parts = build(configs[0], reporter, seeds=len(configs))
+    heed = partial(heed_signals, accelerator, signals or StopSignals())
+    parts = build(configs[0], reporter, seeds=len(configs), heed=heed)
     flush_denormals()
     seed_everything(configs[0].seed)
     runs = []
@@ -122,7 +123,6 @@ def start(configs: list[RunConfig], resume: bool, reporter: Reporter, signals: S
         mine, stopped = parts_for(config, parts), resume and (config.output / STATE).is_file()
         alone = 0.0
         if not stopped:
-            heed = partial(heed_signals, accelerator, mine, signals or StopSignals())
             alone = train_opinion(config, mine, reporter, heed)
         run = Run(config, mine, accelerator, reporter, signals)
         run.progress.opinion_seconds = alone

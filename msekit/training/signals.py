@@ -8,19 +8,18 @@ import torch
 
 from msekit.distributed.accelerator import StopSignals
 from msekit.errors import StoppedError
-from msekit.training.build import Parts
 
 
-def any_signal(accelerator: Any, parts: Parts, signals: StopSignals) -> bool:
+def any_signal(accelerator: Any, signals: StopSignals) -> bool:
     """Whether one of the processes was asked to stop; all of them ask at once."""
-    signalled = torch.tensor(float(signals.received), device=parts.backbone.device)
+    signalled = torch.tensor(float(signals.received), device=accelerator.device)
     return bool(accelerator.reduce(signalled, "mean").item() > 0)
 
 
-def heed_signals(accelerator: Any, parts: Parts, signals: StopSignals) -> None:
-    """Stop where a signal asks to, before there is anything to save."""
-    if any_signal(accelerator, parts, signals):
+def heed_signals(accelerator: Any, signals: StopSignals) -> None:
+    """Stop where a signal asks to, before there is a state to save."""
+    if any_signal(accelerator, signals):
         raise StoppedError(
-            "stopped by a signal while the opinion was trained alone, of which nothing is saved",
+            "stopped by a signal before training with the LLM began; hidden states that were read are kept",
             fix="Begin again with the same command and --resume.",
         )

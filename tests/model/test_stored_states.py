@@ -21,7 +21,7 @@ from msekit.data.batches.batch import Collator
 from msekit.data.cache.cache import prepare
 from msekit.data.cache.states import PART
 from msekit.data.catalogue import DATASETS
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, StoppedError
 from msekit.model.stored_states import StatesTable, states_table
 from msekit.model.text_states import FreshStates
 from msekit.reporter import Reporter
@@ -122,6 +122,25 @@ def test_a_damaged_file_is_made_again_and_no_other(victim: str, tiny: Backbone, 
     assert {name for name, time in stamps(folder).items() if before[name] != time} == set(
         [file.name] if victim.startswith("part") else []
     )
+
+
+def test_a_build_stops_between_parts_and_goes_on_where_it_was(tiny: Backbone, tmp_path: Path) -> None:
+    texts, contexts = drawn()
+    asked = 0
+
+    def heed() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise StoppedError("stopped")
+
+    with pytest.raises(StoppedError):
+        states_table(tiny, texts, contexts, WANTED, QUIET, tmp_path, heed)
+    (kept,) = (tmp_path / "states").glob(".*.build/part-*")
+    written = kept.stat().st_mtime_ns
+    states_table(tiny, texts, contexts, WANTED, QUIET, tmp_path)
+    (folder,) = folders(tmp_path)
+    assert (folder / kept.name).stat().st_mtime_ns == written
 
 
 def test_a_cache_that_cannot_be_written_is_said(tiny: Backbone, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import msekit
+from msekit.backbones.hidden_states import read_batch
 from msekit.data.readers.synthetic import synthetic_rows
 from msekit.errors import MsekitError, StoppedError
+from msekit.model import stored_states
 from msekit.model.mse_model import edges_of
 from msekit.reporter import Reporter
 from msekit.runs.files import FULL
@@ -148,6 +152,21 @@ def test_a_signal_stops_the_opinion_in_good_order(tmp_path: Path, own_cache):
     with pytest.raises(StoppedError):
         train_opinion(config, parts, QUIET, heed)
     assert len(epochs) == 2
+
+
+def test_a_signal_while_hidden_states_are_read_stops_the_run(tmp_path: Path, own_cache, monkeypatch):
+    (config,) = plan(tmp_path)
+    passes = []
+
+    def read(*arguments: object) -> torch.Tensor:
+        passes.append(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read_batch(*arguments)
+
+    monkeypatch.setattr(stored_states, "read_batch", read)
+    with pytest.raises(StoppedError, match="hidden states that were read are kept"):
+        train(config, False, QUIET)
+    assert passes
 
 
 def test_pseudo_tokens_train_on_however_little_the_llm_is_trusted(tmp_path: Path, own_cache):
