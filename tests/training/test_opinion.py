@@ -155,7 +155,7 @@ def test_a_signal_stops_the_opinion_in_good_order(tmp_path: Path, own_cache):
 
 
 def test_a_signal_while_hidden_states_are_read_stops_the_run(tmp_path: Path, own_cache, monkeypatch):
-    (config,) = plan(tmp_path)
+    (config,) = plan(tmp_path, "adapter.cue=Heard")  # whose states no other test has made
     passes = []
 
     def read(*arguments: object) -> torch.Tensor:
