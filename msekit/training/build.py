@@ -123,11 +123,7 @@ def build(
     check_estimate(spec.task, config.evaluation.estimate)
     spec, cache = open_data(spec, config.data.dtype, reporter)
     preprocessors = make_preprocessors(config, cache)
-    for split in splits:
-        if config.data.on_missing == "error":
-            refuse_incomplete(cache.split(split), [name for name, way in preprocessors.items() if way is not None])
-        if config.data.context:
-            refuse_without_dialogues(cache.split(split), spec.name)
+    _refuse_unusable(config, spec.name, cache, splits, [name for name in MODALITIES if preprocessors[name]])
     with reporter.status(f"loading {config.backbone}"):
         recompute, evaluation_batch = planned(config, reporter, seeds, training="train" in splits)
         backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)
@@ -164,6 +160,15 @@ def build(
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts
+
+
+def _refuse_unusable(config: RunConfig, name: str, cache: Cache, splits: tuple[str, ...], read: list[str]) -> None:
+    """Refuse splits that lack what the settings cannot do without; `read`: the modalities."""
+    for split in splits:
+        if config.data.on_missing == "error":
+            refuse_incomplete(cache.split(split), read)
+        if config.data.context:
+            refuse_without_dialogues(cache.split(split), name)
 
 
 def completed(
