@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.plugin_step --data ../shared/data [--datasets meld6 mosi_utt] [--steps 8] [--rounds 5]
 
-Both train on the same batches with the same loss over every label (recipe `kit` scores intensities so by itself), so
-what differs is the plug-in. Hidden states lie in the cache before the clock runs.
+Both train on the same batches with the same loss over every label, so what differs is the plug-in.
+Hidden states lie in the cache before the clock runs.
 """
 
 from __future__ import annotations
