@@ -47,9 +47,10 @@ def draw() -> None:
         epochs = [line["epoch"] for line in history]
         accuracy.plot(epochs, [100 * line["valid"]["acc"] for line in history], "o-", color=f"C{number}", label=recipe)
         loss.plot(epochs, [line["valid_loss"] for line in history], "o-", color=f"C{number}")
-    accuracy.set(title="ravdess", xlabel="epoch with the LLM", ylabel="accuracy, %", xticks=range(1, EPOCHS + 1))
+    accuracy.set(title="ravdess", xlabel="epoch with the LLM", ylabel="accuracy, %", ylim=(0, 100))
+    accuracy.set(xticks=range(1, EPOCHS + 1))
     loss.set(title="ravdess", xlabel="epoch with the LLM", ylabel="loss", xticks=range(1, EPOCHS + 1))
-    accuracy.legend()
+    accuracy.legend(loc="upper center", ncols=len(RECIPES))
     TARGET.parent.mkdir(exist_ok=True)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "msekit"}):  # words stay words, the file the same
         figure.savefig(TARGET, format="svg", metadata={"Date": None})
