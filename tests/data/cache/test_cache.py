@@ -122,6 +122,9 @@ class TestContent:
         monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path / "here"))
         assert prepare(toy(tmp_path)).path.parent == tmp_path / "here" / "datasets"
         monkeypatch.delenv("MSEKIT_CACHE")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+        assert cache_root() == tmp_path / "shared" / "msekit"
+        monkeypatch.delenv("XDG_CACHE_HOME")
         assert cache_root() == Path.home() / ".cache" / "msekit"
 
 
