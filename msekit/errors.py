@@ -35,6 +35,12 @@ class StoppedError(UnfinishedRunError):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
+class CallbackError(StoppedError):
+    """A callback raised, and training saved its state first; the callback's own error is the cause."""
+
+    exit_code = 2
+
+
 class LostProcessError(UnfinishedRunError):
     """Another process of a distributed run died or cannot be reached."""
 

@@ -87,7 +87,15 @@ def test_what_has_one_place_is_nowhere_else(what: str, allowed: tuple[str, ...])
 
 def test_the_names_of_a_run_s_files_stand_in_one_file():
     names = ("adapter.json", "adapter.safetensors", "config.yaml", "metrics.jsonl", "predictions-test.jsonl")
-    names += ("report.json", "summary.json", "robustness.json", "calibration.json", "state/state.safetensors")
+    names += (
+        "report.json",
+        "summary.json",
+        "robustness.json",
+        "calibration.json",
+        "state/state.safetensors",
+        "steps.jsonl",
+    )
+    names += ("tracking.json",)
     for source in sorted((REPOSITORY / "msekit").rglob("*.py")):
         strings = {
             node.value for node in ast.walk(ast.parse(source.read_text("utf-8"))) if isinstance(node, ast.Constant)

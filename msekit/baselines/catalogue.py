@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msekit.added import Table
 from msekit.errors import MsekitError
 
-BASELINES: dict[str, str | None] = {
-    "text-linear": None,
-    "llm-linear": None,
-    "ef-lstm": "EarlyFusion",
-    "lf-lstm": "LateFusion",
-    "tfn": "TensorFusion",
-    "lmf": "LowRankFusion",
-}
-"""Name → class in `models.py`, made from (vocabulary, widths, outputs); None for the linear models, which
-are no networks: of the words (`text_linear.py`), of the frozen LLM's hidden states (`llm_linear.py`)."""
+BASELINES: Table[Any] = Table(
+    "baselines",
+    type,
+    {
+        "text-linear": None,
+        "llm-linear": None,
+        "ef-lstm": "EarlyFusion",
+        "lf-lstm": "LateFusion",
+        "tfn": "TensorFusion",
+        "lmf": "LowRankFusion",
+    },
+)
+"""Name → class (of msekit's own its name in `models.py`), made from (vocabulary, widths, outputs); None for the linear
+models, which are no networks: of the words (`text_linear.py`), of the frozen LLM's hidden states (`llm_linear.py`)."""
 READS_LLM = "llm-linear"
 """The one that needs a backbone."""
 

@@ -151,5 +151,5 @@ def network_of(name: str) -> type[nn.Module]:
     """The class of a baseline that is a network."""
     kind = BASELINES[name]
     assert kind is not None, f"{name} is no network"
-    network: type[nn.Module] = globals()[kind]
+    network: type[nn.Module] = globals()[kind] if isinstance(kind, str) else kind
     return network

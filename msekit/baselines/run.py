@@ -73,7 +73,7 @@ def run_baseline(
             run of another kind.
     """
     if name not in BASELINES:
-        raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
+        raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES.names))
     check_backbone(name, backbone)
     spec, cache = open_data(spec, "float32", reporter)
     kind = {

@@ -45,6 +45,9 @@ OnMissing = Annotated[
     str | None, typer.Option(help=f"Samples that lack a modality: {choice(choices.MISSING_POLICIES)} [zero].")
 ]
 Context = Annotated[int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")]
+Track = Annotated[
+    list[str] | None, typer.Option(help=f"Show the run in {choice(choices.TRACKERS)} too; several with commas.")
+]
 RunFile = Annotated[str | None, typer.Option("--config", help="A run file, or the name of a shipped one.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")]
 
@@ -54,6 +57,11 @@ NumProcesses = Annotated[int | None, typer.Option(min=1, help="Processes over al
 NumMachines = Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")]
 MachineRank = Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")]
 MainAddress = Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")]
+
+
+def names(given: list[str] | None) -> tuple[str, ...] | None:
+    """An option that is given several times, or once with commas."""
+    return tuple(name.strip() for text in given for name in text.split(",")) if given else None
 
 
 def own_set(

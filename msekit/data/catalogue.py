@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from msekit.data.description_checks import check_key, check_table, with_key
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest
 from msekit.paths import expanded
@@ -20,7 +21,7 @@ from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
-COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
+COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", "fold", "session", *MODALITIES)
 """What a table of samples holds."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
@@ -70,8 +71,12 @@ class DatasetSpec(BaseModel):
     """What a row holds (`text`, `label`, …) → the column of the table that holds it, where it is called otherwise."""
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train's rows that is set apart as valid, for tables that have no such split; None for none."""
-    metrics: MetricFamily | None = None
-    """msa only; None for what `metric_family` says."""
+    metrics: MetricFamily | tuple[str, ...] | None = None
+    """A family of definitions (msa only), or the metrics by name (`evaluation/metrics.py`); None for what
+    `metric_family` says, and for emotions all usual ones."""
+    key_metric: str = ""
+    """The validation metric that selects the best epoch; where it is not said MAE for msa, WF1 for erc, or the first
+    of `metrics`."""
     hub: str | None = None
     """Hub data set repository with the processed features."""
     hub_revision: str | None = None
@@ -84,6 +89,12 @@ class DatasetSpec(BaseModel):
     def _named_tab(cls, value: object) -> object:
         return "\t" if value in ("tab", "\\t") else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _key_of_the_task(cls, said: object) -> object:
+        """Fill in `key_metric`, so that a description says it."""
+        return with_key(said) if isinstance(said, Mapping) else said
+
     @model_validator(mode="after")
     def _labels_or_range(self) -> DatasetSpec:
         if self.task == "erc" and (self.labels is None or self.range is not None):
@@ -94,33 +105,14 @@ class DatasetSpec(BaseModel):
             raise ValueError("`labels` must be two or more different names")
         if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
             raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
-        if self.metrics is not None and self.task == "erc":
-            raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
+        if isinstance(self.metrics, str) and self.task == "erc":
+            raise ValueError("a family of `metrics` is chosen for intensities; an erc data set has none to choose")
         return self
 
     @model_validator(mode="after")
     def _readable_table(self) -> DatasetSpec:
-        strangers = [name for name in self.aliases.values() if name not in (self.labels or ())]
-        if strangers:
-            raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
-        for key in ("encoding", "delimiter"):
-            if getattr(self, key) is not None and self.layout != "csv":
-                raise ValueError(f"`{key}` is of CSV files, and the layout here is '{self.layout}'")
-        for key in ("columns", "validation"):
-            if getattr(self, key) and self.layout not in ("csv", "folder"):
-                raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{self.layout}'")
-        for key in self.columns:
-            if key not in COLUMNS:
-                raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
-        if len(set(self.columns.values())) < len(self.columns):
-            raise ValueError("`columns` takes one column for two things")
-        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            raise ValueError(f"`delimiter` is one character, as ';', and not {self.delimiter!r}")
-        if self.encoding is not None:
-            try:
-                "".encode(self.encoding)
-            except (LookupError, ValueError):
-                raise ValueError(f"`encoding` is one that Python knows, as gb18030, not '{self.encoding}'") from None
+        check_table(self)
+        check_key(self)
         return self
 
     @property
@@ -132,10 +124,11 @@ class DatasetSpec(BaseModel):
         general ones otherwise, so no set gets it by its range.
         """
         namesake = DATASETS.get(self.name)
-        if self.metrics is None and namesake is not None and namesake.range == self.range:
-            return namesake.metrics or "general"
-        on_seven_point_scale = self.range == (-3.0, 3.0)
-        return self.metrics or ("mosi" if on_seven_point_scale else "general")
+        if isinstance(self.metrics, str):
+            return self.metrics
+        if namesake is not None and namesake.range == self.range:
+            return namesake.metrics if isinstance(namesake.metrics, str) else "general"
+        return "mosi" if self.range == (-3.0, 3.0) else "general"
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -144,11 +137,6 @@ class DatasetSpec(BaseModel):
             return ()
         low, high = (round(value * 10) for value in self.range)
         return tuple(tenth / 10 for tenth in range(low, high + 1))
-
-    @property
-    def key_metric(self) -> str:
-        """The validation metric that selects the best epoch (facts: MAE for msa, WF1 for erc)."""
-        return "mae" if self.task == "msa" else "wf1"
 
     @property
     def task_prompt(self) -> str:
@@ -295,7 +283,7 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
         return DatasetSpec(**raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
+        key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "description"
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
             shown, example = unquoted(first["input"])
             raise MsekitError(

@@ -55,10 +55,16 @@ class StopSignals:
 
     received = False
     """Whether one has come."""
+    failure: tuple[str, Exception] | None = None
+    """What asked in a signal's place: something that watches the run, and the error it raised."""
 
     def __enter__(self) -> StopSignals:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
         return self
+
+    def ask(self, who: str, error: Exception) -> None:
+        """Ask to stop, as a signal would."""
+        self.received, self.failure = True, (who, error)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True

@@ -154,7 +154,7 @@ def read_spec_of(folder: Path) -> DatasetSpec:
 
 def without_places(spec: DatasetSpec) -> dict[str, Any]:
     """What a data set is, wherever its files lie, with the family of its metrics by name."""
-    family = spec.metric_family if spec.task == "msa" else None
+    family = spec.metric_family if spec.task == "msa" and not isinstance(spec.metrics, tuple) else spec.metrics
     return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE) | {"metrics": family}
 
 

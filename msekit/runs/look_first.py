@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from msekit.backbones.catalogue import BACKBONES
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.data.readers.open_source import open_source
+from msekit.errors import MsekitError
 from msekit.runs.go_on import refuse_taken
+from msekit.settings.choices import TRACKERS
 from msekit.settings.config import RunConfig
 from msekit.settings.data_of import spec_of
 
@@ -19,9 +22,23 @@ def look_first(config: RunConfig, resume: bool) -> None:
         MsekitError: Its folder is taken, its data set's files are not there, or nobody knows its backbone.
     """
     refuse_taken(config, resume)
+    refuse_absent_trackers(config)
     spec = spec_of(config)
     if spec.source is not None or spec.hub is None:  # else they are downloaded
         open_source(spec)
     name = config.backbone
     if name not in BACKBONES and name.count("/") != 1 and not Path(name).exists():
         checkpoint_folder(name)
+
+
+def refuse_absent_trackers(config: RunConfig) -> None:
+    """Refuse a run that is to be shown where no package can show it.
+
+    Raises:
+        MsekitError: The package of an experiment tracker is not installed.
+    """
+    for name in config.tracking.trackers:
+        if find_spec(TRACKERS[name]) is None:
+            raise MsekitError(
+                f"the tracker {name} needs the package {TRACKERS[name]}", fix=f"pip install 'msekit[{name}]'"
+            )

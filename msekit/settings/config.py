@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
-from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
+from msekit.adapters.sizes import ADAPTERS, Conditioning
 from msekit.backbones.holding import Quantization, check_ways
-from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe
+from msekit.errors import nearest
+from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe, Tracker
 
 Modality = Literal["audio", "vision"]
 OF_AN_OPINION = frozenset(
@@ -30,12 +31,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _known_adapter(name: str) -> str:
+    if name not in ADAPTERS:
+        raise ValueError(f"there is no adapter '{name}'. {nearest(name, ADAPTERS.names)}")
+    return name
+
+
 class AdapterConfig(_Section):
     """The plug-in's size and conditioning."""
 
-    name: AdapterName = "mse"
+    name: Annotated[str, AfterValidator(_known_adapter)] = "mse"
     """The paper's plug-in, the one guided by the LLM's hidden states (`mse-states`), a rival of the paper's Table 5,
-    or a plain one (`linear`, `mlp`, `prompt`)."""
+    a plain one (`linear`, `mlp`, `prompt`), or one that a package adds."""
     ablate: Ablation | None = None
     """What is left out, a row of the paper's Table 4."""
     pseudo_tokens: int = Field(4, ge=1)
@@ -216,6 +223,15 @@ class EvaluationConfig(_Section):
     """Test once more with audio and vision shuffled between samples: what the score loses is heard and seen."""
 
 
+class TrackingConfig(_Section):
+    """Where a run is shown while it trains, beside `steps.jsonl` and `metrics.jsonl`."""
+
+    trackers: tuple[Tracker, ...] = ()
+    """`tensorboard`, `wandb`, `mlflow`, `trackio`, `comet`, `swanlab`: any of them; each is a package of its own."""
+    project: str = "msekit"
+    """Under which name they file it; TensorBoard's files lie in the run's folder."""
+
+
 class RunConfig(_Section):
     """One run: one backbone, one data set, one seed, one folder."""
 
@@ -238,6 +254,7 @@ class RunConfig(_Section):
     loss: LossConfig = LossConfig()
     model: BackboneConfig = BackboneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     save_minutes: float = Field(5.0, gt=0)
     """A state to resume from is saved at every epoch's end, and this often in between."""
     timeout_minutes: float = Field(10.0, gt=0)

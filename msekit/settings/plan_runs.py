@@ -56,6 +56,8 @@ class RunRequest:
     limit_train: int | None = None
     on_missing: str | None = None
     context: int | None = None
+    track: tuple[str, ...] | None = None
+    """Experiment trackers."""
     output: Path | None = None
     """Folder of the seeds' folders; None for `runs/<data set>-<backbone>`."""
     run_file: str | None = None
@@ -77,6 +79,7 @@ class RunRequest:
             "adapter": {"name": self.adapter, "ablate": self.ablate},
             "optim": {"epochs": self.epochs, "batch_size": self.batch_size},
             "data": {"limit_train": self.limit_train, "on_missing": self.on_missing, "context": self.context},
+            "tracking": {"trackers": self.track},
         }
 
 

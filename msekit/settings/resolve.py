@@ -27,6 +27,8 @@ OPTIONS_OF_THEIR_OWN = {
     "profile": "--profile",
     "layout": "--layout",
 }
+_LATER = {"tracking"}
+"""Sections that the first runs' `config.yaml` does not have."""
 
 
 def resolve(
@@ -118,7 +120,7 @@ def reopened(settings: dict[str, Any]) -> dict[str, Any]:
     A run's `config.yaml` says every setting. Its ways through the LLM, its recomputed layers and its evaluation batch
     are what fitted there: another run, on another machine or backbone, decides anew. No number depends on them.
     """
-    if not settings.keys() >= RunConfig.model_fields.keys():
+    if not settings.keys() >= RunConfig.model_fields.keys() - _LATER:
         return settings
     model = dict(settings["model"]) | {"checkpointing": "auto"}
     if model.get("passes") != "plain":

@@ -71,6 +71,12 @@ class Progress:
         self.seconds += seconds
         self.cpu_seconds += cpu_seconds
 
+    def end_epoch(self, line: dict[str, Any]) -> None:
+        """One more complete epoch, with its line of metrics.jsonl."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.samples = 0.0, 0
+        self.history.append(line)
+
 
 @dataclass(frozen=True)
 class RunKey:

@@ -7,6 +7,7 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
-from msekit.evaluation.units import show
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
@@ -33,9 +33,11 @@ from msekit.runs.finished import finished_report
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
+from msekit.training.callbacks import Callback
 from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
+from msekit.training.epoch_line import epoch_in_words, epoch_line
 from msekit.training.fit import fitted
 from msekit.training.identity import run_key
 from msekit.training.loss_scale import goes_on
@@ -44,16 +46,20 @@ from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
 from msekit.training.resume import has_state, refuse_other_run
-from msekit.training.signals import any_signal, heed_signals
+from msekit.training.signals import any_signal, callback_failed, heed_signals, stopped
+from msekit.training.watching import Watch
 
 
-def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig, resume: bool = False, reporter: Reporter | None = None, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Train one seed, test its best epoch, and leave a run folder.
 
     Args:
         config: The resolved run.
         resume: Continue the run that the folder holds, if it holds one; a finished one is reused.
         reporter: Where progress goes; None for the terminal.
+        callbacks: Told what happens, in the main process.
 
     Returns:
         The content of `report.json`.
@@ -84,8 +90,12 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             run.restore()
         if accelerator.is_main_process:
             write_config(as_decided(config, parts))
+        held.enter_context(run.watch.opened(callbacks))
         run.fit()
-        return run.test()
+        report = run.test()
+    if signals.failure is not None:
+        raise callback_failed(signals, "; the run is finished", config.output)
+    return report
 
 
 class Step(NamedTuple):
@@ -95,6 +105,8 @@ class Step(NamedTuple):
     """The mean over the global batch's samples."""
     norm: float
     """Of its gradient, before clipping."""
+    rate: float
+    """The learning rate."""
     save_now: bool
     """Whether it is time to save the state."""
     stop_now: bool
@@ -129,8 +141,7 @@ class Run:
         self.subset = training_subset(parts, config)
         self.collator = parts.collators["train"]
         self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
-        tokens, frames = self.collator.lengths()
-        self.lengths = tokens[self.subset], frames[self.subset]
+        self.lengths = tuple(lengths[self.subset] for lengths in self.collator.lengths())
         batches = -(-len(self.subset) // config.optim.batch_size)
         self.total_steps = batches * config.optim.epochs
         self.progress = Progress()
@@ -138,6 +149,7 @@ class Run:
         self.run_key = run_key(config, parts)
         self.weights_before = parts.backbone.first_weights
         self.last_saved = time.monotonic()
+        self.watch = Watch(self)
 
     def restore(self) -> None:
         """Go back to the saved state."""
@@ -159,7 +171,7 @@ class Run:
                 for batch in left:
                     started = clocks()
                     step = self.step(next(made), len(batch))
-                    progress.count(len(batch), step.loss, *(clocks() - started))
+                    self.count(step, len(batch), clocks() - started)
                     advance(len(batch), f"loss {progress.mean_loss:.3f}  {progress.speed:.1f} samples/s")
                     self.heed(step)
             self.validate()
@@ -186,7 +198,12 @@ class Run:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(parts, start=1):
             loss += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
-        return self.checked(loss, self.engine.step(self.rate))
+        return self.checked(loss, self.engine.step(rate := self.rate), rate)
+
+    def count(self, step: Step, samples: int, clock: np.ndarray) -> None:
+        """A step that was taken on so many samples, with its seconds of wall time and of processor time."""
+        self.progress.count(samples, step.loss, *clock)
+        self.watch.step(step, samples, float(clock[0]))
 
     @property
     def rate(self) -> float:
@@ -194,7 +211,7 @@ class Run:
         optim, taken = self.config.optim, self.progress.step - self.progress.skipped
         return learning_rate(taken, self.total_steps, optim.warmup, optim.lr)
 
-    def checked(self, loss: Tensor, norm: Tensor) -> Step:
+    def checked(self, loss: Tensor, norm: Tensor, rate: float) -> Step:
         """What all processes say of a step, which the moving average then takes in.
 
         Raises:
@@ -209,7 +226,7 @@ class Run:
             self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
         if self.average is not None:
             self.average.update(self.progress.step + 1)
-        return Step(mean, norm_mean, any_due > 0, any_stop > 0)
+        return Step(mean, norm_mean, rate, any_due > 0, any_stop > 0)
 
     def heed(self, step: Step) -> None:
         """Save the state where it is time to, and stop where a signal asks to."""
@@ -220,11 +237,7 @@ class Run:
 
     def stop_for_signal(self) -> None:
         """End in good order; the state has been saved."""
-        raise StoppedError(
-            f"stopped by a signal after epoch {self.progress.epoch}, batch {self.progress.batch}; the state is saved",
-            where=self.config.output,
-            fix="Continue with the same command and --resume.",
-        )
+        raise stopped(self.progress, self.signals, self.config.output)
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
@@ -269,32 +282,16 @@ class Run:
         value = metrics[spec.key_metric]
         sign = 1 if higher_is_better(spec.key_metric) else -1
         better = progress.best_value is None or sign * value > sign * progress.best_value
-        progress.epoch, progress.batch = progress.epoch + 1, 0
         if better:
-            progress.best_epoch, progress.best_value = progress.epoch, value
+            progress.best_epoch, progress.best_value = progress.epoch + 1, value
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.adapter.state_dict().items()}
-        line = {
-            "epoch": progress.epoch,
-            "train_loss": progress.mean_loss,
-            "valid_loss": scores.loss(),
-            "valid": metrics,
-            "train_samples_per_s": progress.speed,
-            "best": better,
-        }
-        beside = f"  {progress.skipped} steps skipped" if progress.skipped else ""
-        if scores.llm is not None:
-            line["llm_weight"] = llm_weight(self.parts)
-            beside += f"  LLM weight {line['llm_weight']:.2f}"
-        progress.loss_sum, progress.samples = 0.0, 0
-        if self.engine.loss_scale is not None:
-            line["skipped_steps"] = progress.skipped
-        progress.history.append(line)
-        self.reporter.note(
-            f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
-            f"{spec.key_metric} {show(spec.key_metric, value)}{beside}{'  (best)' if better else ''}"
-        )
+        weight = None if scores.llm is None else llm_weight(self.parts)
+        line = epoch_line(progress, metrics, scores.loss(), better, weight, self.engine.loss_scale is not None)
+        progress.end_epoch(line)
+        self.reporter.note(epoch_in_words(line, spec.key_metric, progress.skipped))
         if (label := scores.collapsed(estimate)) is not None:
             self.reporter.warn(f"every validation sample is predicted as '{label}'")
+        self.watch.epoch(line)
 
     def score(self, split: str, title: str, shuffled: bool = False) -> Scores:
         """Label scores of a split by the adapter as it stands; `shuffled`: with the frames of other samples."""
@@ -306,6 +303,7 @@ class Run:
     def save(self) -> None:
         """Write what a resumed run needs, and the best adapter as a usable file."""
         moments = self.engine.moments()
+        self.watch.flush()
         if self.accelerator.is_main_process:
             if self.progress.history:
                 write_lines(self.config.output / METRICS, self.progress.history)
@@ -316,6 +314,7 @@ class Run:
             save_state(self.config.output, state)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
+        self.watch.saved()
 
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
@@ -345,4 +344,6 @@ class Run:
     def report(self, scores: Scores, shuffled: Scores | None, weights: dict[str, str]) -> dict[str, Any]:
         """Write predictions and report."""
         outcome = Outcome(scores, shuffled, self.progress, weights)
-        return finish(self.config, self.parts, outcome, self.reporter, self.accelerator.is_main_process)
+        report = finish(self.config, self.parts, outcome, self.reporter, self.accelerator.is_main_process)
+        self.watch.ended(report)
+        return report

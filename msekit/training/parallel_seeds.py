@@ -7,7 +7,7 @@ more than one; everywhere they share one backbone's memory, loading and preparat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -33,19 +33,23 @@ from msekit.runs.identity import settings_of
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
+from msekit.training.callbacks import Callback
 from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
 from msekit.training.fit import fitted
 from msekit.training.loop import Run
 from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
-from msekit.training.signals import heed_signals
+from msekit.training.signals import callback_failed, heed_signals
 
 T = TypeVar("T")
 
 
 def train_together(
-    configs: list[RunConfig], resume: bool = False, reporter: Reporter | None = None
+    configs: list[RunConfig],
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[dict[str, Any]]:
     """Train and test several runs at once; like `train` for each of them.
 
@@ -53,6 +57,7 @@ def train_together(
         configs: Resolved runs that differ in seed, output and optimiser settings alone.
         resume: Continue those that their folders hold; finished ones are reused.
         reporter: Where progress goes; None for the terminal.
+        callbacks: Told what happens in every run.
 
     Yields:
         The content of every run's `report.json`, in the order of the runs.
@@ -74,8 +79,12 @@ def train_together(
                 held.enter_context(held_for_training(config.output, resume))
             signals = held.enter_context(StopSignals())
             together = start(rest, resume, reporter, signals)
+            for run in together.runs:
+                held.enter_context(run.watch.opened(callbacks, len(rest)))
             together.fit()
             finished |= together.test()
+        if signals.failure is not None:
+            raise callback_failed(signals, "; the runs are finished", rest[0].output.parent)
     yield from (finished[config.output] for config in configs if config.output in finished)
     if together and together.failures:
         raise together.failures[0]
@@ -207,13 +216,14 @@ class Together:
             parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
             torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
-        norms = [run.engine.step(run.rate) for run in runs]
-        checks = zip(runs, totals, norms, strict=True)
-        outcomes = [self.attempt(run, partial(run.checked, loss, norm)) for run, loss, norm in checks]
+        rates = [run.rate for run in runs]
+        norms = [run.engine.step(rate) for run, rate in zip(runs, rates, strict=True)]
+        checks = zip(runs, totals, norms, rates, strict=True)
+        outcomes = [self.attempt(run, partial(run.checked, loss, norm, rate)) for run, loss, norm, rate in checks]
         seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
-                run.progress.count(size, outcome.loss, *seconds)
+                run.count(outcome, size, seconds)
                 if outcome.save_now:
                     run.save()
         if self.runs and self.runs[0].signals.received:
@@ -232,6 +242,7 @@ class Together:
         except UnfinishedRunError as error:
             self.reporter.warn(f"seed {run.config.seed}: {error}")
             self.failures.append(error)
+            run.watch.ended(None, error)
             self.runs.remove(run)
             return None
 

@@ -63,6 +63,7 @@ def test_the_run_folder_holds_what_the_contract_says(finished: Path):
         "adapter.safetensors",
         "adapter.json",
         "metrics.jsonl",
+        "steps.jsonl",
         "report.json",
         "predictions-test.jsonl",
         "state",

@@ -1,0 +1,66 @@
+"""What the keys of a data set's description must agree in, beside each one's type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msekit.errors import nearest
+
+if TYPE_CHECKING:
+    from msekit.data.catalogue import DatasetSpec
+
+OF_TABLES = ("columns", "validation", "folds", "fold")
+"""Keys of tables of one's own."""
+
+
+def with_key(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A description with `key_metric`: the one it says, or else what is usual for the task, or the first it chooses."""
+    if said.get("key_metric"):
+        return said
+    usual, names = "mae" if said.get("task") == "msa" else "wf1", said.get("metrics")
+    chosen = isinstance(names, (list, tuple)) and names and usual not in names
+    return dict(said) | {"key_metric": str(names[0]) if chosen and names else usual}
+
+
+def check_key(spec: DatasetSpec) -> None:
+    """The key metric is one number that is computed.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if isinstance(spec.metrics, tuple) and spec.key_metric not in spec.metrics:
+        raise ValueError(f"`key_metric` is '{spec.key_metric}', which is none of `metrics`")
+    if spec.key_metric.startswith("per_class_"):
+        raise ValueError(f"`key_metric` is one number, and '{spec.key_metric}' is one for each class")
+
+
+def check_table(spec: DatasetSpec) -> None:
+    """What is said of a table can be read from one.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    from msekit.data.catalogue import COLUMNS
+
+    strangers = [name for name in spec.aliases.values() if name not in (spec.labels or ())]
+    if strangers:
+        raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
+    for key in ("encoding", "delimiter"):
+        if getattr(spec, key) is not None and spec.layout != "csv":
+            raise ValueError(f"`{key}` is of CSV files, and the layout here is '{spec.layout}'")
+    for key in ("columns", "validation"):
+        if getattr(spec, key) and spec.layout not in ("csv", "folder"):
+            raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{spec.layout}'")
+    for key in spec.columns:
+        if key not in COLUMNS:
+            raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
+    if len(set(spec.columns.values())) < len(spec.columns):
+        raise ValueError("`columns` takes one column for two things")
+    if spec.delimiter is not None and (len(spec.delimiter) != 1 or spec.delimiter in '"\r\n'):
+        raise ValueError(f"`delimiter` is one character, as ';', and not {spec.delimiter!r}")
+    if spec.encoding is not None:
+        try:
+            "".encode(spec.encoding)
+        except (LookupError, ValueError):
+            raise ValueError(f"`encoding` is one that Python knows, as gb18030, not '{spec.encoding}'") from None
