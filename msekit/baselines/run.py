@@ -26,6 +26,7 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
+from msekit.data.readers.folds import refuse_unchosen
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
@@ -75,6 +76,7 @@ def run_baseline(
     if name not in BASELINES:
         raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES.names))
     check_backbone(name, backbone)
+    refuse_unchosen(spec)
     spec, cache = open_data(spec, "float32", reporter)
     kind = {
         "adapter": name,
@@ -245,6 +247,7 @@ def _write(
     document = kind | {
         "recipe": "baseline",
         "split": "test",
+        "fold": spec.fold,
         "samples": len(split),
         "estimate": "argmax" if spec.labels else "direct",
         "metrics": metric_fn(split.labels, predictions),

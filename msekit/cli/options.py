@@ -45,6 +45,7 @@ OnMissing = Annotated[
     str | None, typer.Option(help=f"Samples that lack a modality: {choice(choices.MISSING_POLICIES)} [zero].")
 ]
 Context = Annotated[int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")]
+Folds = Annotated[str | None, typer.Option(help="Cross-validate: all, or the numbers of the folds to test.")]
 Track = Annotated[
     list[str] | None, typer.Option(help=f"Show the run in {choice(choices.TRACKERS)} too; several with commas.")
 ]

@@ -35,6 +35,7 @@ def train_command(
     adapter: options.Adapter = None,
     ablate: options.Ablate = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, comma-separated.")] = None,
+    folds: options.Folds = None,
     parallel_seeds: Annotated[bool, typer.Option(help="Train all seeds at once on one backbone.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the schedule.")] = None,
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
@@ -71,13 +72,14 @@ def train_command(
         output=output,
         run_file=config,
         seeds=parse_seeds(seeds) if seeds else None,
+        test_folds=folds,
         overrides=tuple(overrides or ()),
     )
     runs, folder = plan_runs(request)
     if dry_run:
         _show(runs[0])
     elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):
-        train_all(runs, folder, resume, parallel_seeds)
+        (train_folds if folds else train_all)(runs, folder, resume, parallel_seeds)
 
 
 def _show(run: RunConfig) -> None:
@@ -94,6 +96,20 @@ def _launched(name: str | None, processes: int | None, machines: int, rank: int,
 
     launch(name, Where(processes, machines, rank, address), sys.argv[1:])
     return True
+
+
+def train_folds(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:
+    """Train the seeds of every fold, and put the folds together."""
+    from msekit.experiments.folds import by_fold, show_folds, summarise_folds
+    from msekit.reporter import Reporter
+    from msekit.runs.look_first import look_first
+
+    for run in runs:
+        look_first(run, resume)
+    for place, seeds in by_fold(runs).items():
+        train_all(seeds, place, resume, together)
+    if is_main_process():
+        show_folds(summarise_folds(folder, runs), folder, Reporter())
 
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:

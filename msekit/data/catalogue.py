@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from msekit.data.description_checks import check_key, check_table, with_key
+from msekit.data.description_checks import Folds, check_key, check_table, with_key
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest
-from msekit.paths import expanded
+from msekit.paths import expanded, shipped
 from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
@@ -71,6 +71,10 @@ class DatasetSpec(BaseModel):
     """What a row holds (`text`, `label`, …) → the column of the table that holds it, where it is called otherwise."""
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train's rows that is set apart as valid, for tables that have no such split; None for none."""
+    folds: Folds | None = None
+    """How the rows are parted for cross-validation, in place of the column `split`; None for not."""
+    fold: Annotated[int, Field(ge=1)] | None = None
+    """The fold that is the test split; `msekit train --folds` chooses it."""
     metrics: MetricFamily | tuple[str, ...] | None = None
     """A family of definitions (msa only), or the metrics by name (`evaluation/metrics.py`); None for what
     `metric_family` says, and for emotions all usual ones."""
@@ -316,6 +320,10 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         if not path.is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(path)
+    elif (described := shipped("configs") / "datasets" / f"{name}.yaml").is_file():
+        if source is None:
+            raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
+        spec = read_spec(described)
     elif "labels" in overrides or "range" in overrides:
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from msekit.errors import nearest
 
@@ -12,6 +14,19 @@ if TYPE_CHECKING:
 
 OF_TABLES = ("columns", "validation", "folds", "fold")
 """Keys of tables of one's own."""
+FEWEST_FOLDS = 3
+"""One to test, one to validate, one to train."""
+
+
+class Folds(BaseModel):
+    """How a table is parted for cross-validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by: Literal["speaker", "session", "given"]
+    """What stays together: rows of one speaker, of one session (column `session`), or as the column `fold` says."""
+    k: int | None = Field(None, ge=FEWEST_FOLDS)
+    """Number of folds; None for one of each speaker or session, or as many as are given."""
 
 
 def with_key(said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -49,9 +64,13 @@ def check_table(spec: DatasetSpec) -> None:
     for key in ("encoding", "delimiter"):
         if getattr(spec, key) is not None and spec.layout != "csv":
             raise ValueError(f"`{key}` is of CSV files, and the layout here is '{spec.layout}'")
-    for key in ("columns", "validation"):
+    for key in OF_TABLES:
         if getattr(spec, key) and spec.layout not in ("csv", "folder"):
             raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{spec.layout}'")
+    if spec.fold is not None and (spec.folds is None or spec.fold > (spec.folds.k or spec.fold)):
+        raise ValueError(f"`fold` is {spec.fold}, and there is no such one of `folds`")
+    if spec.folds is not None and spec.validation is not None:
+        raise ValueError("`validation` goes with no `folds`: the next fold is the validation split")
     for key in spec.columns:
         if key not in COLUMNS:
             raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")

@@ -33,6 +33,7 @@ SETS_IT_APART = {
     "options": None,
     "layer": None,
     "reads": None,
+    "fold": None,
 }
 COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
 """What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report
@@ -80,6 +81,8 @@ class Report(BaseModel):
     recipe: str
     seed: int
     split: str
+    fold: int | None = None
+    """Of a cross-validation: the one that is the test split."""
     samples: int | None = None
     estimate: str
     metrics: Metrics

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
 from msekit.adapters.sizes import ADAPTERS, Conditioning
 from msekit.backbones.holding import Quantization, check_ways
+from msekit.data.description_checks import Folds
 from msekit.errors import nearest
 from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe, Tracker
 
@@ -119,6 +120,14 @@ class DescriptionConfig(_Section):
     """What a row holds → the column that holds it."""
     validation: float | None = Field(None, gt=0, lt=1)
     """Share of train's rows that is set apart as valid, where the tables have no such split."""
+    folds: Folds | None = None
+    """How the rows are parted for cross-validation: `{by: speaker, k: 5}`."""
+    fold: int | None = Field(None, ge=1)
+    """The fold that is tested; `--folds` chooses it."""
+    metrics: Literal["general", "mosi", "sims"] | tuple[str, ...] | None = None
+    """The metrics by name, or the family that defines those of intensities."""
+    key_metric: str | None = None
+    """The validation metric that selects the best epoch."""
 
 
 class OptimConfig(_Section):

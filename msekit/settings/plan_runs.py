@@ -26,6 +26,10 @@ class OwnSet:
     delimiter: str | None = None
     columns: dict[str, str] | None = None
     validation: float | None = None
+    folds: dict[str, Any] | None = None
+    fold: int | None = None
+    metrics: str | tuple[str, ...] | None = None
+    key_metric: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""
@@ -63,6 +67,8 @@ class RunRequest:
     run_file: str | None = None
     """A run file's path, or the name of a shipped one."""
     seeds: tuple[int, ...] | None = None
+    test_folds: str | None = None
+    """`all`, or numbers: which folds are tested, each by runs of its own in `fold-N/`."""
     overrides: tuple[str, ...] = ()
     """`key=value`, from `--set`."""
 
@@ -84,11 +90,12 @@ class RunRequest:
 
 
 def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
-    """One resolved config per seed, and the folder that holds their folders.
+    """One resolved config per seed, or per fold and seed, and the folder that holds their folders.
 
     Raises:
         MsekitError: No backbone or data set named, or any setting that is wrong.
     """
+    from msekit.data.readers.folds import chosen_folds
     from msekit.data.readers.found_labels import find_set
     from msekit.settings.resolve import read_run_file, resolve
 
@@ -103,15 +110,19 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset
     folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    runs = [
-        resolve(
-            settings | {"seed": seed, "output": folder / f"seed-{seed}"},
-            task=spec.task,
-            run_file=file,
-            overrides=request.overrides,
-        )
-        for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
-    ]
+    runs = []
+    for fold in chosen_folds(spec, request.test_folds):
+        place = folder / f"fold-{fold}" if request.test_folds else folder
+        chosen = settings | {"description": {**settings["description"], "fold": fold}}
+        runs += [
+            resolve(
+                chosen | {"seed": seed, "output": place / f"seed-{seed}"},
+                task=spec.task,
+                run_file=file,
+                overrides=request.overrides,
+            )
+            for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
+        ]
     return runs, folder
 
 
@@ -137,7 +148,8 @@ def find_run_file(name: str) -> Path:
 
     if Path(name).is_file():
         return Path(name)
-    files = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
+    apart = ("profiles", "datasets")
+    files = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name not in apart}
     if name in files:
         return files[name]
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, files))

@@ -33,6 +33,7 @@ from msekit.distributed.zero import (
     held_share,
     loading_in_shards,
 )
+from msekit.evaluation.metrics import metrics_of
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
@@ -114,6 +115,7 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
     """
     spec = spec_of(config)
     check_estimate(spec.task, config.evaluation.estimate)
+    metrics_of(spec)  # it is refused here or not at all
     spec, cache = open_data(spec, config.data.dtype, reporter)
     preprocessors = make_preprocessors(config, cache)
     for split in splits:

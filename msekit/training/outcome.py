@@ -107,6 +107,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "recipe": config.recipe,
         "seed": config.seed,
         "split": split,
+        "fold": parts.spec.fold,
         "samples": len(scores.truths),
         "estimate": estimate,
         "metrics": scores.metrics(parts.spec, estimate),

@@ -214,6 +214,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
     if source.bystanders:
         decides["bystanders"] = [path.relative_to(files[0].parent).as_posix() for path in source.bystanders]
     table = {key: value for key in ("encoding", "delimiter", "columns", "validation") if (value := getattr(spec, key))}
+    if spec.folds is not None:
+        table["folds"] = [spec.folds.model_dump(), spec.fold or 1]
     if table:
         decides["table"] = table
     if numeric_names(spec.labels or ()):

@@ -19,6 +19,7 @@ import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.feature_files import read_features
+from msekit.data.readers.folds import folds_of, group_of_row, split_of_fold
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.own_tables import TABLES, Sample, read_table
 from msekit.data.readers.rows import (
@@ -75,6 +76,7 @@ class OwnSet:
         self._ids: list[str] = []
         self._present: set[str] = set()
         self._apart: frozenset[str] = frozenset()
+        self._folds: dict[str, int] = {}
         self._remarks: list[str] = []
         self._held: dict[str, None] = {}
         """The tables' columns, in their order."""
@@ -140,7 +142,9 @@ class OwnSet:
         of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
         for sample in read_table(path, self.spec):
             self._held |= dict.fromkeys(sample.held)
-            stated = _split_of(sample, of_file)
+            stated = _split_of(sample, "train" if self.spec.folds else of_file)
+            if self.spec.folds and stated == "train":
+                stated = self._split_by_fold(sample)
             if stated == "train" and apart and group_of(sample) in apart:
                 stated = "valid"
             if isinstance(stated, MsekitError):
@@ -149,6 +153,25 @@ class OwnSet:
             elif stated == split:
                 yield partial(self._budget.read, partial(self._row, split, number, sample))
                 number += 1
+
+    def _split_by_fold(self, sample: Sample) -> str:
+        """The split that a row's fold puts it in; the first fold is tested where none is chosen."""
+        folds, test = self.spec.folds, self.spec.fold or 1
+        assert folds is not None
+        if not self._folds:
+            if len(self.tables) > 1:
+                raise MsekitError("folds are of one table with all samples", where=self.folder)
+            self._folds = folds_of(read_table(self.tables[0], self.spec), folds, self.tables[0])
+            if test > self.folds:
+                raise MsekitError(f"there is no fold {test}: there are {self.folds}", where=self.tables[0])
+            valid = test % self.folds + 1
+            self._remarks.append(f"of {self.folds} folds by {folds.by}, fold {test} is test and fold {valid} valid")
+        return split_of_fold(self._folds[group_of_row(sample, folds)], test, self.folds)
+
+    @property
+    def folds(self) -> int:
+        """How many folds the table has, once one of its rows is read."""
+        return max(self._folds.values(), default=0)
 
     def _set_apart(self) -> frozenset[str]:
         """The groups of train's rows that are the validation split; chosen once."""

@@ -1,0 +1,130 @@
+"""Folds of a table of one's own: which rows are test, valid and train, so that no speaker or session is in two.
+
+Fold N is the test split, the next one (after the last the first) the validation split, the others training. Which fold
+a speaker is in depends on the names and numbers of rows alone, not on the order of the rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msekit.data.catalogue import DatasetSpec
+from msekit.data.description_checks import FEWEST_FOLDS, Folds
+from msekit.data.readers.own_tables import Sample
+from msekit.errors import MsekitError
+
+_COLUMN = {"speaker": "speaker", "session": "session", "given": "fold"}
+
+
+def folds_of(samples: Iterable[Sample], folds: Folds, path: Path) -> dict[str, int]:
+    """The fold of every group, from 1.
+
+    Args:
+        samples: Every row of the table.
+        folds: What keeps rows together, and how many folds there are.
+        path: The table, for messages.
+
+    Returns:
+        Name of a group (`group_of_row`) → number of its fold.
+
+    Raises:
+        MsekitError: A row without a group, too few groups, or another number of given folds than is said.
+    """
+    counts = Counter(group_of_row(sample, folds) for sample in samples)
+    kind = _COLUMN[folds.by]
+    named = sorted(counts, key=natural)
+    number = folds.k or len(named)
+    if len(named) < max(number, FEWEST_FOLDS):
+        fix = f"There are {len(named)}: {', '.join(named[:12])}"
+        raise MsekitError(f"{max(number, FEWEST_FOLDS)} folds need as many different values of '{kind}'",
+                          where=path, fix=fix)  # fmt: skip
+    if folds.by == "given" and number != len(named):
+        raise MsekitError(f"the rows have {len(named)} folds, and `folds` says {number}", where=path, fix="Leave k out")
+    if number == len(named):
+        return {name: place for place, name in enumerate(named, start=1)}
+    # the largest first, forth and back over the folds: sizes stay alike, and so do kinds that alternate in the names
+    order = sorted(named, key=lambda name: -counts[name])
+    return {name: 1 + snake(place, number) for place, name in enumerate(order)}
+
+
+def snake(place: int, number: int) -> int:
+    """0, 1, 2, 2, 1, 0, 0, … of so many."""
+    there, back = place % (2 * number), 2 * number - 1 - place % (2 * number)
+    return min(there, back)
+
+
+def group_of_row(sample: Sample, folds: Folds) -> str:
+    """What a row is kept together with.
+
+    Raises:
+        MsekitError: The row does not say it.
+    """
+    column = _COLUMN[folds.by]
+    value = sample.fields.get(column)
+    if value is None or str(value) == "":
+        fix = f"Folds by {folds.by} need it in every row; `columns: {{{column}: NAME}}` says where it stands"
+        raise MsekitError(f"'{column}' is missing", where=sample.where, fix=fix)
+    return str(value)
+
+
+def split_of_fold(number: int, test: int, folds: int) -> str:
+    """The split that a fold is in where another one (or itself) is the test split."""
+    return {test: "test", test % folds + 1: "valid"}.get(number, "train")
+
+
+def natural(name: str) -> list[Any]:
+    """A key by which `actor 10` comes after `actor 9`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def number_of_folds(spec: DatasetSpec) -> int:
+    """How many folds a set has; the table is read where its description does not say it.
+
+    Raises:
+        MsekitError: It has none, or the table cannot be read.
+    """
+    if spec.folds is None:
+        fix = "Say it in its description: `folds: {by: speaker, k: 5}` (or by session, or given)"
+        raise MsekitError(f"data set '{spec.name}' has no folds", fix=fix)
+    if spec.folds.k is not None:
+        return spec.folds.k
+    from msekit.data.readers.own_folder import OwnSet
+
+    source = OwnSet(spec)
+    next(source.readers("test"), None)
+    return source.folds
+
+
+def chosen_folds(spec: DatasetSpec, said: str | None) -> tuple[int | None, ...]:
+    """The folds that `--folds` chooses: `all`, or numbers; (None,) for a set without folds of which none is asked.
+
+    Raises:
+        MsekitError: There are folds and none is chosen, or one that there is not.
+    """
+    if said is None:
+        refuse_unchosen(spec)
+        return (spec.fold,)
+    count = number_of_folds(spec)
+    if said == "all":
+        return tuple(range(1, count + 1))
+    numbers = [int(part) if part.strip().isdigit() else 0 for part in said.split(",")]
+    if not all(1 <= number <= count for number in numbers) or len(set(numbers)) < len(numbers):
+        raise MsekitError(f"--folds takes `all` or different numbers from 1 to {count}, not '{said}'")
+    return tuple(numbers)
+
+
+def refuse_unchosen(spec: DatasetSpec) -> None:
+    """Refuse to train on a set with folds where nobody says which one is tested.
+
+    Raises:
+        MsekitError: Nobody does.
+    """
+    if spec.folds is not None and spec.fold is None:
+        raise MsekitError(
+            f"data set '{spec.name}' has folds, and none is chosen",
+            fix="msekit train … --folds all (or --folds 1); elsewhere `fold: 1` in its description.",
+        )
