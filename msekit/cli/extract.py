@@ -23,8 +23,10 @@ def extract_command(
     labels: options.Labels = None,
     span: options.Range = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "en",
-    audio: Annotated[Literal["egemaps", "logmel", "none"], typer.Option(help="Audio features.")] = "egemaps",
-    vision: Annotated[Literal["face", "none"], typer.Option(help="Vision features.")] = "face",
+    audio: Annotated[
+        str, typer.Option(help="Audio features: egemaps, logmel, none, or what a package adds.")
+    ] = "egemaps",
+    vision: Annotated[str, typer.Option(help="Vision features: face, none, or what a package adds.")] = "face",
     face: Annotated[
         Literal["largest", "left", "right"], typer.Option(help="Which face, where several show.")
     ] = "largest",
@@ -33,6 +35,7 @@ def extract_command(
     """Extract audio and face features from clips. A clip that cannot be read is reported and left out."""
     import yaml
 
+    from msekit.media.added_extractors import added_extractor
     from msekit.media.audio import audio_extractor
     from msekit.media.extract import ExtractionPlan, extract, write_samples
     from msekit.media.table import clips_of, read_table
@@ -45,9 +48,14 @@ def extract_command(
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
     description = None if table is None else _description(output.resolve().name, labels, span, language)
     rows = read_table(table, clips) if table else clips_of(clips)
-    plan = ExtractionPlan(
-        None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
+    pictures = (
+        None
+        if vision == "none"
+        else vision_extractor(face)
+        if vision == "face"
+        else added_extractor(vision, "vision", ("face", "none")).record
     )
+    plan = ExtractionPlan(None if audio == "none" else audio_extractor(audio), pictures)
     if plan.audio is None and plan.vision is None:
         raise MsekitError("nothing to extract", fix="Leave --audio or --vision at something.")
     reporter = Reporter()

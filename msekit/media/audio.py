@@ -14,8 +14,11 @@ import numpy as np
 
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.media.added_extractors import added_extractor
 from msekit.media.decode import SAMPLE_RATE
 
+OWN = ("egemaps", "logmel")
+"""msekit's own; packages may add others."""
 _MELS = 64
 _SHORTEST = SAMPLE_RATE // 10  # a tenth of a second: below it no descriptor has a whole window
 
@@ -24,22 +27,25 @@ def audio_extractor(name: str) -> Extractor:
     """The record of an audio extractor: its name, release and settings.
 
     Raises:
-        MsekitError: A package that it needs is missing.
+        MsekitError: A package that it needs is missing, or there is no such extractor.
     """
     if name == "egemaps":
         return Extractor(name=name, version=_opensmile().__version__, settings={"set": "eGeMAPSv02", "step_ms": 10})
+    if name not in OWN:
+        return added_extractor(name, "audio", OWN).record
     return Extractor(name=name, version="1", settings={"bands": _MELS, "window_ms": 25, "step_ms": 10})
 
 
 def audio_features(samples_S: np.ndarray, name: str) -> np.ndarray:
-    """(S,) sound at 16 kHz → (L, 25) or (L, 64) float32.
+    """(S,) sound at 16 kHz → (L, 25) or (L, 64) float32, or what an added extractor makes of it.
 
     Raises:
         MsekitError: The sound is shorter than a tenth of a second.
     """
     if len(samples_S) < _SHORTEST:
         raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")
-    frames_LD = _egemaps(samples_S) if name == "egemaps" else _log_mel(samples_S)
+    own = {"egemaps": _egemaps, "logmel": _log_mel}
+    frames_LD = (own[name] if name in own else added_extractor(name, "audio", OWN).features)(samples_S)
     return np.ascontiguousarray(frames_LD, dtype=np.float32)
 
 

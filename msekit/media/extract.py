@@ -21,6 +21,7 @@ from typing import Any
 from msekit.data.catalogue import MODALITIES
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.media.added_extractors import added_extractor
 from msekit.media.table import Clip
 from msekit.reporter import Reporter
 
@@ -192,17 +193,21 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     """
     from msekit.media import audio, decode, vision
 
+    added = None
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
     elif extractor.name == vision.EXTRACTOR:
         here = vision.vision_extractor(extractor.settings["face"])
     else:
-        raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
+        added = added_extractor(extractor.name, modality, (vision.EXTRACTOR,))
+        here = added.record
     if here != extractor:
         raise MsekitError(f"features of {extractor} are wanted, the extractor here is {here}", where=path)
     try:
         if modality == "audio":
             return audio.audio_features(decode.sound(path), extractor.name)
+        if added is not None:
+            return added.features(decode.pictures(path, added.pictures_per_second))
         pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
         return vision.vision_features(pictures, extractor.settings["face"])
     except MsekitError as error:
