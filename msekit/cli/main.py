@@ -10,6 +10,7 @@ from msekit.cli import (
     backbone,
     baseline,
     compare,
+    config,
     count_params,
     data,
     doctor,
@@ -58,6 +59,7 @@ app.command("sweep")(sweep.sweep_command)
 app.command("doctor")(doctor.doctor_command)
 app.add_typer(data.app, name="data")
 app.add_typer(backbone.app, name="backbone")
+app.add_typer(config.app, name="config")
 
 
 def _version(wanted: bool) -> None:

@@ -15,6 +15,25 @@ from msekit.settings import choices
 from msekit.settings.plan_runs import OwnSet
 from msekit.settings.recipes import RECIPES
 
+
+def keys(incomplete: str) -> list[tuple[str, str]]:
+    """Settings whose key begins so, with what they are, for the shell."""
+    from msekit.settings.schema import settings
+
+    return [(setting.key, setting.doc) for setting in settings() if setting.key.startswith(incomplete)]
+
+
+def assignments(incomplete: str) -> list[tuple[str, str]]:
+    """`KEY=`, or behind a key its values where they can be listed, for the shell."""
+    from msekit.settings.resolve import OPTIONS_OF_THEIR_OWN
+    from msekit.settings.schema import values_of
+
+    key, equals, begun = incomplete.partition("=")
+    if equals:
+        return [(f"{key}={value}", "") for value in values_of(key) if value.startswith(begun)]
+    return [(f"{name}=", doc) for name, doc in keys(key) if name not in OPTIONS_OF_THEIR_OWN]
+
+
 Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
@@ -50,7 +69,9 @@ Track = Annotated[
     list[str] | None, typer.Option(help=f"Show the run in {choice(choices.TRACKERS)} too; several with commas.")
 ]
 RunFile = Annotated[str | None, typer.Option("--config", help="A run file, or the name of a shipped one.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.", autocompletion=assignments)
+]
 
 LAUNCHES = sorted(path.stem for path in shipped("launch").glob("*.yaml"))
 Launch = Annotated[str | None, typer.Option(help=f"Run in several processes: {', '.join(LAUNCHES)}, or a file.")]

@@ -47,12 +47,15 @@ class AdapterConfig(_Section):
     ablate: Ablation | None = None
     """What is left out, a row of the paper's Table 4."""
     pseudo_tokens: int = Field(4, ge=1)
+    """Embeddings put before the text."""
     audio_hidden: int = Field(64, ge=1)
     """State size of the audio LSTM."""
     vision_hidden: int = Field(32, ge=1)
+    """State size of the vision LSTM."""
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Conditioning = "unit"
+    """What makes the pseudo tokens depend on the features from the start (`adapters/mse.py`)."""
     depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.533, 0.733)
     """mse-states: where in the LLM hidden states are read, as shares of its layers (0 are the embeddings)."""
     cue: str | None = None
@@ -111,7 +114,9 @@ class DescriptionConfig(_Section):
     range: tuple[float, float] | None = None
     """Lowest and highest intensity (msa)."""
     language: Literal["en", "zh"] | None = None
+    """Of the prompt."""
     prompt: str | None = None
+    """The task prompt in one's own words."""
     encoding: str | None = None
     """Of a CSV's text."""
     delimiter: str | None = None
@@ -134,8 +139,11 @@ class OptimConfig(_Section):
     """AdamW on the adapter; warm-up, then cosine to zero."""
 
     lr: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's epsilon."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's, decoupled."""
     batch_size: int = Field(16, ge=1)
     """Samples of a global batch, whatever the number of processes."""
     accumulation: int = Field(1, ge=1)
@@ -195,6 +203,7 @@ class BackboneConfig(_Section):
     """`auto`: bf16 on a GPU that has it, fp16 on one that has not; on a CPU bf16 where it is quicker (AMX), fp32
     otherwise. In fp16 the loss is scaled (`training/loss_scale.py`)."""
     quantization: Quantization = "none"
+    """Hold the weights in 8 bit (`int8`) or 4 bit (`nf4`)."""
     double_quantization: bool = False
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
@@ -224,6 +233,7 @@ class EvaluationConfig(_Section):
     """How scores become predictions and metrics."""
 
     estimate: Estimate = "greedy"
+    """How label scores become one answer: as the LLM writes it, the likeliest, or mean or median of intensities."""
     batch_size: int | None = Field(None, ge=1)
     """Sequences that a process scores at a time; None for what the plan has room for (`planning/memory.py`)."""
     bootstrap: int = Field(1000, ge=0)
@@ -245,18 +255,22 @@ class RunConfig(_Section):
     """One run: one backbone, one data set, one seed, one folder."""
 
     backbone: str
+    """Catalogue name, folder or hub id of a causal LM."""
     dataset: str
     """Catalogue name, or the path of a YAML that describes one's own."""
     source: Path | None = None
     """Folder or file of the published features."""
     description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
+    """The settings that the run starts from."""
     profile: str | None = None
     """Name of a machine's profile, or the path of one (`msekit.settings.profiles`); None for the machine at hand."""
     layout: Layout = "paper"
     """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)
+    """Decides weights, order, noise and dropout."""
     output: Path
+    """The seed's folder."""
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
