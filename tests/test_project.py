@@ -95,7 +95,7 @@ def test_the_names_of_a_run_s_files_stand_in_one_file():
         "state/state.safetensors",
         "steps.jsonl",
     )
-    names += ("tracking.json",)
+    names += ("tracking.json", "folds.json", "predictions-folds.jsonl", "study.log", "search.json")
     for source in sorted((REPOSITORY / "msekit").rglob("*.py")):
         strings = {
             node.value for node in ast.walk(ast.parse(source.read_text("utf-8"))) if isinstance(node, ast.Constant)

@@ -18,6 +18,9 @@ MEMBERS = 4
 STATISTICS = 7
 """Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
 
+AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]
+"""The paper's plug-in, the one guided by the LLM's hidden states, the paper's rivals in Table 5, and three plain ones:
+msekit's own names in ADAPTERS, for type checkers."""
 Conditioning = Literal["paper", "unit", "centred"]
 """What makes the pseudo tokens depend on the features from the start: see `adapters/mse.py`."""
 

@@ -116,27 +116,33 @@ def read_grid(file: Path) -> tuple[Path, list[Job]]:
 def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
     """One combination, its settings checked as `msekit train` would."""
     settings = base | varied
-    seed = settings.pop("seed", DEFAULT_SEED)
     name = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in varied.items())
-    folder = output / name
-    options = {key: str(settings.pop(key)) for key in OPTIONS if settings.get(key) is not None}
-    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items() if key not in OPTIONS)
+    request = request_of(settings, output / name)
+    plan_runs(request)
+    options = {key: str(settings[key]) for key in OPTIONS if settings.get(key) is not None}
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    arguments += ["--seeds", str(seed), "--output", str(folder)]
-    arguments += [part for override in overrides for part in ("--set", override)]
+    seed = settings.get("seed", DEFAULT_SEED)
+    arguments += ["--seeds", str(seed), "--output", str(output / name)]
+    arguments += [part for override in request.overrides for part in ("--set", override)]
+    return Job(name, varied, output / name, arguments, seed)
+
+
+def request_of(settings: dict[str, Any], folder: Path) -> RunRequest:
+    """A run by its settings, dotted keys and options alike."""
+    options = {key: str(settings[key]) for key in OPTIONS if settings.get(key) is not None}
     source = options.get("source")
-    request = RunRequest(
+    return RunRequest(
         backbone=options.get("backbone"),
         dataset=options.get("dataset"),
         source=Path(source).resolve() if source else None,
         recipe=options.get("recipe"),
         run_file=options.get("config"),
-        seeds=parse_seeds(str(seed)),
+        seeds=parse_seeds(str(settings.get("seed", DEFAULT_SEED))),
         output=folder,
-        overrides=overrides,
+        overrides=tuple(
+            f"{key}={json.dumps(value)}" for key, value in settings.items() if key not in (*OPTIONS, "seed")
+        ),
     )
-    plan_runs(request)
-    return Job(name, varied, folder, arguments, seed)
 
 
 def _short(value: Any) -> str:

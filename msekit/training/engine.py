@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,21 @@ from msekit.training.optim import optimizer_for
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's running averages: what a resumed run needs beside the parameters and the number of steps."""
+
+
+class Step(NamedTuple):
+    """What an optimiser step was; the processes agree on all of it."""
+
+    loss: float
+    """The mean over the global batch's samples."""
+    norm: float
+    """Of its gradient, before clipping."""
+    rate: float
+    """The learning rate."""
+    save_now: bool
+    """Whether it is time to save the state."""
+    stop_now: bool
+    """Whether a signal asks to stop."""
 
 
 class Engine(Protocol):

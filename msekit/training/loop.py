@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
 from msekit.data.batches.ahead import ahead
 from msekit.data.batches.batch import Batch, global_batches, micro_batches
+from msekit.data.catalogue import SPLITS
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
@@ -36,7 +37,7 @@ from msekit.training.build import Parts, build, training_subset
 from msekit.training.callbacks import Callback
 from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
 from msekit.training.decisions import as_decided
-from msekit.training.engine import engine_for
+from msekit.training.engine import Step, engine_for
 from msekit.training.epoch_line import epoch_in_words, epoch_line
 from msekit.training.fit import fitted
 from msekit.training.identity import run_key
@@ -51,7 +52,11 @@ from msekit.training.watching import Watch
 
 
 def train(
-    config: RunConfig, resume: bool = False, reporter: Reporter | None = None, callbacks: Sequence[Callback] = ()
+    config: RunConfig,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
+    test: bool = True,
 ) -> dict[str, Any]:
     """Train one seed, test its best epoch, and leave a run folder.
 
@@ -60,9 +65,10 @@ def train(
         resume: Continue the run that the folder holds, if it holds one; a finished one is reused.
         reporter: Where progress goes; None for the terminal.
         callbacks: Told what happens, in the main process.
+        test: Open and score the test split too; otherwise the run stays one to be resumed, which then tests.
 
     Returns:
-        The content of `report.json`.
+        The content of `report.json`; without a test nothing.
 
     Raises:
         MsekitError: Bad input; raised before anything is trained.
@@ -77,7 +83,7 @@ def train(
         reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
         signals = held.enter_context(StopSignals())
         held.enter_context(naming_lost_processes(accelerator, config.output))
-        parts = build(config, reporter)
+        parts = build(config, reporter, SPLITS if test else SPLITS[:2])
         flush_denormals()
         seed_everything(config.seed)
         stopped = resume and has_state(config, accelerator)
@@ -92,25 +98,10 @@ def train(
             write_config(as_decided(config, parts))
         held.enter_context(run.watch.opened(callbacks))
         run.fit()
-        report = run.test()
+        report = run.test() if test else {}
     if signals.failure is not None:
         raise callback_failed(signals, "; the run is finished", config.output)
     return report
-
-
-class Step(NamedTuple):
-    """What an optimiser step was; the processes agree on all of it."""
-
-    loss: float
-    """The mean over the global batch's samples."""
-    norm: float
-    """Of its gradient, before clipping."""
-    rate: float
-    """The learning rate."""
-    save_now: bool
-    """Whether it is time to save the state."""
-    stop_now: bool
-    """Whether a signal asks to stop."""
 
 
 class Run:

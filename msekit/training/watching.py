@@ -14,7 +14,8 @@ from msekit.training.step_log import StepLog
 from msekit.training.trackers import Trackers
 
 if TYPE_CHECKING:
-    from msekit.training.loop import Run, Step
+    from msekit.training.engine import Step
+    from msekit.training.loop import Run
 
 
 class Watch:
