@@ -1,4 +1,4 @@
-"""A search over settings, in a grid file's place of `grid:`, by Optuna: TPE proposes, the median of earlier ones prunes.
+"""A search over settings, where a grid file has `search:`, by Optuna: TPE proposes, the median of others prunes.
 
     output: runs/search
     base: {backbone: smollm2-135m, dataset: meld6.yaml, optim.epochs: 5}
