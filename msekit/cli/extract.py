@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from msekit.cli import options
 from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from msekit.media.extract import ExtractionPlan
+    from msekit.media.vision import FaceChoice
 
 _SOME_FAILED = 2  # exit code where clips were left out
 
@@ -35,11 +39,8 @@ def extract_command(
     """Extract audio and face features from clips. A clip that cannot be read is reported and left out."""
     import yaml
 
-    from msekit.media.added_extractors import added_extractor
-    from msekit.media.audio import audio_extractor
-    from msekit.media.extract import ExtractionPlan, extract, write_samples
+    from msekit.media.extract import extract, write_samples
     from msekit.media.table import clips_of, read_table
-    from msekit.media.vision import vision_extractor
     from msekit.reporter import Reporter
 
     if not clips.is_dir():
@@ -48,14 +49,7 @@ def extract_command(
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
     description = None if table is None else _description(output.resolve().name, labels, span, language)
     rows = read_table(table, clips) if table else clips_of(clips)
-    pictures = (
-        None
-        if vision == "none"
-        else vision_extractor(face)
-        if vision == "face"
-        else added_extractor(vision, "vision", ("face", "none")).record
-    )
-    plan = ExtractionPlan(None if audio == "none" else audio_extractor(audio), pictures)
+    plan = _plan(audio, vision, face)
     if plan.audio is None and plan.vision is None:
         raise MsekitError("nothing to extract", fix="Leave --audio or --vision at something.")
     reporter = Reporter()
@@ -80,6 +74,19 @@ def extract_command(
     if usable < len(rows):
         reporter.warn(f"{len(rows) - usable} clips were left out")
         raise typer.Exit(_SOME_FAILED)
+
+
+def _plan(audio: str, vision: str, face: FaceChoice) -> ExtractionPlan:
+    """The extractors, msekit's own or those that packages add."""
+    from msekit.media.added_extractors import added_extractor
+    from msekit.media.audio import audio_extractor
+    from msekit.media.extract import ExtractionPlan
+    from msekit.media.vision import EXTRACTOR, vision_extractor
+
+    sound = None if audio == "none" else audio_extractor(audio)
+    if vision in ("none", EXTRACTOR):
+        return ExtractionPlan(sound, None if vision == "none" else vision_extractor(face))
+    return ExtractionPlan(sound, added_extractor(vision, "vision", (EXTRACTOR, "none")).record)
 
 
 def _description(name: str, labels: str | None, span: str | None, language: str) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
 
+Launched = tuple[str | None, int | None, int, int, str | None]
+"""Configuration, processes, machines, number of this machine, address of the first."""
+
 
 def train_command(
     backbone: Annotated[str | None, typer.Option(help="Catalogue name, folder or hub id of a causal LM.")] = None,
@@ -75,11 +78,15 @@ def train_command(
         test_folds=folds,
         overrides=tuple(overrides or ()),
     )
+    _run(request, (launch, num_processes, num_machines, machine_rank, main_address), dry_run, resume, parallel_seeds)
+
+
+def _run(request: RunRequest, where: Launched, dry_run: bool, resume: bool, together: bool) -> None:
     runs, folder = plan_runs(request)
     if dry_run:
         _show(runs[0])
-    elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):
-        (train_folds if folds else train_all)(runs, folder, resume, parallel_seeds)
+    elif not _launched(*where):
+        (train_folds if request.test_folds else train_all)(runs, folder, resume, together)
 
 
 def _show(run: RunConfig) -> None:
