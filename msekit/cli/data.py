@@ -28,9 +28,13 @@ def fetch_command(name: Name) -> None:
     """Download the published features from the hub, or check and complete what is here."""
     from msekit.data.catalogue import resolve_dataset
     from msekit.data.download import fetch
+    from msekit.data.hub_tables import PREFIX, fetch_table
     from msekit.reporter import Reporter
 
     reporter = Reporter()
+    if name.startswith(PREFIX):
+        reporter.note(f"complete: {fetch_table(name, reporter)}")
+        return
     reporter.note(f"complete: {fetch(resolve_dataset(name), reporter)}")
 
 

@@ -300,11 +300,10 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     """Find a data set by catalogue name or by the path of a YAML that describes it, or describe it by options.
 
     Args:
-        name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
+        name: `mosei`, …, `path/to/set.yaml`, `hub:owner/name`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
-        options: `labels`, `range`, `language`, `prompt`, `encoding`, `delimiter`, `columns`, `validation`:
-            override what is known; None says nothing. A set that is neither in the catalogue nor in a YAML needs labels
-            or a range; its layout is seen from its files.
+        options: `labels`, `range`, `language`, …: override what is known; None says nothing. A set that is neither in
+            the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
@@ -313,6 +312,10 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     if source is not None:
         source = expanded(source)
         overrides["source"] = source.resolve()
+    if name.startswith("hub:"):
+        from msekit.data.hub_tables import described as of_the_hub
+
+        return _checked(of_the_hub(name, overrides), name)
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
