@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from msekit.reporter import Reporter
     from msekit.settings.plan_runs import OwnSet
 
-app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Data sets: fetch, prepare, verify, info, clips, list.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
 Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
@@ -122,6 +124,32 @@ def info_command(
     if plot is not None:
         describe.plot(cache, plot)
         reporter.note(f"plot {plot}")
+
+
+@app.command("clips")
+def clips_command(
+    toolkit: Annotated[Literal["emobox", "mertools"], typer.Argument(help="Whose label files.")],
+    labels: Annotated[Path, typer.Argument(help="A corpus' folder of EmoBox, or a label….npz of MERTools.")],
+    output: Annotated[Path, typer.Option(help="The table of clips, a CSV for msekit extract --table.")],
+    texts: Annotated[Path | None, typer.Option(help="mertools: the transcription….csv.")] = None,
+    target: Annotated[Literal["emo", "val"], typer.Option(help="mertools: emotion or valence.")] = "emo",
+    suffix: Annotated[str, typer.Option(help="mertools: ending of the clips' files.")] = ".mp4",
+) -> None:
+    """Make a table of clips from the label files of EmoBox or MERTools."""
+    from msekit.data.readers.label_files import emobox_rows, mertools_rows, write_rows
+    from msekit.reporter import Reporter
+
+    reporter, left_out = Reporter(), list[str]()
+    if toolkit == "emobox":
+        rows = emobox_rows(labels)
+    else:
+        rows, left_out = mertools_rows(labels, texts, target, suffix)
+    if left_out:
+        reporter.warn(f"left out, for they have no labels: {', '.join(left_out)}")
+    write_rows(rows, output)
+    names = sorted({row["label"] for row in rows})
+    shown = f"labels {','.join(names)}" if len(names) <= 30 else "intensities"
+    reporter.note(f"{len(rows)} clips, {shown}; next: msekit extract CLIPS --table {output} --output FOLDER")
 
 
 @app.command("list")

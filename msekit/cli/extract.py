@@ -22,7 +22,8 @@ def extract_command(
     clips: Annotated[Path, typer.Argument(help="Folder of clips: wav, mp3, flac, ogg, m4a, mp4, mov, avi, webm, mkv.")],
     output: Annotated[Path, typer.Option(help="Folder for the features; an unfinished one is continued.")],
     table: Annotated[
-        Path | None, typer.Option(help="CSV: file, text, label, split[, id, speaker, dialogue_id] [every clip].")
+        Path | None,
+        typer.Option(help="CSV: file, text, label, split[, id, speaker, dialogue_id, …] [every clip]."),
     ] = None,
     labels: options.Labels = None,
     span: options.Range = None,

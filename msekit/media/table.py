@@ -13,7 +13,7 @@ from msekit.errors import MsekitError
 from msekit.media.decode import CLIP_SUFFIXES
 
 _NEEDED = ("file", "text", "label", "split")
-_OPTIONAL = ("id", "speaker", "dialogue_id")
+_OPTIONAL = ("id", "speaker", "dialogue_id", "fold", "session")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Clip:
     split: str | None = None
     speaker: str | None = None
     dialogue_id: str | None = None
+    fold: str | None = None
+    session: str | None = None
 
     def fields(self) -> dict[str, Any]:
         """Its line of `samples.jsonl`, but for the features."""
@@ -35,7 +37,7 @@ class Clip:
 
 def read_table(table: Path, folder: Path) -> list[Clip]:
     """The clips of a CSV with the columns file (relative to the folder), text, label, split, and optionally id,
-    speaker, dialogue_id.
+    speaker, dialogue_id, fold, session.
 
     Raises:
         MsekitError: The table cannot be read, lacks a column or a value, or names a clip outside the folder or twice.
