@@ -189,7 +189,7 @@ class Run:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(parts, start=1):
             loss += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
-        return self.checked(loss, self.engine.step(rate := self.rate), rate)
+        return self.checked(loss, self.engine.step(self.rate))
 
     def count(self, step: Step, samples: int, clock: np.ndarray) -> None:
         """A step that was taken on so many samples, with its seconds of wall time and of processor time."""
@@ -202,13 +202,14 @@ class Run:
         optim, taken = self.config.optim, self.progress.step - self.progress.skipped
         return learning_rate(taken, self.total_steps, optim.warmup, optim.lr)
 
-    def checked(self, loss: Tensor, norm: Tensor, rate: float) -> Step:
+    def checked(self, loss: Tensor, norm: Tensor) -> Step:
         """What all processes say of a step, which the moving average then takes in.
 
         Raises:
             UnfinishedRunError: The loss or the gradient is not finite, and not for its scale; the engine then changed
                 nothing.
         """
+        rate = self.rate  # before a skipped step is counted as one
         due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
         shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
         # the one place where a step waits for the device

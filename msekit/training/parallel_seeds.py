@@ -216,10 +216,9 @@ class Together:
             parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
             torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += losses.detach()
-        rates = [run.rate for run in runs]
-        norms = [run.engine.step(rate) for run, rate in zip(runs, rates, strict=True)]
-        checks = zip(runs, totals, norms, rates, strict=True)
-        outcomes = [self.attempt(run, partial(run.checked, loss, norm, rate)) for run, loss, norm, rate in checks]
+        norms = [run.engine.step(run.rate) for run in runs]
+        checks = zip(runs, totals, norms, strict=True)
+        outcomes = [self.attempt(run, partial(run.checked, loss, norm)) for run, loss, norm in checks]
         seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:

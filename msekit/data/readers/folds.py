@@ -38,12 +38,12 @@ def folds_of(samples: Iterable[Sample], folds: Folds, path: Path) -> dict[str, i
     kind = _COLUMN[folds.by]
     named = sorted(counts, key=natural)
     number = folds.k or len(named)
+    if folds.by == "given" and number != len(named):
+        raise MsekitError(f"the rows have {len(named)} folds, and `folds` says {number}", where=path, fix="Leave k out")
     if len(named) < max(number, FEWEST_FOLDS):
         fix = f"There are {len(named)}: {', '.join(named[:12])}"
         raise MsekitError(f"{max(number, FEWEST_FOLDS)} folds need as many different values of '{kind}'",
                           where=path, fix=fix)  # fmt: skip
-    if folds.by == "given" and number != len(named):
-        raise MsekitError(f"the rows have {len(named)} folds, and `folds` says {number}", where=path, fix="Leave k out")
     if number == len(named):
         return {name: place for place, name in enumerate(named, start=1)}
     # the largest first, forth and back over the folds: sizes stay alike, and so do kinds that alternate in the names
