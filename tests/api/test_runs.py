@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,17 @@ def test_the_names_cost_nothing_until_they_are_used():
     program = "import sys, msekit; assert not {'torch', 'pydantic', 'numpy'} & sys.modules.keys(); msekit.train"
     program += "; assert 'torch' not in sys.modules; assert 'pandas' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.slow
+def test_the_readmes_lines_train_predict_and_track(tmp_path: Path, own_cache, monkeypatch, capsys):
+    """With the tiny LLM in the place of the one that they name."""
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "msekit.train(" in part)
+    lines = [line for line in block.splitlines() if line.startswith(("import", "result", "print(result"))]
+    assert len(lines) == 3
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(lines).replace("smollm2-135m", "tiny-llama"), {})
+    assert capsys.readouterr().out.split()[-1] in ("calm", "glad", "sad", "angry")
+    assert list((tmp_path / "runs" / "synthetic-erc-tiny-llama" / "seed-1111" / "tensorboard").glob("events*"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -297,3 +299,22 @@ def test_what_a_run_tells_cannot_change_it(tmp_path: Path, own_cache):
     report = train(config, reporter=QUIET, callbacks=[Meddles()])
     assert report["metrics"]
     assert all(line["valid"] for line in lines(config.output, "metrics.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_a_tracker_of_a_service_starts_and_goes_on_offline(tmp_path: Path, own_cache, monkeypatch, name: str):
+    """In processes of their own: both keep threads and services alive."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"the extra `{name}` is not installed")
+    arguments = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--recipe", "kit", "--track", name]
+    arguments += ["--output", str(tmp_path / "run"), "--limit-train", "16", "--epochs", "2"]
+    arguments += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.integrity=false"]
+    environment = os.environ | {"WANDB_MODE": "offline", "SWANLAB_MODE": "offline", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "msekit", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "run" / "seed-1111" / "tracking.json").read_text())[name]
+    assert (told["step"], told["epoch"], told["ended"]) == (2, 2, True)
+    assert "is told nothing more" not in done.stderr
+    assert list((tmp_path / "run" / "seed-1111" / name).glob(f"*{told['id']}*"))
