@@ -28,7 +28,7 @@ from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.data.readers.folds import refuse_unchosen
 from msekit.errors import MsekitError, nearest
-from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
+from msekit.evaluation.metrics import bootstrap, collapsed_to, goodness, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, Baseline, write_description
@@ -164,14 +164,13 @@ class Trainer:
     def fit(self) -> dict[str, Any]:
         """Train to the best validation epoch and score the test split with it."""
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-        sign = 1.0 if higher_is_better(self.spec.key_metric) else -1.0
         best: dict[str, Any] = {"value": -np.inf, "epoch": 0, "state": {}}
         history: list[dict[str, Any]] = []
         for epoch in range(self.epochs):
             loss = self._epoch(optimizer, epoch)
             metrics, valid_loss = self._validate()
-            value = sign * metrics[self.spec.key_metric]
-            if better := value > best["value"]:
+            value = goodness(self.spec.key_metric, metrics[self.spec.key_metric])
+            if better := not best["state"] or value > best["value"]:
                 state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
                 best = {"value": value, "epoch": epoch + 1, "state": state}
             line = {"epoch": epoch + 1, "train_loss": loss, "valid_loss": valid_loss, "valid": metrics, "best": better}

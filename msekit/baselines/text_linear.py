@@ -8,7 +8,7 @@ import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.metrics import goodness, metrics_of
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """C of the logistic regression, and 1 / alpha of the ridge: from most to least regularised."""
@@ -63,13 +63,12 @@ def best_of(spec: DatasetSpec, train: Split, valid: Split) -> tuple[Scorer, floa
     Returns:
         The model, its strength and its validation score.
     """
-    sign = 1.0 if higher_is_better(spec.key_metric) else -1.0
     models = {strength: fit(spec, train, strength) for strength in STRENGTHS}
     scores = {
         strength: metrics_of(spec)(valid[1], answer(model(valid[0])))[spec.key_metric]
         for strength, model in models.items()
     }
-    best = max(STRENGTHS, key=lambda strength: sign * scores[strength])
+    best = max(STRENGTHS, key=lambda strength: goodness(spec.key_metric, scores[strength]))
     return models[best], best, scores[best]
 
 

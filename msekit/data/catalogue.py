@@ -337,7 +337,8 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
         raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
-    return _checked(spec.model_dump() | overrides, name) if overrides else spec
+    said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)
+    return _checked(said | overrides, name) if overrides else spec
 
 
 def layout_of(source: Path, task: Task) -> Layout:

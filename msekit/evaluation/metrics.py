@@ -266,6 +266,11 @@ def higher_is_better(metric: str) -> bool:
     return metric_named(metric).higher_is_better
 
 
+def goodness(metric: str, value: float | None) -> float:
+    """A metric's value as a number of which the larger is the better; one that is not defined is the worst."""
+    return -np.inf if value is None else value if higher_is_better(metric) else -value
+
+
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
     """Both as one-dimensional arrays of one type; a NaN here would be a bug upstream."""
     truth, prediction = np.asarray(truth, dtype), np.asarray(prediction, dtype)

@@ -73,7 +73,8 @@ def metric_curves(histories: dict[int, list[dict[str, Any]]], key_metric: str) -
     scale, unit = axis_of(key_metric)
     with _figure() as (axis, done):
         for seed, lines in histories.items():
-            values = [scale * line["valid"][key_metric] for line in lines]
+            read = [line["valid"][key_metric] for line in lines]
+            values = [np.nan if value is None else scale * value for value in read]
             epochs = [line["epoch"] for line in lines]
             (drawn,) = axis.plot(epochs, values, marker=".", label=f"seed {seed}")
             best = [place for place, line in enumerate(lines) if line["best"]][-1]

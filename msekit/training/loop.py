@@ -24,7 +24,7 @@ from msekit.data.catalogue import SPLITS
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
-from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.metrics import goodness
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
@@ -272,8 +272,7 @@ class Run:
         scores = fit_llm_weight(self.parts.model, scores)
         metrics = scores.metrics(spec, estimate)
         value = metrics[spec.key_metric]
-        sign = 1 if higher_is_better(spec.key_metric) else -1
-        better = progress.best_value is None or sign * value > sign * progress.best_value
+        better = not self.best or goodness(spec.key_metric, value) > goodness(spec.key_metric, progress.best_value)
         if better:
             progress.best_epoch, progress.best_value = progress.epoch + 1, value
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.adapter.state_dict().items()}

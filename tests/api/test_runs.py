@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -155,3 +156,19 @@ def test_the_readmes_lines_train_predict_and_track(tmp_path: Path, own_cache, mo
     exec("\n".join(lines).replace("smollm2-135m", "tiny-llama"), {})
     assert capsys.readouterr().out.split()[-1] in ("calm", "glad", "sad", "angry")
     assert list((tmp_path / "runs" / "synthetic-erc-tiny-llama" / "seed-1111" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.slow
+def test_the_description_s_key_metric_selects_the_best_epoch(tmp_path: Path, own_cache):
+    """Also where it is not defined in every epoch; and a stopped run does not go on by another one."""
+    settings = SHORT | {"epochs": 3, "dataset": "synthetic-erc", "limit_train": 32}
+    metrics = ("uar", "f1_of:sad")
+    result = msekit.train(**settings, metrics=metrics, key_metric="f1_of:sad", output=tmp_path / "run")
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    values = [line["valid"]["f1_of:sad"] for line in lines]
+    defined = [-1 if value is None else value for value in values]
+    assert result.report["best_epoch"] == defined.index(max(defined)) + 1
+    assert all(set(line["valid"]) == set(metrics) for line in lines)
+    (result.folder / "report.json").unlink()
+    with pytest.raises(MsekitError, match="not as when the run was stopped: metrics"):
+        msekit.train(**settings, metrics=metrics, key_metric="uar", output=tmp_path / "run", resume=True)

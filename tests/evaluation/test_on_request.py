@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import METRICS, erc_metrics, higher_is_better, metrics_of, msa_metrics
+from msekit.evaluation.metrics import METRICS, erc_metrics, goodness, higher_is_better, metrics_of, msa_metrics
 from msekit.evaluation.units import show
 
 LABELS = ("neutral", "joy", "anger", "fear")
@@ -146,3 +146,8 @@ def test_a_wrong_choice_is_no_description(said: dict, match: str):
 def test_a_metric_that_does_not_fit_is_named(name: str, match: str):
     with pytest.raises(MsekitError, match=match):
         metrics_of(spec(metrics=("uar", name)))
+
+
+def test_an_undefined_value_is_the_worst():
+    assert goodness("uar", 0.5) > goodness("uar", 0.4) > goodness("uar", None)
+    assert goodness("mse", 0.4) > goodness("mse", 0.5) > goodness("mse", None)
