@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextvars
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +56,29 @@ def start(name: Tracker, place: Place) -> Any:
     if TRACKERS[name] not in known:
         raise MsekitError(f"the installed accelerate has no tracker {name}", fix="pip install --upgrade accelerate")
     named, keywords = _WAYS[name](place)
-    try:
+    with explained(name):
         tracker = known[TRACKERS[name]](*named, **keywords)
         # trackio ends the run that this context started before: one context for each, so that several seeds can run
         contextvars.Context().run(tracker.start)
         if name in ("mlflow", "comet") and not place.again:  # the others take the settings when they start
             tracker.store_init_configuration(settings_of(place.config))
+    return tracker
+
+
+@contextmanager
+def explained(name: Tracker) -> Iterator[None]:
+    """Turn whatever a tracker's package raises into one line.
+
+    Raises:
+        MsekitError: It does.
+    """
+    try:
+        yield
     except Exception as error:
         raise MsekitError(
             f"the tracker {name} cannot be started: {type(error).__name__}: {error}",
             fix="Mend that, or leave it out of --track.",
         ) from error
-    return tracker
 
 
 def settings_of(config: RunConfig) -> dict[str, Scalar]:
@@ -125,17 +139,34 @@ ONE_AT_A_TIME = ("swanlab",)
 """Trackers that hold one run in a process: not for several seeds at once."""
 
 
-def last_step(name: Tracker, place: Place) -> int | None:
-    """The last step that the tracker itself has, where it can be asked at once; None for as we remember."""
-    if not place.again:
+def theirs(name: Tracker, place: Place) -> tuple[int, int] | None:
+    """The last step and epoch that the tracker itself has, where it can be asked at once; None for as we remember.
+
+    A kill may come between telling it and remembering that, or while a tracker still keeps to itself what it was told.
+
+    Raises:
+        MsekitError: It cannot be asked.
+    """
+    if not place.again or name not in ("mlflow", "trackio"):
         return None
-    if name == "mlflow":
-        from mlflow import MlflowClient
+    with explained(name):
+        return _of_mlflow(place) if name == "mlflow" else _of_trackio(place)
 
-        history = MlflowClient().get_metric_history(place.id, "train/loss")
-        return max((metric.step for metric in history), default=0)
-    if name == "trackio":
-        from trackio.sqlite_storage import SQLiteStorage
 
-        return SQLiteStorage.get_max_step_for_run(place.config.tracking.project, place.id) or 0
-    return None
+def _of_mlflow(place: Place) -> tuple[int, int]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    steps = (metric.step for metric in client.get_metric_history(place.id, "train/loss"))
+    epochs = (int(metric.value) for metric in client.get_metric_history(place.id, "epoch"))
+    return max(steps, default=0), max(epochs, default=0)
+
+
+def _of_trackio(place: Place) -> tuple[int, int] | None:
+    if any(os.environ.get(name) for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")):
+        return None  # what lies here is not all that lies there
+    from trackio.sqlite_storage import SQLiteStorage
+
+    lines = SQLiteStorage.get_logs(place.config.tracking.project, place.id)
+    steps = (line["step"] for line in lines if "train/loss" in line)
+    return max(steps, default=0), max((int(line["epoch"]) for line in lines if "epoch" in line), default=0)

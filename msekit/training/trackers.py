@@ -21,7 +21,7 @@ from msekit.settings.choices import Tracker
 from msekit.training.callbacks import EpochJudged, RunEnded, RunStarted, StepTaken
 from msekit.training.step_log import step_line
 from msekit.training.tracker_figure import answers_figure
-from msekit.training.tracker_ways import ONE_AT_A_TIME, Place, last_step, settings_of, start
+from msekit.training.tracker_ways import ONE_AT_A_TIME, Place, settings_of, start, theirs
 
 EVERY_S = 5.0
 """How often steps are handed on; trackers take them in batches better than one by one."""
@@ -62,7 +62,11 @@ class Trackers:
         for name in event.config.tracking.trackers:
             if together > 1 and name in ONE_AT_A_TIME:
                 raise MsekitError(f"{name} shows one run of a process", fix="Leave --parallel-seeds out, or it.")
-            self._start(name)
+            try:
+                self._start(name)
+            except BaseException:
+                self.close()
+                raise
         self.waiting = self._past(event, before) if self.trackers else []
         self.hand_on()
 
@@ -78,8 +82,8 @@ class Trackers:
         told = self.told.get(name)
         place = Place(self.config, told.id if told else uuid.uuid4().hex, told is not None, 1)
         told = told or Told(place.id)
-        if (theirs := last_step(name, place)) is not None:
-            told = replace(told, step=theirs)
+        if (has := theirs(name, place)) is not None:
+            told = replace(told, step=has[0], epoch=has[1])
         self.trackers[name] = start(name, replace(place, next_step=told.step + 1))
         if name == "mlflow":
             told = replace(told, id=self.trackers[name].tracker.info.run_id)
