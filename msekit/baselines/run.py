@@ -26,7 +26,7 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
-from msekit.data.readers.folds import refuse_unchosen
+from msekit.data.readers.chosen_folds import refuse_unchosen
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, goodness, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED

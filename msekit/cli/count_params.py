@@ -72,7 +72,7 @@ def cell(
         size = AdapterConfig.model_validate({})
     sizes = (size.audio_hidden, size.vision_hidden, size.pseudo_tokens)
     trainable = parameter_count(
-        adapter,  # type: ignore[arg-type]
+        adapter,
         text_dim,
         audio_width,
         vision_width,

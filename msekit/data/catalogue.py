@@ -115,7 +115,7 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _readable_table(self) -> DatasetSpec:
-        check_table(self)
+        check_table(self, COLUMNS)
         check_key(self)
         return self
 

@@ -50,14 +50,12 @@ def check_key(spec: DatasetSpec) -> None:
         raise ValueError(f"`key_metric` is one number, and '{spec.key_metric}' is one for each class")
 
 
-def check_table(spec: DatasetSpec) -> None:
-    """What is said of a table can be read from one.
+def check_table(spec: DatasetSpec, columns: tuple[str, ...]) -> None:
+    """What is said of a table can be read from one that may hold these columns.
 
     Raises:
         ValueError: It cannot.
     """
-    from msekit.data.catalogue import COLUMNS
-
     strangers = [name for name in spec.aliases.values() if name not in (spec.labels or ())]
     if strangers:
         raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
@@ -72,8 +70,8 @@ def check_table(spec: DatasetSpec) -> None:
     if spec.folds is not None and spec.validation is not None:
         raise ValueError("`validation` goes with no `folds`: the next fold is the validation split")
     for key in spec.columns:
-        if key not in COLUMNS:
-            raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
+        if key not in columns:
+            raise ValueError(f"`columns` says '{key}'. {nearest(key, columns)}")
     if len(set(spec.columns.values())) < len(spec.columns):
         raise ValueError("`columns` takes one column for two things")
     if spec.delimiter is not None and (len(spec.delimiter) != 1 or spec.delimiter in '"\r\n'):

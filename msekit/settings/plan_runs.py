@@ -95,7 +95,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     Raises:
         MsekitError: No backbone or data set named, or any setting that is wrong.
     """
-    from msekit.data.readers.folds import chosen_folds
+    from msekit.data.readers.chosen_folds import chosen_folds
     from msekit.data.readers.found_labels import find_set
     from msekit.settings.resolve import read_run_file, resolve
 

@@ -58,7 +58,8 @@ def sections() -> dict[str, type[BaseModel]]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a run file: every setting with its words; a file says only what it changes."""
     schema = RunConfig.model_json_schema()
-    for model in {RunConfig, *sections().values()}:
+    models: list[type[BaseModel]] = [RunConfig, *sections().values()]
+    for model in models:
         part = schema if model is RunConfig else schema["$defs"][model.__name__]
         for name, doc in field_docs(model).items():
             if name in part["properties"]:

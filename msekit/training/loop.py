@@ -132,7 +132,8 @@ class Run:
         self.subset = training_subset(parts, config)
         self.collator = parts.collators["train"]
         self.average = Average(self.adapter, config.optim.ema) if config.optim.ema else None
-        self.lengths = tuple(lengths[self.subset] for lengths in self.collator.lengths())
+        tokens, frames = self.collator.lengths()
+        self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
         self.total_steps = batches * config.optim.epochs
         self.progress = Progress()

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from msekit.data.catalogue import DatasetSpec
 from msekit.data.description_checks import FEWEST_FOLDS, Folds
 from msekit.data.readers.own_tables import Sample
 from msekit.errors import MsekitError
@@ -79,52 +78,3 @@ def split_of_fold(number: int, test: int, folds: int) -> str:
 def natural(name: str) -> list[Any]:
     """A key by which `actor 10` comes after `actor 9`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def number_of_folds(spec: DatasetSpec) -> int:
-    """How many folds a set has; the table is read where its description does not say it.
-
-    Raises:
-        MsekitError: It has none, or the table cannot be read.
-    """
-    if spec.folds is None:
-        fix = "Say it in its description: `folds: {by: speaker, k: 5}` (or by session, or given)"
-        raise MsekitError(f"data set '{spec.name}' has no folds", fix=fix)
-    if spec.folds.k is not None:
-        return spec.folds.k
-    from msekit.data.readers.own_folder import OwnSet
-
-    source = OwnSet(spec)
-    next(source.readers("test"), None)
-    return source.folds
-
-
-def chosen_folds(spec: DatasetSpec, said: str | None) -> tuple[int | None, ...]:
-    """The folds that `--folds` chooses: `all`, or numbers; (None,) for a set without folds of which none is asked.
-
-    Raises:
-        MsekitError: There are folds and none is chosen, or one that there is not.
-    """
-    if said is None:
-        refuse_unchosen(spec)
-        return (spec.fold,)
-    count = number_of_folds(spec)
-    if said == "all":
-        return tuple(range(1, count + 1))
-    numbers = [int(part) if part.strip().isdigit() else 0 for part in said.split(",")]
-    if not all(1 <= number <= count for number in numbers) or len(set(numbers)) < len(numbers):
-        raise MsekitError(f"--folds takes `all` or different numbers from 1 to {count}, not '{said}'")
-    return tuple(numbers)
-
-
-def refuse_unchosen(spec: DatasetSpec) -> None:
-    """Refuse to train on a set with folds where nobody says which one is tested.
-
-    Raises:
-        MsekitError: Nobody does.
-    """
-    if spec.folds is not None and spec.fold is None:
-        raise MsekitError(
-            f"data set '{spec.name}' has folds, and none is chosen",
-            fix="msekit train … --folds all (or --folds 1); elsewhere `fold: 1` in its description.",
-        )

@@ -182,8 +182,8 @@ def _behind_the_header(member: IO[bytes]) -> None:
     Raises:
         ValueError: It is none, or not of objects.
     """
-    version = np.lib.format.read_magic(member)  # type: ignore[no-untyped-call]
+    version = np.lib.format.read_magic(member)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(member)  # type: ignore[no-untyped-call]
+    shape, _, dtype = reader(member)
     if dtype != np.dtype(object) or shape != ():
         raise ValueError(f"it holds {dtype} of shape {shape}, not a corpus")

@@ -11,7 +11,8 @@ import yaml
 
 from msekit.data.cache.cache import fingerprint_of
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
-from msekit.data.readers.folds import chosen_folds, number_of_folds, snake
+from msekit.data.readers.chosen_folds import chosen_folds, number_of_folds
+from msekit.data.readers.folds import snake
 from msekit.data.readers.own_folder import OwnSet
 from msekit.errors import MsekitError
 from msekit.paths import shipped
