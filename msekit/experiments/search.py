@@ -230,6 +230,7 @@ def _run_trial(search: Search, study: Any, key: str, reporter: Reporter) -> None
     from msekit.training.loop import train
 
     open_trials = study.get_trials(states=(TrialState.RUNNING,))
+    study.sampler = _sampler(search, "begin")
     trial = Trial(study, open_trials[0]._trial_id) if open_trials else study.ask()
     proposed = {name: _propose(search, study, trial, name, space) for name, space in search.settings.items()}
     config = search.config(trial.number, proposed)
@@ -275,13 +276,17 @@ class Best(Callback):
             self.value = value
 
 
-def _propose(search: Search, study: Any, trial: Any, name: str, space: Range) -> Any:
-    """A value by a sampler of its own, seeded by the trial and the setting: a kill in between changes no other."""
+def _sampler(search: Search, what: str) -> Any:
+    """TPE for one setting of one trial: each by itself, none when a trial begins."""
     from optuna.samplers import TPESampler
 
-    text = f"{search.seed} {trial.number} {name}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-    study.sampler = TPESampler(n_startup_trials=search.startup, seed=seed)
+    seed = int.from_bytes(hashlib.sha256(f"{search.seed} {what}".encode()).digest()[:4], "little")
+    return TPESampler(n_startup_trials=search.startup, seed=seed, multivariate=False, constant_liar=False)
+
+
+def _propose(search: Search, study: Any, trial: Any, name: str, space: Range) -> Any:
+    """A value by a sampler of its own, seeded by the trial and the setting: a kill in between changes no other."""
+    study.sampler = _sampler(search, f"{trial.number} {name}")
     if space.kind == "choice":  # Optuna keeps plain values alone
         place = trial.suggest_categorical(name, list(range(len(space.values))))
         return space.values[place]
