@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import yaml
 
 from msekit.errors import MsekitError
-from msekit.experiments.search import Search, is_search, open_study, read_search, run_search
+from msekit.experiments.search import Search, _propose, _sampler, is_search, open_study, read_search, run_search
 from msekit.reporter import Reporter
 from msekit.training.loop import Run
 
@@ -36,6 +37,34 @@ def outcome(folder: Path) -> dict:
     """Without what a folder's place changes."""
     found = json.loads((folder / "runs" / "search.json").read_text())
     return found | {"best": found["best"] | {"folder": ""}}
+
+
+def proposals(folder: Path, kill: random.Random | None) -> list[dict]:
+    """What 12 trials are proposed where each is as good as its learning rate; killed now and then between settings."""
+    from optuna.trial import Trial, TrialState
+
+    search, found = read_search(file(folder, trials=12, startup=3)), []
+    names = list(search.settings)
+    while len(found) < 12:
+        study = open_study(search, "wf1")
+        begun = study.get_trials(states=(TrialState.RUNNING,))
+        study.sampler = _sampler(search, "begin")
+        trial = Trial(study, begun[0]._trial_id) if begun else study.ask()
+        some = names[: kill.randint(0, 3)] if kill and kill.random() < 0.5 else names
+        proposed = {name: _propose(search, study, trial, name, search.settings[name]) for name in some}
+        if len(proposed) == len(names):
+            study.tell(trial.number, proposed["optim.lr"])
+            found.append(proposed)
+    return found
+
+
+def test_a_proposal_is_a_function_of_the_trials_before(tmp_path: Path):
+    pytest.importorskip("optuna", reason="the extra `search` is not installed")
+    whole = proposals(tmp_path / "whole", None)
+    assert proposals(tmp_path / "killed", random.Random(0)) == whole
+    assert len({json.dumps(proposed) for proposed in whole}) == 12
+    late = [proposed["optim.lr"] for proposed in whole[6:]]
+    assert sum(rate > 1e-2 for rate in late) > 3, "TPE goes where it was good"
 
 
 @pytest.mark.slow
