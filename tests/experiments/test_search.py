@@ -39,13 +39,13 @@ def outcome(folder: Path) -> dict:
     return found | {"best": found["best"] | {"folder": ""}}
 
 
-def proposals(folder: Path, kill: random.Random | None) -> list[dict]:
-    """What 12 trials are proposed where each is as good as its learning rate; killed now and then between settings."""
+def proposals(folder: Path, kill: random.Random | None = None, sign: float = 1.0) -> list[dict]:
+    """What 8 trials are proposed where each is as good as its learning rate; killed now and then between settings."""
     from optuna.trial import Trial, TrialState
 
-    search, found = read_search(file(folder, trials=12, startup=3)), []
+    search, found = read_search(file(folder, trials=8, startup=3)), []
     names = list(search.settings)
-    while len(found) < 12:
+    while len(found) < 8:
         study = open_study(search, "wf1")
         begun = study.get_trials(states=(TrialState.RUNNING,))
         study.sampler = _sampler(search, "begin")
@@ -53,18 +53,19 @@ def proposals(folder: Path, kill: random.Random | None) -> list[dict]:
         some = names[: kill.randint(0, 3)] if kill and kill.random() < 0.5 else names
         proposed = {name: _propose(search, study, trial, name, search.settings[name]) for name in some}
         if len(proposed) == len(names):
-            study.tell(trial.number, proposed["optim.lr"])
+            study.tell(trial.number, sign * proposed["optim.lr"])
             found.append(proposed)
     return found
 
 
 def test_a_proposal_is_a_function_of_the_trials_before(tmp_path: Path):
     pytest.importorskip("optuna", reason="the extra `search` is not installed")
-    whole = proposals(tmp_path / "whole", None)
+    whole = proposals(tmp_path / "whole")
     assert proposals(tmp_path / "killed", random.Random(0)) == whole
-    assert len({json.dumps(proposed) for proposed in whole}) == 12
-    late = [proposed["optim.lr"] for proposed in whole[6:]]
-    assert sum(rate > 1e-2 for rate in late) > 3, "TPE goes where it was good"
+    assert len({json.dumps(proposed) for proposed in whole}) == 8
+    turned = proposals(tmp_path / "turned", sign=-1.0)
+    assert turned[:3] == whole[:3], "at random"
+    assert turned[4:] != whole[4:], "by what was good"
 
 
 @pytest.mark.slow
