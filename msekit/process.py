@@ -6,7 +6,7 @@ A library changes its user's process as little as it can. The command line does 
 |---|---|---|---|
 | numbers below the normal range count as zero | `flush_denormals`, before training | training | no |
 | Python's, numpy's and torch's global random state | `seed_everything`, before training | training | no |
-| torch's, before a baseline's model is made | `baselines/run.py` | `msekit baseline` | no |
+| torch's, before a baseline is made, and as its state says | `baselines/trainer.py` | `msekit baseline` | no |
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |

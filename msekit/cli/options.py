@@ -40,6 +40,10 @@ Ablate = Annotated[str | None, typer.Option(help=f"A row of the paper's Table 4:
 Quantization = Annotated[
     str | None, typer.Option(help=f"How the LLM is held: {choice(KINDS)} [the run's or the profile's].")
 ]
+TextFrom = Annotated[
+    Literal["words", "file", "backbone"],
+    typer.Option(help="What baselines read of a text: learned words, the file's own features, or an LLM's states."),
+]
 Estimate = Annotated[choices.Estimate | None, typer.Option(help="Point estimate [the run's].")]
 OnMissing = Annotated[
     str | None, typer.Option(help=f"Samples that lack a modality: {choice(choices.MISSING_POLICIES)} [zero].")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from msekit.experiments.paper_runs import Experiment
     from msekit.reporter import Reporter
     from msekit.settings.config import RunConfig
+    from msekit.settings.plan_runs import RunRequest
 
 
 def reproduce(
@@ -32,11 +34,16 @@ def reproduce(
     limit_train: Annotated[int | None, typer.Option(help="Train on this many samples.")] = None,
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<table>].")] = None,
     overrides: options.Overrides = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="Rows of baselines too (tables 2 and 3): all, or names, comma-separated.")
+    ] = None,
+    text_from: options.TextFrom = "words",
     dry_run: Annotated[bool, typer.Option(help="Show the runs and their cost, run nothing.")] = False,
     only_report: Annotated[bool, typer.Option("--report", help="Show what is finished, run nothing.")] = False,
     fmt: Annotated[Literal["table", "markdown", "json"], typer.Option("--format", help="All on stdout.")] = "table",
 ) -> None:
     """Make a table of the paper: ours beside its numbers. The same command goes on where it stopped."""
+    from msekit.experiments.paper_rivals import names_of
     from msekit.experiments.paper_runs import experiments, run_missing
     from msekit.experiments.paper_table import reproduced
     from msekit.reporter import Reporter
@@ -44,6 +51,7 @@ def reproduce(
 
     reporter = Reporter()
     folder = (output or Path("runs") / table).resolve()
+    names = names_of(baselines, table) if baselines else ()
     rows = experiments(table, backbone or [], dataset or [])
     for key in (key for key in overrides or [] if key.startswith(("adapter.name=", "adapter.ablate="))):
         raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
@@ -72,9 +80,38 @@ def reproduce(
         except KeyboardInterrupt:
             reporter.note("stopped; continue with the same command")
             raise typer.Exit(130) from None
-    _show(reproduced(table, rows), fmt, reporter)
+    document = reproduced(table, rows)
+    if names:
+        _add_baselines(document, rows, common, (names, text_from), folder, not only_report, reporter)
+    _show(document, fmt, reporter)
     if broken_off:
         raise UnfinishedRunError(f"{len(broken_off)} of the runs broke off, as said above", where=folder)
+
+
+def _add_baselines(
+    document: dict[str, Any],
+    rows: list[Experiment],
+    common: RunRequest,
+    asked: tuple[tuple[str, ...], Any],
+    folder: Path,
+    run: bool,
+    reporter: Reporter,
+) -> None:
+    """Rows of baselines: under every backbone where they read its states, else under the first."""
+    from msekit.baselines.texts import TextFrom
+    from msekit.data.catalogue import resolve_dataset
+    from msekit.experiments.baseline_table import Request
+    from msekit.experiments.paper_rivals import add_baselines
+
+    names, kind = asked
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        backbones = list(dict.fromkeys(row.backbone for row in rows if row.dataset == dataset))
+        for backbone in backbones if kind == "backbone" else backbones[:1]:
+            spec, text = resolve_dataset(dataset, common.source), TextFrom(kind, backbone)
+            request = Request(names, spec, text, tuple(common.seeds), limit_train=common.limit_train)
+            if common.epochs is not None:
+                request = replace(request, epochs=common.epochs)
+            add_baselines(document, backbone, request, folder, reporter, run)
 
 
 def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:

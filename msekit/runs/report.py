@@ -33,6 +33,9 @@ SETS_IT_APART = {
     "options": None,
     "layer": None,
     "reads": None,
+    "text_from": "words",
+    "text_layer": None,
+    "text_sentence": "last",
 }
 COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
 """What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report
@@ -124,6 +127,14 @@ class Report(BaseModel):
     """Of the same: whether its blocks of features were scaled to the same total variance."""
     valid_by_layer: dict[str, float] | None = None
     """Of the same: layer → the best value of the key metric on validation."""
+    text_from: str | None = None
+    """Of another baseline: what it reads of a text, `words`, `file` or `backbone`."""
+    text_layer: int | None = None
+    """Of the same: the LLM's layer."""
+    text_sentence: str | None = None
+    """Of the same: which state stands for a whole text, `last` or `mean`."""
+    apart: str | None = None
+    """Of the same: what is otherwise than in its paper."""
     trainable_parameters: int | None = None
     peak_memory_bytes: int | None = None
     train_samples_per_s: float | None = None

@@ -31,9 +31,10 @@ from msekit.runs.config import write_config
 from msekit.runs.files import METRICS, REPORT, write_lines
 from msekit.runs.finished import finished_report
 from msekit.runs.lock import held_for_training
+from msekit.runs.progress import Progress
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
+from msekit.training.checkpoint import State, clocks, load_state, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.fit import fitted

@@ -16,12 +16,12 @@ from msekit.runs.description import FORMAT, BackboneRef, Description, write_desc
 from msekit.runs.files import ADAPTER
 from msekit.runs.machine import peak_memory, versions
 from msekit.runs.predictions import prediction_line, write_predictions
+from msekit.runs.progress import Progress
 from msekit.runs.report import Report, write_report
 from msekit.runs.tensors import write_tensors
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
 from msekit.training.build import Parts
-from msekit.training.checkpoint import Progress
 from msekit.version import __version__
 
 

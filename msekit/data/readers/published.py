@@ -93,14 +93,23 @@ class PublishedSet:
             if not isinstance(samples, (list, tuple)):
                 raise MsekitError(f"the file holds a {type(samples).__name__}, not a list of samples", where=path)
             return self._each(len(samples), partial(_erc_row, self.spec, path, split, samples))
+        columns = _msa_columns(self.columns(split), path, split)
+        return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
+
+    def columns(self, split: str) -> Any:
+        """What an `msa-pickle` holds of a split, all keys, mapped.
+
+        Raises:
+            MsekitError: The file cannot be read, or lacks the split.
+        """
+        path = self._files[split]
         if self._columns is None:
             content, self._pages = map_pickle(path)
             self._columns = mapping_of(content, str(path), "the file")
         if split not in self._columns:
             contents = names_of(self._columns)
             raise MsekitError(f"split '{split}' is missing", where=path, fix=f"The file holds: {contents}")
-        columns = _msa_columns(self._columns[split], path, split)
-        return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
+        return self._columns[split]
 
     @property
     def bystanders(self) -> list[Path]:
