@@ -21,8 +21,8 @@ class Entry:
     """Its name in Tables 2 and 3; None for one that they do not have."""
     apart: str = ""
     """What is otherwise than in its paper, in one line."""
-    level: Literal["tokens", "sentence"] = "tokens"
-    """Whether it reads every token of a text, or the text as a whole."""
+    level: Literal["tokens", "sentence", "llm"] = "tokens"
+    """Whether it reads every token of a text, the text as a whole, or trains through a frozen LLM that reads it."""
     needs: tuple[Need, ...] = ("frames",)
     rate: float = 1e-3
     """Of AdamW; as published where `apart` does not say otherwise."""
@@ -74,12 +74,26 @@ BASELINES: dict[str, Entry] = {
         needs=("frames", "labels by modality"),
         decay=5e-4,
     ),
+    "mag-head": Entry(
+        "llm_heads:mag_head",
+        "MAG-BERT",
+        "frozen LLM behind the shift; frames shared evenly over tokens",
+        level="llm",
+    ),
+    "chfn-head": Entry(
+        "llm_heads:chfn_head", "CHFN", "frozen LLM behind the shift; its module inferred from a count", level="llm"
+    ),
     "av-mixup": Entry("av_mc:AVMC", None, "AV-MC with the sample's label for every modality", decay=5e-4, **_WHOLE),
 }
 """Name → entry. The linear models: of the words (`text_linear.py`), of a frozen LLM's hidden states
 (`llm_linear.py`)."""
 READS_LLM = "llm-linear"
 """The linear one that needs a backbone."""
+
+
+def needs_llm(name: str) -> bool:
+    """Whether a baseline is nothing without a backbone."""
+    return name == READS_LLM or BASELINES[name].level == "llm"
 
 
 def check_text(name: str, backbone: str | None, text_from: str, sentence: str = "last") -> None:
@@ -90,21 +104,21 @@ def check_text(name: str, backbone: str | None, text_from: str, sentence: str = 
     """
     if name not in BASELINES:
         raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
-    if name == READS_LLM and backbone is None:
+    if needs_llm(name) and backbone is None:
         raise MsekitError(
             f"{name} reads the hidden states of an LLM, and none is named",
             where="--backbone",
             fix="Name the LLM of the runs that it is to be compared with: --backbone smollm2-135m.",
         )
-    if BASELINES[name].network is None and text_from != "words":
+    if (BASELINES[name].network is None or needs_llm(name)) and text_from != "words":
         raise MsekitError(f"{name} has a text of its own", where="--text-from", fix="Leave it out.")
-    if sentence != "last" and BASELINES[name].level == "tokens":
+    if sentence != "last" and BASELINES[name].level != "sentence":
         raise MsekitError(f"{name} reads a text token by token", where="--sentence", fix="Leave it out.")
     if text_from == "backbone" and backbone is None:
         raise MsekitError(
             "the text is to be read by an LLM, and none is named", where="--backbone", fix="Name it: smollm2-135m."
         )
-    if backbone is not None and text_from != "backbone" and name != READS_LLM:
+    if backbone is not None and text_from != "backbone" and not needs_llm(name):
         raise MsekitError(
             f"{name} reads no LLM",
             where="--backbone",

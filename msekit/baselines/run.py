@@ -150,16 +150,17 @@ def _finished(output: Path, report: dict[str, Any], kind: dict[str, Any], text: 
     """
     of_text: dict[str, Any] = {}
     if BASELINES[kind["adapter"]].network:
-        of_text = {"text_from": (report.get("text_from") or "words", text.kind)}
+        wanted = "llm" if BASELINES[kind["adapter"]].level == "llm" else text.kind
+        of_text = {"text_from": (report.get("text_from") or "words", wanted)}
         if text.layer is not None:
             of_text["text_layer"] = (report.get("text_layer"), text.layer)
         if report.get("text_sentence") is not None:
             of_text["text_sentence"] = (report["text_sentence"], text.sentence)
     pairs = {key: (report.get(key), value) for key, value in kind.items()} | of_text
-    for key, (found, wanted) in pairs.items():
-        if found != wanted:
+    for key, (found, asked) in pairs.items():
+        if found != asked:
             raise MsekitError(
-                f"the folder holds the finished run of another baseline: {key} is {found}, not {wanted}",
+                f"the folder holds the finished run of another baseline: {key} is {found}, not {asked}",
                 where=output,
                 fix="Choose another --output.",
             )

@@ -32,7 +32,7 @@ from msekit.model.wording import CUES
 from msekit.reporter import Reporter
 
 TextKind = Literal["words", "file", "backbone"]
-Level = Literal["tokens", "sentence"]
+Level = Literal["tokens", "sentence", "llm"]
 Look = Callable[[Sequence[int]], Tensor]
 """Positions in a split → states, (B, T, d) or (B, d)."""
 
@@ -69,6 +69,10 @@ class Texts:
     sentence: dict[str, Look] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     """What the report says of them."""
+    backbone: Backbone | None = None
+    """The LLM, where a baseline trains through it."""
+    cue: int = 0
+    """How many of each text's last tokens are the cue, there."""
 
 
 def words_of(text: str, language: str) -> list[str]:
@@ -86,12 +90,14 @@ def open_texts(
         cache: Its cache.
         chosen: Positions of the training samples, whose words have embeddings.
         given: Where the text comes from.
-        level: Whether every token is read, or the text as a whole.
+        level: Whether every token is read, the text as a whole, or all by an LLM that is trained through.
         reporter: Where progress goes.
 
     Raises:
         MsekitError: A file without such features, no such LLM or layer.
     """
+    if level == "llm":
+        return _for_llm(spec, cache, given, reporter)
     if given.kind == "words":
         return _words(spec, cache, chosen)
     if given.kind == "file":
@@ -129,6 +135,19 @@ def load_frozen(name: str, reporter: Reporter) -> Backbone:
     folder = checkpoint_folder(name)
     with reporter.status(f"loading {name}"):
         return load_backbone(name, dtype=run_dtype(folder, "none", default_device()))
+
+
+def _for_llm(spec: DatasetSpec, cache: Cache, given: TextFrom, reporter: Reporter) -> Texts:
+    """Tokens with the cue behind them, for a baseline that trains through the LLM."""
+    assert given.backbone is not None
+    backbone = load_frozen(given.backbone, reporter)
+    cue = backbone.encode(CUES[spec.task, spec.language])
+    ids = {
+        split: [[*row[: spec.text_limit], *cue] for row in backbone.encode_all(cache.split(split).texts)]
+        for split in SPLITS
+    }
+    said = {"text_from": "llm", "backbone_fingerprint": backbone.fingerprint, "dtype": str(backbone.model.dtype)}
+    return Texts(ids, said=said, backbone=backbone, cue=len(cue))
 
 
 def _of_backbone(spec: DatasetSpec, cache: Cache, given: TextFrom, level: Level, reporter: Reporter) -> Texts:

@@ -19,6 +19,7 @@ from msekit.baselines.rival_batch import Sizes
 from msekit.baselines.rival_data import RivalData
 from msekit.baselines.stages import Stage, stages_of
 from msekit.baselines.text_linear import answer
+from msekit.baselines.texts import Texts
 from msekit.data.batches.batch import Noise
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
@@ -31,13 +32,12 @@ PATIENCE = 8
 """Epochs without a better one on validation, after which training ends."""
 
 
-def network_of(name: str) -> type[nn.Module]:
-    """The class of a baseline that is a network."""
+def network_of(name: str) -> Any:
+    """The class of a baseline that is a network, or the function that makes it."""
     place = BASELINES[name].network
     assert place is not None, f"{name} is no network"
     file, _, kind = place.partition(":")
-    network: type[nn.Module] = getattr(import_module(f"msekit.baselines.{file}"), kind)
-    return network
+    return getattr(import_module(f"msekit.baselines.{file}"), kind)
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Trainer:
 
             ready_for_cuda()
         torch.manual_seed(seed)
-        self.network = make_network(name, data.sizes).to(self.device)
+        self.network = make_network(name, data.sizes, data.texts).to(self.device)
         self.stages = stages_of(self.network)
         self.optimizers = [
             torch.optim.AdamW(
@@ -226,10 +226,11 @@ class Trainer:
         self.reporter.note(f"{self.name}: goes on behind epoch {self.progress.epoch}")
 
 
-def make_network(name: str, sizes: Sizes) -> nn.Module:
-    """A baseline's network with fresh weights, by the global random state."""
-    kind: Any = network_of(name)
-    network: nn.Module = kind(sizes)
+def make_network(name: str, sizes: Sizes, texts: Texts | None = None) -> nn.Module:
+    """A baseline's network with fresh weights, by the global random state; texts hold the LLM of one that needs it."""
+    kind = network_of(name)
+    of_llm = () if texts is None or texts.backbone is None else (texts.backbone, texts.cue)
+    network: nn.Module = kind(sizes, *of_llm)
     return network
 
 

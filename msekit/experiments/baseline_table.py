@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msekit.baselines.catalogue import BASELINES, READS_LLM
+from msekit.backbones.precision import default_device
+from msekit.baselines.catalogue import BASELINES, READS_LLM, needs_llm
 from msekit.baselines.rival_data import cannot_serve
 from msekit.baselines.run import run_baseline
 from msekit.baselines.texts import TextFrom
@@ -42,7 +43,7 @@ class Request:
 
     def text_of(self, name: str) -> TextFrom:
         """What one of them reads."""
-        if name == READS_LLM:
+        if needs_llm(name):
             return TextFrom(backbone=self.text.backbone)
         if BASELINES[name].network is None:
             return TextFrom()
@@ -117,8 +118,11 @@ def unserved(request: Request, reporter: Reporter) -> dict[str, str]:
     """Baseline → what it needs and the data set or the request lacks."""
     spec, cache = open_data(request.spec, "float32", reporter)
     found = {name: cannot_serve(BASELINES[name], spec, cache) for name in request.names}
-    if READS_LLM in found and request.text.backbone is None:
-        found[READS_LLM] = "it reads an LLM, and no --backbone is named"
+    for name in filter(needs_llm, request.names):
+        if request.text.backbone is None:
+            found[name] = "it reads an LLM, and no --backbone is named"
+        elif BASELINES[name].level == "llm" and default_device().type == "cpu" and len(request.names) > 1:
+            found[name] = "it trains through the LLM, which takes hours on a CPU: ask for it by its name alone"
     return {name: reason for name, reason in found.items() if reason is not None}
 
 
@@ -168,6 +172,8 @@ def reads(group: Group) -> str:
     report = group.members[0].report
     if report.adapter == READS_LLM:
         return f"{report.backbone}, layer {report.layer}"
+    if report.text_from == "llm":
+        return f"{report.backbone}, trained through"
     if report.text_from == "backbone":
         whole = f", {report.text_sentence}" if report.text_sentence else ""
         return f"{report.backbone}, layer {report.text_layer}{whole}"

@@ -128,7 +128,7 @@ class Report(BaseModel):
     valid_by_layer: dict[str, float] | None = None
     """Of the same: layer → the best value of the key metric on validation."""
     text_from: str | None = None
-    """Of another baseline: what it reads of a text, `words`, `file` or `backbone`."""
+    """Of another baseline: what it reads of a text, `words`, `file` or `backbone`; `llm` if trained through one."""
     text_layer: int | None = None
     """Of the same: the LLM's layer."""
     text_sentence: str | None = None

@@ -19,7 +19,7 @@ from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
-NETWORKS = [name for name, entry in BASELINES.items() if entry.network]
+NETWORKS = [name for name, entry in BASELINES.items() if entry.network and entry.level != "llm"]
 OVER_DIALOGUES = [name for name in NETWORKS if "dialogues" in BASELINES[name].needs]
 
 
