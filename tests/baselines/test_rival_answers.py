@@ -16,13 +16,9 @@ from msekit.data.readers.synthetic import synthetic_rows
 from msekit.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
-RIVALS = [
-    name for name, entry in BASELINES.items() if entry.network and "frames" in entry.needs and entry.level != "llm"
-]
+RIVALS = [name for name, entry in BASELINES.items() if entry.needs and entry.level != "llm"]
 OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].needs]
-ON_CLASSES = [
-    name for name in RIVALS if not {"dialogues", "intensities", "labels by modality"} & {*BASELINES[name].needs}
-]
+ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
 
 
