@@ -96,32 +96,39 @@ def run_baseline(
         return _finished(output, report.document(), kind, text)
     if (reason := cannot_serve(BASELINES[name], spec, cache)) is not None:
         raise CannotServeError(f"{name} cannot be run on {spec.name}: {reason}")
-    size = len(cache.split("train"))
-    chosen = np.arange(size)
-    if limit_train is not None:
-        chosen = np.sort(np.random.default_rng(0).permutation(size)[:limit_train])
-        if "dialogues" in BASELINES[name].needs and len(chosen) < size:
-            reporter.note(f"{name} sees dialogues without the utterances that --limit-train leaves out")
-    started = time.perf_counter()
     with held_for_training(output, resume=True):
-        if BASELINES[name].network:
-            data = RivalData(
-                spec,
-                cache,
-                chosen,
-                BASELINES[name],
-                open_texts(spec, cache, chosen, text, BASELINES[name].level, reporter),
-            )
-            outcome = _trained(Trainer(name, data, seed, epochs, output, kind | asked, reporter))
-        elif name == READS_LLM:
-            assert text.backbone is not None
-            outcome = fit_llm_linear(spec, cache, chosen, text.backbone, reporter)
-        else:
-            outcome = _linear(spec, cache, chosen)
-        outcome.setdefault("train_seconds", time.perf_counter() - started)
+        outcome = _outcome(kind, asked, spec, cache, text, output, reporter)
         report_of = _write(kind, spec, cache, output, outcome)
         shutil.rmtree((output / STATE).parent, ignore_errors=True)
     return report_of
+
+
+def _outcome(
+    kind: dict[str, Any],
+    asked: dict[str, Any],
+    spec: DatasetSpec,
+    cache: Cache,
+    text: TextFrom,
+    output: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train: what `_write` needs."""
+    name, size, limit = kind["adapter"], len(cache.split("train")), kind["limit_train"]
+    entry, chosen, started = BASELINES[name], np.arange(size), time.perf_counter()
+    if limit is not None:
+        chosen = np.sort(np.random.default_rng(0).permutation(size)[:limit])
+        if "dialogues" in entry.needs and len(chosen) < size:
+            reporter.note(f"{name} sees dialogues without the utterances that --limit-train leaves out")
+    if entry.network:
+        texts = open_texts(spec, cache, chosen, text, entry.level, reporter)
+        data = RivalData(spec, cache, chosen, entry, texts)
+        return _trained(Trainer(name, data, kind["seed"], kind["epochs"], output, kind | asked, reporter))
+    if name == READS_LLM:
+        assert text.backbone is not None
+        outcome = fit_llm_linear(spec, cache, chosen, text.backbone, reporter)
+    else:
+        outcome = _linear(spec, cache, chosen)
+    return outcome | {"train_seconds": time.perf_counter() - started}
 
 
 def _trained(trainer: Trainer) -> dict[str, Any]:

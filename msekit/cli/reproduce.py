@@ -53,10 +53,7 @@ def reproduce(
     folder = (output or Path("runs") / table).resolve()
     names = names_of(baselines, table) if baselines else ()
     rows = experiments(table, backbone or [], dataset or [])
-    for key in (key for key in overrides or [] if key.startswith(("adapter.name=", "adapter.ablate="))):
-        raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
-    if source is not None and len({row.dataset for row in rows}) > 1:
-        raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
+    _check(rows, source, overrides or [])
     common = RunRequest(
         source=source.resolve() if source else None,
         recipe=recipe,
@@ -86,6 +83,14 @@ def reproduce(
     _show(document, fmt, reporter)
     if broken_off:
         raise UnfinishedRunError(f"{len(broken_off)} of the runs broke off, as said above", where=folder)
+
+
+def _check(rows: list[Experiment], source: Path | None, overrides: list[str]) -> None:
+    """Refuse what no row of a table can be made with."""
+    for key in (key for key in overrides if key.startswith(("adapter.name=", "adapter.ablate="))):
+        raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
+    if source is not None and len({row.dataset for row in rows}) > 1:
+        raise MsekitError("--source names the files of one data set", fix="Name the data set with --dataset.")
 
 
 def _add_baselines(
