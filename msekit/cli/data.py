@@ -107,13 +107,14 @@ def info_command(
 ) -> None:
     """Show shapes, lengths, labels and unusual values (building the cache first where needed)."""
     from msekit.data import describe
+    from msekit.data.readers.beside import beside_the_rows
     from msekit.reporter import Reporter
 
     reporter = Reporter()
     described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec = _spec(name, source, described, reporter)
     cache = _prepared(spec, dtype, reporter)
-    description = describe.cache_facts(cache)
+    description = describe.cache_facts(cache) | {"beside": beside_the_rows(spec)}
     answer(fmt, description, lambda: describe.show_description(cache, description, reporter))
     if plot is not None:
         describe.plot(cache, plot)

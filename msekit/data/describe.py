@@ -135,6 +135,8 @@ def show_description(cache: Cache, facts: dict[str, Any], reporter: Reporter) ->
     reporter.show(table_of(("", *SPLITS), rows, f"{facts['name']} ({facts['task']}, {facts['dtype']})"))
     reporter.show(_label_histogram(facts))
     reporter.show(*(_length_histogram(cache, key) for key in MODALITIES if facts[key]["width"]))
+    for line in facts.get("beside", ()):
+        reporter.show(f"beside the rows: {line}")
     reporter.show(f"fingerprint {facts['fingerprint']}", f"cache {facts['cache']}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.hidden_states import StatesWanted, token_states
@@ -15,6 +16,7 @@ from msekit.baselines.catalogue import BASELINES
 from msekit.baselines.rival_data import RivalData, cannot_serve
 from msekit.baselines.run import CannotServeError, run_baseline
 from msekit.baselines.texts import TextFrom, open_texts
+from msekit.cli.main import app
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.errors import MsekitError
@@ -176,3 +178,14 @@ def test_a_text_that_cannot_be_had_is_refused(name, text, what, tmp_path: Path):
         run_baseline(name, DATASETS["synthetic-erc"], 1, tmp_path / "run", text=text, reporter=QUIET)
     with pytest.raises(MsekitError, match="none are read"):
         TextFrom("words", layer=1)
+
+
+def test_data_info_says_what_lies_beside_the_rows(tmp_path: Path):
+    published(tmp_path)
+    described = "name: set\ntask: msa\nlayout: msa-pickle\nrange: [-3, 3]\nsource: set.pkl\n"
+    (tmp_path / "set.yaml").write_text(described)
+    done = CliRunner().invoke(app, ["data", "info", str(tmp_path / "set.yaml")])
+    assert done.exit_code == 0, done.output
+    shown = " ".join(done.stdout.split())
+    assert "beside the rows: features of the text, 6 for each of 5 tokens, their lengths by text_bert" in shown
+    assert "beside the rows: labels of single modalities: regression_labels_T" in shown

@@ -107,6 +107,22 @@ def modality_labels(spec: DatasetSpec, split: str, samples: int) -> np.ndarray |
     return labels
 
 
+def beside_the_rows(spec: DatasetSpec) -> list[str]:
+    """What a file holds that only baselines read, a line each."""
+    if spec.layout != "msa-pickle":
+        return []
+    columns, _ = _columns(spec, "train")
+    lines = []
+    text = columns.get("text")
+    if isinstance(text, np.ndarray) and text.ndim == 3:
+        exact = "" if columns.get("text_bert") is None else ", their lengths by text_bert"
+        lines.append(f"features of the text, {text.shape[2]} for each of {text.shape[1]} tokens{exact}")
+    there = [key for key in LABELS if columns.get(key) is not None]
+    if there:
+        lines.append(f"labels of single modalities: {', '.join(there)}")
+    return lines
+
+
 def _columns(spec: DatasetSpec, split: str) -> tuple[Mapping[str, Any], Path]:
     if spec.layout != "msa-pickle":
         raise MsekitError(
