@@ -83,6 +83,22 @@ BASELINES: dict[str, Entry] = {
     "chfn-head": Entry(
         "llm_heads:chfn_head", "CHFN", "frozen LLM behind the shift; its module inferred from a count", level="llm"
     ),
+    "unimse-adapter": Entry(
+        "written_labels:UniMSEAdapter",
+        "UniMSE",
+        "its adapter alone, in a frozen LLM; one data set, no borrowed labels",
+        level="llm",
+        rate=1e-4,
+        batch=16,
+    ),
+    "unisa-input": Entry(
+        "written_labels:unisa_input",
+        None,
+        "its input alone, before a frozen LLM; one data set, no pre-training",
+        level="llm",
+        rate=1e-4,
+        batch=16,
+    ),
     "av-mixup": Entry("av_mc:AVMC", None, "AV-MC with the sample's label for every modality", decay=5e-4, **_WHOLE),
 }
 """Name → entry. The linear models: of the words (`text_linear.py`), of a frozen LLM's hidden states

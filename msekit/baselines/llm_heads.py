@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from msekit.adapters.chfn import CHFNAdapter
 from msekit.adapters.interface import Adapter
 from msekit.adapters.mag import MAGAdapter
-from msekit.backbones.backbone import Backbone
 from msekit.baselines.blocks import last_real
 from msekit.baselines.rival_batch import RivalBatch, Sizes, real_steps
+from msekit.baselines.texts import OfLLM
+from msekit.model.assemble import text_scale
 
 DROPOUT = 0.2
 
@@ -29,16 +30,16 @@ class ShiftedLLM(nn.Module):
 
     Args:
         sizes: Of the data.
-        backbone: The frozen LLM; no submodule, so that nothing of it is trained, counted or saved.
-        cue: How many of each text's last tokens are the cue, which is read and not shifted.
+        of_llm: The frozen LLM, which is no submodule, so that nothing of it is trained, counted or saved; and how long
+            the cue behind each text is, which is read and not shifted.
         adapter: What shifts.
     """
 
-    def __init__(self, sizes: Sizes, backbone: Backbone, cue: int, adapter: Adapter) -> None:
+    def __init__(self, sizes: Sizes, of_llm: OfLLM, adapter: Adapter) -> None:
         super().__init__()
-        self._frozen, self.cue = (backbone,), cue
+        self._frozen, self.cue = (of_llm.backbone,), of_llm.cue
         self.adapter = adapter
-        self.output = nn.Linear(backbone.text_dim, sizes.outputs)
+        self.output = nn.Linear(of_llm.backbone.text_dim, sizes.outputs)
 
     def forward(self, batch: RivalBatch) -> Tensor:
         """(B, O)."""
@@ -60,14 +61,14 @@ class ShiftedLLM(nn.Module):
         return self.output(F.dropout(last_real(states_BSd, lengths_B).float(), DROPOUT, self.training))
 
 
-def mag_head(sizes: Sizes, backbone: Backbone, cue: int) -> ShiftedLLM:
+def mag_head(sizes: Sizes, of_llm: OfLLM) -> ShiftedLLM:
     """`mag-head`, with fresh weights."""
-    scale = float(backbone.model.get_input_embeddings().weight.detach().float().square().mean().sqrt())
+    text_dim, scale = of_llm.backbone.text_dim, text_scale(of_llm.backbone)
     widths = (sizes.widths.get("audio", 0), sizes.widths.get("vision", 0))
-    return ShiftedLLM(sizes, backbone, cue, MAGAdapter(backbone.text_dim, *widths, scale))
+    return ShiftedLLM(sizes, of_llm, MAGAdapter(text_dim, *widths, scale))
 
 
-def chfn_head(sizes: Sizes, backbone: Backbone, cue: int) -> ShiftedLLM:
+def chfn_head(sizes: Sizes, of_llm: OfLLM) -> ShiftedLLM:
     """`chfn-head`, with fresh weights."""
     widths = (sizes.widths.get("audio", 0), sizes.widths.get("vision", 0))
-    return ShiftedLLM(sizes, backbone, cue, CHFNAdapter(backbone.text_dim, *widths))
+    return ShiftedLLM(sizes, of_llm, CHFNAdapter(of_llm.backbone.text_dim, *widths))

@@ -55,6 +55,17 @@ class TextFrom:
             raise MsekitError("it is of an LLM's states, and none are read", where=where, fix="--text-from backbone.")
 
 
+@dataclass(frozen=True)
+class OfLLM:
+    """What a baseline that trains through an LLM is made with."""
+
+    backbone: Backbone
+    """Its pass takes no shorter ways."""
+    cue: int
+    """How many of each text's last tokens are the cue."""
+    spec: DatasetSpec
+
+
 @dataclass
 class Texts:
     """Every split's texts, ready to be read."""
@@ -69,10 +80,8 @@ class Texts:
     sentence: dict[str, Look] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     """What the report says of them."""
-    backbone: Backbone | None = None
+    of_llm: OfLLM | None = None
     """The LLM, where a baseline trains through it."""
-    cue: int = 0
-    """How many of each text's last tokens are the cue, there."""
 
 
 def words_of(text: str, language: str) -> list[str]:
@@ -130,24 +139,24 @@ def _of_file(spec: DatasetSpec, cache: Cache, level: Level) -> Texts:
     return texts
 
 
-def load_frozen(name: str, reporter: Reporter) -> Backbone:
+def load_frozen(name: str, reporter: Reporter, passes: str = "auto") -> Backbone:
     """An LLM in the precision that suits the machine."""
     folder = checkpoint_folder(name)
     with reporter.status(f"loading {name}"):
-        return load_backbone(name, dtype=run_dtype(folder, "none", default_device()))
+        return load_backbone(name, dtype=run_dtype(folder, "none", default_device()), passes=passes)
 
 
 def _for_llm(spec: DatasetSpec, cache: Cache, given: TextFrom, reporter: Reporter) -> Texts:
     """Tokens with the cue behind them, for a baseline that trains through the LLM."""
     assert given.backbone is not None
-    backbone = load_frozen(given.backbone, reporter)
+    backbone = load_frozen(given.backbone, reporter, passes="plain")
     cue = backbone.encode(CUES[spec.task, spec.language])
     ids = {
         split: [[*row[: spec.text_limit], *cue] for row in backbone.encode_all(cache.split(split).texts)]
         for split in SPLITS
     }
     said = {"text_from": "llm", "backbone_fingerprint": backbone.fingerprint, "dtype": str(backbone.model.dtype)}
-    return Texts(ids, said=said, backbone=backbone, cue=len(cue))
+    return Texts(ids, said=said, of_llm=OfLLM(backbone, len(cue), spec))
 
 
 def _of_backbone(spec: DatasetSpec, cache: Cache, given: TextFrom, level: Level, reporter: Reporter) -> Texts:

@@ -229,8 +229,7 @@ class Trainer:
 def make_network(name: str, sizes: Sizes, texts: Texts | None = None) -> nn.Module:
     """A baseline's network with fresh weights, by the global random state; texts hold the LLM of one that needs it."""
     kind = network_of(name)
-    of_llm = () if texts is None or texts.backbone is None else (texts.backbone, texts.cue)
-    network: nn.Module = kind(sizes, *of_llm)
+    network: nn.Module = kind(sizes) if texts is None or texts.of_llm is None else kind(sizes, texts.of_llm)
     return network
 
 

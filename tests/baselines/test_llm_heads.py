@@ -11,7 +11,7 @@ from samples import CLASSES, batch, some
 
 from msekit.backbones.backbone import Backbone
 from msekit.baselines.run import run_baseline
-from msekit.baselines.texts import TextFrom, Texts
+from msekit.baselines.texts import OfLLM, TextFrom, Texts
 from msekit.baselines.trainer import make_network
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
@@ -24,7 +24,9 @@ NAMES = {"mag-head": "mag", "chfn-head": "chfn"}
 
 def network_of(name: str, tiny: Backbone):
     torch.manual_seed(0)
-    return make_network(name, replace(CLASSES, vocabulary=0), Texts({}, backbone=tiny, cue=CUE)).eval()
+    return make_network(
+        name, replace(CLASSES, vocabulary=0), Texts({}, of_llm=OfLLM(tiny, CUE, DATASETS["synthetic-erc"]))
+    ).eval()
 
 
 def given():
