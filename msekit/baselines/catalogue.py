@@ -85,7 +85,7 @@ BASELINES: dict[str, Entry] = {
     ),
     "unimse-adapter": Entry(
         "written_labels:UniMSEAdapter",
-        "UniMSE",
+        None,
         "its adapter alone, in a frozen LLM; one data set, no borrowed labels",
         level="llm",
         rate=1e-4,
