@@ -64,10 +64,7 @@ class RivalData:
             )
             for split in SPLITS
         }
-        self.labels_by_modality = {
-            split: modality_labels(spec, split, len(cache.split(split))) if spec.layout == "msa-pickle" else None
-            for split in SPLITS
-        }
+        self.labels_by_modality = {split: modality_labels(spec, split, len(cache.split(split))) for split in SPLITS}
         self._in_dialogues = "dialogues" in entry.needs
         self._dialogues, self._speakers = dict[str, np.ndarray](), dict[str, np.ndarray]()
         speakers: dict[str | None, int] = {}

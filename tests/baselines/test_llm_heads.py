@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import CLASSES, batch, some
+from rival_samples import CLASSES, batch, some
 
 from msekit.backbones.backbone import Backbone
 from msekit.baselines.run import run_baseline

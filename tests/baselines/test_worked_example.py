@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from samples import CLASSES, batch, some
+from rival_samples import CLASSES, batch, some
 
 from msekit.baselines import catalogue
 from msekit.baselines.run import run_baseline

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import plain as p
+import plain_layers as p
 import pytest
 import torch
-from samples import CLASSES, batch, some
+from rival_samples import CLASSES, batch, some
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone

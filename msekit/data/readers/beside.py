@@ -1,4 +1,4 @@
-"""What published files of intensities hold beside the rows: features of the text, and a label for each modality.
+"""What files hold beside the rows: features of the text (published ones of intensities), a label for each modality.
 
 They are read where they lie, memory-mapped, by whoever asks for them; the cache holds neither.
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.readers.own_folder import OwnSet
 from msekit.data.readers.published import PublishedSet
 from msekit.data.readers.rows import mapping_of, names_of
 from msekit.errors import MsekitError
@@ -92,6 +93,10 @@ def modality_labels(spec: DatasetSpec, split: str, samples: int) -> np.ndarray |
     Raises:
         MsekitError: Some are there and do not fit the split.
     """
+    if spec.layout == "folder":
+        rows = OwnSet(spec).modality_labels(split)
+        stated = np.array([[np.nan if label is None else label for label in row] for row in rows], np.float32)
+        return None if np.isnan(stated).all() else stated
     if spec.layout != "msa-pickle":
         return None
     columns, path = _columns(spec, split)

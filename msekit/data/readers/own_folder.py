@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.catalogue import MODALITIES, MODALITY_LABELS, SPLITS, DatasetSpec
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.own_tables import TABLES, Sample, read_table
@@ -133,6 +133,28 @@ class OwnSet:
         """
         if split not in SPLITS:
             raise MsekitError(f"no such split '{split}'", where=self.spec.name, fix=nearest(split, SPLITS))
+        for number, sample in self._stated(split):
+            if isinstance(sample, MsekitError):
+                yield partial(_raise, sample)
+            else:
+                yield partial(self._budget.read, partial(self._row, split, number, sample))
+
+    def modality_labels(self, split: str) -> list[list[float | None]]:
+        """Labels of text, audio and vision by themselves, for each row of a split; None where there is none."""
+        rows = []
+        for _, sample in self._stated(split):
+            if not isinstance(sample, MsekitError):
+                given = {key: sample.fields.get(key) for key in MODALITY_LABELS}
+                rows.append(
+                    [
+                        None if value in (None, "") else label_of(self.spec, value, sample.where, key)
+                        for key, value in given.items()
+                    ]
+                )
+        return rows
+
+    def _stated(self, split: str) -> Iterator[tuple[int, Sample | MsekitError]]:
+        """The samples of a split with their numbers; an error for a row that does not say its split."""
         path = self._tables[split]
         one_table = len(set(self._tables.values())) == 1
         number = 0
@@ -145,9 +167,9 @@ class OwnSet:
                 stated = "valid"
             if isinstance(stated, MsekitError):
                 if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
-                    yield partial(_raise, stated)
+                    yield number, stated
             elif stated == split:
-                yield partial(self._budget.read, partial(self._row, split, number, sample))
+                yield number, sample
                 number += 1
 
     def _set_apart(self) -> frozenset[str]:

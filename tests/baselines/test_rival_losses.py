@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from samples import CLASSES, INTENSITY, batch, some
+from rival_samples import CLASSES, INTENSITY, batch, some
 
 from msekit.baselines import av_mc, lfmim, misa, mmim, self_mm
 from msekit.baselines.dialogues import Groups

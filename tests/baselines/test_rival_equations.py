@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import plain as p
+import plain_layers as p
 import pytest
 import torch
-from samples import CLASSES, DIALOGUES, INTENSITY, SPEAKERS, STATES, WIDTHS, batch, plain
+from rival_samples import CLASSES, DIALOGUES, INTENSITY, SPEAKERS, STATES, WIDTHS, batch, plain
 
 from msekit.baselines import emocaps, ga2mif, lfmim, misa, mm_dfn, mmgcn, mult, pmr
 from msekit.baselines.trainer import make_network

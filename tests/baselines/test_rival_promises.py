@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import CLASSES, DIALOGUES, INTENSITY, STATES, WIDTHS, batch, some
+from rival_samples import CLASSES, DIALOGUES, INTENSITY, STATES, WIDTHS, batch, some
 
 from msekit.baselines import trainer
 from msekit.baselines.catalogue import BASELINES
@@ -222,7 +222,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-@pytest.mark.parametrize("name", ["mult", "self-mm", "mmim", "av-mixup"])
+@pytest.mark.parametrize("name", ["lft", "self-mm", "mmim", "av-mixup"])
 def test_a_stopped_run_goes_on_to_the_same_numbers(name, tmp_path: Path, monkeypatch):
     """What draws, what remembers, what has two optimisers."""
     asked = {"spec": DATASETS["synthetic-msa"], "seed": 3, "epochs": 3, "limit_train": 32, "reporter": QUIET}

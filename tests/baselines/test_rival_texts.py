@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -189,3 +190,28 @@ def test_data_info_says_what_lies_beside_the_rows(tmp_path: Path):
     shown = " ".join(done.stdout.split())
     assert "beside the rows: features of the text, 6 for each of 5 tokens, their lengths by text_bert" in shown
     assert "beside the rows: labels of single modalities: regression_labels_T" in shown
+
+
+def test_labels_by_modality_of_a_folder_of_one_s_own(tmp_path: Path):
+    rows = [
+        {
+            "text": f"word {n}",
+            "label": "up" if n % 2 else "down",
+            "split": split,
+            "audio": [[0.5, n]],
+            "label_audio": "down",
+            **({"label_text": "up"} if n else {}),
+        }
+        for split in SIZES
+        for n in range(3)
+    ]
+    (tmp_path / "samples.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    spec = DatasetSpec(name="own", task="erc", layout="folder", labels=("down", "up"), source=tmp_path)
+    batch = data_of(spec, "av-mc", TextFrom()).batch("test", [0, 1])
+    np.testing.assert_array_equal(batch.truths, [[np.nan, 0, np.nan], [1, 0, np.nan]])
+    assert batch.truth_of("vision").tolist() == [0, 1]
+    assert cannot_serve(BASELINES["av-mc"], *open_data(spec, "float32", QUIET)) is None
+    rows[0]["label_audio"] = "sideways"
+    (tmp_path / "samples.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(MsekitError, match="label_audio"):
+        data_of(spec, "av-mc", TextFrom())
