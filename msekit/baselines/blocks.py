@@ -173,12 +173,13 @@ class Attention(nn.Module):
         return self.out((weights_BhTS @ v).transpose(1, 2).flatten(2)) * some_BT1
 
 
-def positions(steps: int, width: int, like: Tensor) -> Tensor:
+def positions(x_BTd: Tensor) -> Tensor:
     """(T, d) sinusoids of the steps 1 … T, sines in the first half, cosines in the second."""
+    _, steps, width = x_BTd.shape
     half = width // 2
-    rates = torch.exp(torch.arange(half, device=like.device) * -(math.log(10000) / max(half - 1, 1)))
-    angles = torch.arange(1, steps + 1, device=like.device)[:, None] * rates[None]
-    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half)).to(like.dtype)
+    rates = torch.exp(torch.arange(half, device=x_BTd.device) * -(math.log(10000) / max(half - 1, 1)))
+    angles = torch.arange(1, steps + 1, device=x_BTd.device)[:, None] * rates[None]
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half)).to(x_BTd.dtype)
 
 
 class CrossBlock(nn.Module):
@@ -236,7 +237,7 @@ class CrossEncoder(nn.Module):
 
     def _opened(self, x_BTd: Tensor) -> Tensor:
         if self.scaled:
-            x_BTd = math.sqrt(x_BTd.shape[-1]) * x_BTd + positions(*x_BTd.shape[1:], like=x_BTd)
+            x_BTd = math.sqrt(x_BTd.shape[-1]) * x_BTd + positions(x_BTd)
         return F.dropout(x_BTd, self.dropout, self.training)
 
 

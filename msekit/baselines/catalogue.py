@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from msekit.errors import MsekitError, nearest
 
@@ -37,9 +37,9 @@ class Entry:
 
 FROZEN = "text encoder frozen"
 OWN = "settings are this kit's"
-_SEQUENCES = {"frames": 50}
-_WHOLE = {"level": "sentence"}
-_DIALOGUES = {"level": "sentence", "needs": ("dialogues", "frames"), "batch": 8}
+_SEQUENCES: dict[str, Any] = {"frames": 50}
+_WHOLE: dict[str, Any] = {"level": "sentence"}
+_DIALOGUES: dict[str, Any] = {"level": "sentence", "needs": ("dialogues", "frames"), "batch": 8}
 
 BASELINES: dict[str, Entry] = {
     "text-linear": Entry(None, needs=()),

@@ -33,7 +33,7 @@ class EarlyTransformer(nn.Module):
         """(B, O)."""
         parts, masks = [], []
         for name, (x_BLd, lengths_B) in self.projected(batch).items():
-            parts.append(x_BLd + positions(*x_BLd.shape[1:], like=x_BLd) + self.kinds[name])
+            parts.append(x_BLd + positions(x_BLd) + self.kinds[name])
             masks.append(real_steps(lengths_B, x_BLd.shape[1]))
         mask_BL = torch.cat(masks, dim=1)
         return self.output(masked_mean(self.encoder(torch.cat(parts, dim=1), None, mask_BL), mask_BL))

@@ -10,6 +10,8 @@ Shapes: B utterances of whole dialogues, G dialogues, N of the longest, M modali
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +58,7 @@ class CrossStage(nn.Module):
             }
         )
         self.feeds = nn.ModuleDict({name: mlp((WIDTH, 2 * WIDTH, WIDTH), DROPOUT) for name in modalities})
-        self.norms = nn.ModuleDict(
+        self.norms: Any = nn.ModuleDict(
             {name: nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)]) for name in modalities}
         )
 

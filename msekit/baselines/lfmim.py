@@ -10,6 +10,7 @@ Shapes: B batch, L steps of a modality (its learned step first), d width, M moda
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ class LFMIM(nn.Module):
         self.opening_norms = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
         self.weights = nn.ParameterDict({name: nn.Parameter(torch.randn(2)) for name in self.modalities})
         """p and q of each modality."""
-        self.towers = nn.ModuleDict(
+        self.towers: Any = nn.ModuleDict(
             {
                 name: nn.ModuleList(Block(WIDTH) for _ in range(LAYERS * (2 if name == VISION else 1)))
                 for name in self.modalities
@@ -72,7 +73,7 @@ class LFMIM(nn.Module):
         self.output = mlp((joined, joined // 2, 128, 64, sizes.outputs), FEED_DROPOUT)
 
     def _opened(self, x_BLd: Tensor) -> Tensor:
-        x_BLd = self.opening_norms[0](math.sqrt(WIDTH) * x_BLd) + positions(*x_BLd.shape[1:], like=x_BLd)
+        x_BLd = self.opening_norms[0](math.sqrt(WIDTH) * x_BLd) + positions(x_BLd)
         return self.opening_norms[1](F.dropout(x_BLd, OPENING_DROPOUT, self.training))
 
     def towers_of(self, batch: RivalBatch) -> dict[str, Tensor]:

@@ -32,7 +32,6 @@ class TwoLSTMs(nn.Module):
         super().__init__()
         self.lower, self.norm = LSTMEncoder(width, hidden, two_way=True), nn.LayerNorm(2 * hidden)
         self.upper = LSTMEncoder(2 * hidden, hidden, two_way=True)
-        self.width = 4 * hidden
 
     def forward(self, x_BLD: Tensor, lengths_B: Tensor) -> Tensor:
         """(B, 4·hidden)."""
@@ -54,7 +53,7 @@ class MISA(nn.Module):
         self.encoders = nn.ModuleDict(
             {name: TwoLSTMs(width, min(width, MOST_LSTM)) for name, width in sizes.widths.items()}
         )
-        inputs = {TEXT: self.sentence.width} | {name: self.encoders[name].width for name in sizes.widths}
+        inputs = {TEXT: self.sentence.width} | {name: 4 * min(width, MOST_LSTM) for name, width in sizes.widths.items()}
         self.maps = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.LayerNorm(HIDDEN))

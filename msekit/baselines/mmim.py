@@ -9,6 +9,8 @@ Shapes: B batch, H width of a vector.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,7 +70,7 @@ class MMIM(nn.Module):
             nn.Linear(TEXT_WIDTH + VECTOR * len(self.others), FUSED), nn.Tanh(), nn.Linear(FUSED, FUSED), nn.Tanh()
         )
         self.output = nn.Linear(FUSED, sizes.outputs)
-        self.bounds = nn.ModuleDict({name: Bound(TEXT_WIDTH, VECTOR) for name in self.others})
+        self.bounds: Any = nn.ModuleDict({name: Bound(TEXT_WIDTH, VECTOR) for name in self.others})
         widths = {TEXT: TEXT_WIDTH} | dict.fromkeys(self.others, VECTOR)
         self.predict = nn.ModuleDict({name: nn.Linear(FUSED, width) for name, width in widths.items()})
         self._before: dict[str, tuple[Tensor, Tensor]] = {}

@@ -82,7 +82,7 @@ class PMR(nn.Module):
         """(B, O)."""
         parts, masks = {}, {}
         for name, (x_BLd, lengths_B) in self.projected(batch).items():
-            opened = math.sqrt(WIDTH) * x_BLd + positions(*x_BLd.shape[1:], like=x_BLd)
+            opened = math.sqrt(WIDTH) * x_BLd + positions(x_BLd)
             parts[name] = F.dropout(opened, DROPOUT, self.training)
             masks[name] = real_steps(lengths_B, x_BLd.shape[1])
         hub_mask_BC = torch.cat(list(masks.values()), dim=1)

@@ -9,6 +9,8 @@ Shapes: B batch, N samples of the train split, H width of a feature.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -87,7 +89,7 @@ class SelfMM(nn.Module):
         self.heads = nn.ModuleDict(
             {name: Head(width, FEATURE[name], 0.1 if name == TEXT else 0.0) for name, width in widths.items()}
         )
-        self.memories = nn.ModuleDict({name: SampleMemory(sizes.samples, FEATURE[name]) for name in widths})
+        self.memories: Any = nn.ModuleDict({name: SampleMemory(sizes.samples, FEATURE[name]) for name in widths})
         self.epoch = 1
         self._latest: dict[str, Tensor] = {}
 

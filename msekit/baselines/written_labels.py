@@ -94,9 +94,10 @@ class Slots(Adapter):
         self.pseudo_tokens = len(sizes.widths) * (SLOTS + 2)
         self.maps = nn.ModuleDict({name: nn.Linear(width, text_dim) for name, width in sizes.widths.items()})
         self.tags = nn.ParameterDict({name: nn.Parameter(torch.randn(2, text_dim) * scale) for name in sizes.widths})
-        for layer in self.maps.values():
-            nn.init.normal_(layer.weight, std=scale / layer.in_features**0.5)
-            nn.init.zeros_(layer.bias)
+        for name, width in sizes.widths.items():
+            weight, bias = self.maps[name].parameters()
+            nn.init.normal_(weight, std=scale / width**0.5)
+            nn.init.zeros_(bias)
 
     def forward(
         self,
@@ -169,7 +170,7 @@ class UniMSEAdapter(nn.Module):
         if not layers or not all(isinstance(getattr(layer, "mlp", None), nn.Module) for layer in layers):
             raise MsekitError("this architecture names no feed-forward layers `mlp`", where=backbone.name)
         assert not backbone.passes.uses, "a shorter way may pass the layers by"
-        self._feeds = tuple(layer.mlp for layer in layers)
+        self._feeds: tuple[nn.Module, ...] = tuple(layer.mlp for layer in layers)  # type: ignore[misc]
         self.encoders = nn.ModuleDict({name: LSTMEncoder(width, HIDDEN) for name, width in sizes.widths.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(HIDDEN, VECTOR) for name in sizes.widths})
         extra = VECTOR * len(sizes.widths)

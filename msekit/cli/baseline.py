@@ -10,7 +10,7 @@ import typer
 from msekit.baselines.catalogue import BASELINES, READS_LLM, check_text
 from msekit.cli import options
 from msekit.cli.output import Format, answer
-from msekit.errors import choice
+from msekit.errors import UnfinishedRunError, choice
 
 ALL = "all"
 
@@ -58,6 +58,8 @@ def baseline_command(
         rows = run_all(request, around, reporter)
         document = document_of(request, rows)
         answer(fmt, document, lambda: draw(document, reporter))
+        if broken_off := sum(len(row.broken_off) for row in rows):
+            raise UnfinishedRunError(f"{broken_off} of the runs broke off, as said above", where=around)
         return
     folder = around if output else folder_of(around, name, request)
     request.run(name, folder, reporter)

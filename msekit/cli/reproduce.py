@@ -51,7 +51,7 @@ def reproduce(
 
     reporter = Reporter()
     folder = (output or Path("runs") / table).resolve()
-    names = names_of(baselines, table) if baselines else ()
+    names = names_of(baselines, table, text_from)
     rows = experiments(table, backbone or [], dataset or [])
     _check(rows, source, overrides or [])
     common = RunRequest(
@@ -71,15 +71,14 @@ def reproduce(
     if dry_run:
         return
     broken_off: list[str] = []
-    if not only_report:
-        try:
+    try:
+        if not only_report:
             broken_off = run_missing(rows, reporter)
-        except KeyboardInterrupt:
-            reporter.note("stopped; continue with the same command")
-            raise typer.Exit(130) from None
-    document = reproduced(table, rows)
-    if names:
-        _add_baselines(document, rows, common, (names, text_from), folder, not only_report, reporter)
+        document = reproduced(table, rows)
+        broken_off += _add_baselines(document, rows, common, (names, text_from), folder, not only_report, reporter)
+    except KeyboardInterrupt:
+        reporter.note("stopped; continue with the same command")
+        raise typer.Exit(130) from None
     _show(document, fmt, reporter)
     if broken_off:
         raise UnfinishedRunError(f"{len(broken_off)} of the runs broke off, as said above", where=folder)
@@ -101,22 +100,24 @@ def _add_baselines(
     folder: Path,
     run: bool,
     reporter: Reporter,
-) -> None:
-    """Rows of baselines: under every backbone where they read its states, else under the first."""
+) -> list[str]:
+    """Rows of baselines: under every backbone where they read its states, else under the first; what broke off."""
     from msekit.baselines.texts import TextFrom
     from msekit.data.catalogue import resolve_dataset
     from msekit.experiments.baseline_table import Request
     from msekit.experiments.paper_rivals import add_baselines
 
     names, kind = asked
-    for dataset in dict.fromkeys(row.dataset for row in rows):
+    broken_off: list[str] = []
+    for dataset in dict.fromkeys(row.dataset for row in rows) if names else ():
         backbones = list(dict.fromkeys(row.backbone for row in rows if row.dataset == dataset))
         for backbone in backbones if kind == "backbone" else backbones[:1]:
             spec, text = resolve_dataset(dataset, common.source), TextFrom(kind, backbone)
-            request = Request(names, spec, text, tuple(common.seeds), limit_train=common.limit_train)
+            request = Request(names, spec, text, tuple(common.seeds or ()), limit_train=common.limit_train)
             if common.epochs is not None:
                 request = replace(request, epochs=common.epochs)
-            add_baselines(document, backbone, request, folder, reporter, run)
+            broken_off += add_baselines(document, backbone, request, folder, reporter, run)
+    return broken_off
 
 
 def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:

@@ -18,7 +18,7 @@ from msekit.baselines.run import run_baseline
 from msekit.baselines.texts import TextFrom
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.open_data import open_data
-from msekit.errors import UnfinishedRunError
+from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.units import show
 from msekit.experiments.paper_table import TASK_METRICS
 from msekit.reporter import Reporter, table_of
@@ -75,6 +75,8 @@ class Row:
     name: str
     group: Group | None
     reason: str | None = None
+    broken_off: tuple[str, ...] = ()
+    """What its seeds broke off with (a loss that is not finite)."""
 
 
 def folder_of(around: Path, name: str, request: Request) -> Path:
@@ -99,18 +101,22 @@ def run_all(request: Request, around: Path, reporter: Reporter, run: bool = True
     """
     reasons = unserved(request, reporter)
     served = [name for name in request.names if name not in reasons]
+    broken: dict[str, list[str]] = {}
     for seed in request.seeds if run else ():
         for name in served:
             try:
                 request.run(name, folder_of(around, name, request), reporter, [seed])
+            except StoppedError:
+                raise
             except UnfinishedRunError as error:
+                broken.setdefault(name, []).append(f"seed {seed}: {error.what}")
                 reporter.warn(str(error))
     rows = []
     for name in request.names:
         seeds = [folder_of(around, name, request) / f"seed-{seed}" for seed in request.seeds]
         done = [folder for folder in seeds if (folder / REPORT).is_file()] if name in served else []
         groups = aggregate(collect(done)) if done else []
-        rows.append(Row(name, groups[0] if groups else None, reasons.get(name)))
+        rows.append(Row(name, groups[0] if groups else None, reasons.get(name), tuple(broken.get(name, ()))))
     return rows
 
 
@@ -140,6 +146,7 @@ def document_of(request: Request, rows: list[Row]) -> dict[str, Any]:
         if row.group is not None:
             line |= of_group(row.group)
             warnings += [f"{row.name}: {warning}" for warning in row.group.warnings]
+        warnings += [f"{row.name}, {line}" for line in row.broken_off]
         lines.append(line)
     return {
         "dataset": request.spec.name,

@@ -15,12 +15,16 @@ from msekit.experiments.paper_table import TASK_METRICS
 from msekit.reporter import Reporter
 
 
-def names_of(asked: str, table: str) -> tuple[str, ...]:
-    """`all`, or names of baselines, comma-separated.
+def names_of(asked: str | None, table: str, text_from: str = "words") -> tuple[str, ...]:
+    """`all`, or names of baselines, comma-separated; none where nothing is asked for.
 
     Raises:
-        MsekitError: A name that is none, or a table that has no such rows.
+        MsekitError: A name that is none, a table that has no such rows, or a text for no baselines.
     """
+    if not asked:
+        if text_from != "words":
+            raise MsekitError("it is what baselines read", where="--text-from", fix="Name some: --baselines all.")
+        return ()
     if table not in TASKS:
         raise MsekitError(f"{table} has no rows of baselines", where="--baselines", fix="Use table2 or table3.")
     if asked == "all":
@@ -34,7 +38,7 @@ def names_of(asked: str, table: str) -> tuple[str, ...]:
 
 def add_baselines(
     document: dict[str, Any], backbone: str, request: Request, folder: Path, reporter: Reporter, run: bool
-) -> None:
+) -> list[str]:
     """Run what is missing of the baselines, and put their rows into a reproduced table.
 
     Args:
@@ -44,8 +48,12 @@ def add_baselines(
         folder: The table's.
         reporter: Where progress goes.
         run: False to show what is finished.
+
+    Returns:
+        What broke off, a line each.
     """
-    for row in run_all(request, folder, reporter, run):
+    rows = run_all(request, folder, reporter, run)
+    for row in rows:
         printed = BASELINES[row.name].row
         line: dict[str, Any] = {"row": row.name, "key": row.name, "dataset": request.spec.name, "backbone": backbone}
         line |= {"seeds": [], "trainable": None, "metrics": {}, "reason": row.reason, "selected_on": "validation"}
@@ -66,6 +74,7 @@ def add_baselines(
     note = "baselines: the epoch selected on validation; several of the released codes select it on the test split"
     if note not in document["footnotes"]:
         document["footnotes"].append(note)
+    return [line for row in rows for line in row.broken_off]
 
 
 def _cell(summary: dict[str, float | None], printed: float | None) -> dict[str, float | None]:

@@ -51,7 +51,7 @@ def who_spoke_before(folder: Path) -> DatasetSpec:
     Whoever reads utterances one by one is right about the openings and about half of the answers.
     """
     generator, rows = np.random.default_rng(0), {}
-    for split, size in (("train", 200), ("valid", 40), ("test", 80)):
+    for split, size in (("train", 120), ("valid", 40), ("test", 80)):
         pairs = list(itertools.product("AB", repeat=2)) * (size // 4)
         rows[split] = []
         for dialogue, place in enumerate(generator.permutation(size)):
@@ -95,7 +95,7 @@ def test_self_mm_reaches_the_ceiling_of_intensities(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*GRAPHS, "emocaps", "lft"])
 def test_who_spoke_before_is_known_to_graph_systems_alone(name, tmp_path: Path):
-    report = run_baseline(name, who_spoke_before(tmp_path), 1, tmp_path / "run", epochs=30, reporter=QUIET)
+    report = run_baseline(name, who_spoke_before(tmp_path), 1, tmp_path / "run", epochs=20, reporter=QUIET)
     if name in GRAPHS:
         assert report["metrics"]["acc"] >= 0.95
     else:

@@ -83,7 +83,8 @@ def text_features(spec: DatasetSpec, split: str, samples: int) -> TextFeatures:
     bert = columns.get("text_bert")
     if isinstance(bert, np.ndarray) and bert.shape[:2] == (samples, 3):
         return TextFeatures(values, np.minimum(bert[:, 1].sum(axis=1).astype(np.int64), values.shape[1]), opens=True)
-    lengths = [values.shape[1] - int(np.argmax(np.asarray(row).any(axis=1)[::-1])) * bool(row.any()) for row in values]
+    ends = [np.flatnonzero(np.any(row, axis=1)) for row in values]
+    lengths = [int(end[-1]) + 1 if len(end) else 0 for end in ends]
     return TextFeatures(values, np.array(lengths, dtype=np.int64), opens=False)
 
 
