@@ -1,7 +1,8 @@
 """PMR: Progressive Modality Reinforcement for Human Multimodal Emotion Recognition (Lv et al., CVPR 2021).
 
-Its authors published no code. Otherwise than in the paper as others build it: the weights of the hub's parts come from
-their means (flattened, they would need one length), and the head reads means over own steps.
+Its authors published no code; of the two forms in which others build its unit, this is the one with residuals.
+Otherwise than there, the weights of the hub's parts come from their means (flattened, they would need one length), and
+the head reads means over own steps.
 
 Shapes: B batch, L steps of a modality, C steps of the hub (all modalities one behind the other), d width.
 """
@@ -23,8 +24,8 @@ ATTENTION_DROPOUT, DROPOUT = 0.1, 0.1
 
 class ReinforcementUnit(nn.Module):
     """A target is reinforced by a source: X = G ⊙ CA + (1 − G) ⊙ SA with G = σ(W_s SA + W_c CA + b), where SA is the
-    target's attention to itself and CA that to the source; then a norm, a feed-forward layer around which X goes, and a
-    norm.
+    target's attention to itself and CA that to the source. The target goes around it, and both around a feed-forward
+    layer, with a norm behind each.
     """
 
     def __init__(self, width: int) -> None:
@@ -38,7 +39,7 @@ class ReinforcementUnit(nn.Module):
         """(B, T, d) with (B, T), (B, S, d) with (B, S) → (B, T, d)."""
         own, cross = self.own(target, target, target_mask), self.cross(target, source, source_mask)
         gate = torch.sigmoid(self.gate_own(own) + self.gate_cross(cross))
-        x = self.norms[0](gate * cross + (1 - gate) * own)
+        x = self.norms[0](target + gate * cross + (1 - gate) * own)
         return self.norms[1](x + self.feed(x))
 
 

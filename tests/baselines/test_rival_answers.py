@@ -20,6 +20,15 @@ RIVALS = [name for name, entry in BASELINES.items() if entry.needs and entry.lev
 OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].needs]
 ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
+SHALLOW = {"mult": "mult", "pmr": "pmr", "lfmim": "lfmim", "eft": "eft_lft", "lft": "eft_lft", "mm-dfn": "mm_dfn"}
+"""Systems whose depth costs minutes here, where one layer (of the graph, four) is enough; and their modules."""
+
+
+@pytest.fixture(autouse=True)
+def shallow(request, monkeypatch) -> None:
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    if name in SHALLOW:
+        monkeypatch.setattr(f"msekit.baselines.{SHALLOW[name]}.LAYERS", 4 if name in GRAPHS else 1)
 
 
 def written(folder: Path, name: str, labels: tuple[str, ...], rows: dict[str, list]) -> DatasetSpec:

@@ -81,7 +81,7 @@ def pmr_of(w, sizes, sample):
     def unit(name, target, source):
         own, cross = (p.attend(w, f"{name}.{k}", target, s, pmr.HEADS) for k, s in (("own", target), ("cross", source)))
         gate = p.sigmoid(p.lin(w, f"{name}.gate_own", own) + p.lin(w, f"{name}.gate_cross", cross))
-        x = p.norm(w, f"{name}.norms.0", gate * cross + (1 - gate) * own)
+        x = p.norm(w, f"{name}.norms.0", target + gate * cross + (1 - gate) * own)
         return p.norm(w, f"{name}.norms.1", x + p.chain(w, f"{name}.feed", x, (0, 3)))
 
     z = {n: p.opened(x) for n, x in projected(w, sizes, sample).items()}
