@@ -41,7 +41,7 @@ def baseline_command(
         check_text(name, backbone, text_from, sentence)
     from msekit.baselines.texts import TextFrom
     from msekit.data.catalogue import resolve_dataset
-    from msekit.experiments.baseline_table import Request, document_of, draw, folder_of, run_all
+    from msekit.experiments.baseline_table import Request, document_of, draw, folder_of, label_of, run_all
     from msekit.reporter import Reporter
     from msekit.reports.aggregate import aggregate
     from msekit.reports.render import as_json, render_table
@@ -65,3 +65,5 @@ def baseline_command(
     request.run(name, folder, reporter)
     groups = aggregate(collect([folder]))
     answer(fmt, [as_json(group) for group in groups], lambda: render_table(groups, reporter))
+    if fmt == "table":
+        reporter.show(*(label_of(group) for group in groups))

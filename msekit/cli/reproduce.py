@@ -49,8 +49,7 @@ def reproduce(
     from msekit.reporter import Reporter
     from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 
-    reporter = Reporter()
-    folder = (output or Path("runs") / table).resolve()
+    reporter, folder = Reporter(), (output or Path("runs") / table).resolve()
     names = names_of(baselines, table, text_from)
     rows = experiments(table, backbone or [], dataset or [])
     _check(rows, source, overrides or [])

@@ -20,9 +20,19 @@ from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
-MODALITY_LABELS = ("label_text", "label_audio", "label_vision")
-COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES, *MODALITY_LABELS)
-"""What a table of samples holds; labels of single modalities are read by the baselines that learn them."""
+COLUMNS = (
+    "id",
+    "text",
+    "label",
+    "split",
+    "speaker",
+    "dialogue_id",
+    *MODALITIES,
+    "label_text",
+    "label_audio",
+    "label_vision",
+)
+"""What a table of samples holds."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]

@@ -127,8 +127,8 @@ def unserved(request: Request, reporter: Reporter) -> dict[str, str]:
     for name in filter(needs_llm, request.names):
         if request.text.backbone is None:
             found[name] = "it reads an LLM, and no --backbone is named"
-        elif BASELINES[name].level == "llm" and default_device().type == "cpu" and len(request.names) > 1:
-            found[name] = "it trains through the LLM, which takes hours on a CPU: ask for it by its name alone"
+        elif BASELINES[name].level == "llm" and default_device().type == "cpu" and {*request.names} >= {*BASELINES}:
+            found[name] = "it trains through the LLM, which takes hours on a CPU: ask for it by name"
     return {name: reason for name, reason in found.items() if reason is not None}
 
 
@@ -201,6 +201,16 @@ def draw(document: dict[str, Any], reporter: Reporter) -> None:
             reporter.show(f"{row['row']}: not as in its paper: {row['apart']}")
     for warning in document["warnings"]:
         reporter.warn(warning)
+
+
+def label_of(group: Group) -> str:
+    """A row's label in words: how it was selected, what it read, what trains, what is otherwise than in its paper."""
+    found = of_group(group)
+    selected = "the epoch" if BASELINES[group.members[0].report.adapter].network else "layer or strength"
+    parts = [f"{selected} selected on validation", f"text: {found['reads']}"]
+    parts += [f"{found['trainable']:,} trainable parameters"] if found["trainable"] else []
+    parts += [f"not as in its paper: {found['apart']}"] if found["apart"] else []
+    return "; ".join(parts)
 
 
 def lines_of(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

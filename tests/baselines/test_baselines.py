@@ -128,6 +128,7 @@ def test_the_command_runs_and_reuses(tmp_path: Path):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "2 seeds (1, 2)" in done.stdout
+    assert "the epoch selected on validation; text: words; " in " ".join(done.stdout.split())
     before = (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns == before

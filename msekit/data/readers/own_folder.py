@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from msekit.data.catalogue import MODALITIES, MODALITY_LABELS, SPLITS, DatasetSpec
+from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.own_tables import TABLES, Sample, read_table
@@ -46,6 +46,8 @@ from msekit.errors import MsekitError, nearest
 SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
 _SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
 _IDS_NAMED = 3
+MODALITY_LABELS = ("label_text", "label_audio", "label_vision")
+"""Columns with labels of single modalities, which the baselines read that learn them."""
 
 
 class OwnSet:
