@@ -20,18 +20,7 @@ from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
-COLUMNS = (
-    "id",
-    "text",
-    "label",
-    "split",
-    "speaker",
-    "dialogue_id",
-    *MODALITIES,
-    "label_text",
-    "label_audio",
-    "label_vision",
-)
+COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
 """What a table of samples holds."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]

@@ -20,7 +20,7 @@ import numpy as np
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.labels import label_of
-from msekit.data.readers.own_tables import TABLES, Sample, read_table
+from msekit.data.readers.own_tables import MODALITY_LABELS, TABLES, Sample, read_table
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
@@ -46,8 +46,6 @@ from msekit.errors import MsekitError, nearest
 SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
 _SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
 _IDS_NAMED = 3
-MODALITY_LABELS = ("label_text", "label_audio", "label_vision")
-"""Columns with labels of single modalities, which the baselines read that learn them."""
 
 
 class OwnSet:

@@ -29,13 +29,17 @@ _OTHER_NAMES = {
 }
 
 
+MODALITY_LABELS = ("label_text", "label_audio", "label_vision")
+"""Columns with labels of single modalities, which those baselines read that learn them."""
+
+
 class Sample(NamedTuple):
     """One row of a table."""
 
     where: str
     """For messages."""
     fields: Mapping[str, Any]
-    """Those of `COLUMNS` that it has."""
+    """Those of `COLUMNS` and `MODALITY_LABELS` that it has."""
     held: Sequence[str]
     """All that it has, as the table calls them."""
 
@@ -46,7 +50,7 @@ def read_table(path: Path, spec: DatasetSpec) -> Iterator[Sample]:
     Raises:
         MsekitError: The file cannot be read, or says something twice.
     """
-    sources = {key: spec.columns.get(key, key) for key in COLUMNS}
+    sources = {key: spec.columns.get(key, key) for key in (*COLUMNS, *MODALITY_LABELS)}
     unseen = set(spec.columns)
     try:
         for where, row in _rows(path, spec, sources):
