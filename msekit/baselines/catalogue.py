@@ -54,7 +54,7 @@ BASELINES: dict[str, Entry] = {
     "eft": Entry("eft_lft:EarlyTransformer", "EFT", f"defined by its name; {OWN}", **_SEQUENCES),
     "lft": Entry("eft_lft:LateTransformer", "LFT", f"defined by its name; {OWN}", **_SEQUENCES),
     "pmr": Entry("pmr:PMR", "PMR", f"no code of the authors; at most 50 frames; {OWN}", clip=0.8, **_SEQUENCES),
-    "lfmim": Entry("lfmim:LFMIM", "LFMIM", "64 wide instead of 1024, padding masked, AdamW", rate=5e-4, **_SEQUENCES),
+    "lfmim": Entry("lfmim:LFMIM", "LFMIM", "64 wide instead of 1024, padding masked, AdamW", **_SEQUENCES),
     "mmgcn": Entry("mmgcn:MMGCN", "MMGCN", "4 layers, focal loss on the true class", decay=0.0, **_DIALOGUES),
     "mm-dfn": Entry("mm_dfn:MMDFN", "MM-DFN", "16 layers", rate=5e-4, decay=1e-4, **_DIALOGUES),
     "ga2mif": Entry(

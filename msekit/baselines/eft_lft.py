@@ -7,6 +7,8 @@ Shapes: B batch, L steps of a modality, d width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class EarlyTransformer(nn.Module):
         """(B, O)."""
         parts, masks = [], []
         for name, (x_BLd, lengths_B) in self.projected(batch).items():
-            parts.append(x_BLd + positions(x_BLd) + self.kinds[name])
+            parts.append(math.sqrt(WIDTH) * x_BLd + positions(x_BLd) + self.kinds[name])
             masks.append(real_steps(lengths_B, x_BLd.shape[1]))
         mask_BL = torch.cat(masks, dim=1)
         return self.output(masked_mean(self.encoder(torch.cat(parts, dim=1), None, mask_BL), mask_BL))

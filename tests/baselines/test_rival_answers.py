@@ -20,6 +20,7 @@ RIVALS = [name for name, entry in BASELINES.items() if entry.needs and entry.lev
 OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].needs]
 ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
+EPOCHS = dict.fromkeys(RIVALS, 12) | {"eft": 3, "lft": 3, "misa": 4}
 SHALLOW = {"mult": "mult", "pmr": "pmr", "lfmim": "lfmim", "eft": "eft_lft", "lft": "eft_lft", "mm-dfn": "mm_dfn"}
 """Systems whose depth costs minutes here, where one layer (of the graph, four) is enough; and their modules."""
 
@@ -109,6 +110,3 @@ def test_who_spoke_before_is_known_to_graph_systems_alone(name, tmp_path: Path):
         assert report["metrics"]["acc"] >= 0.95
     else:
         assert report["metrics"]["acc"] < 0.8
-
-
-EPOCHS = dict.fromkeys(RIVALS, 12)

@@ -66,7 +66,7 @@ def mult_of(w, sizes, sample):
 
 def eft_of(w, sizes, sample):
     z = projected(w, sizes, sample)
-    x = np.concatenate([z[n] + p.sinusoids(*z[n].shape) + w[f"kinds.{n}"] for n in NAMES])
+    x = np.concatenate([p.opened(z[n]) + w[f"kinds.{n}"] for n in NAMES])
     x = p.encoder(w, "encoder", x, None, 4, 4, scaled=False)
     return p.chain(w, "output", x.mean(axis=0), (0, 3))
 
