@@ -20,8 +20,8 @@ RIVALS = [name for name, entry in BASELINES.items() if entry.needs and entry.lev
 OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].needs]
 ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
-EPOCHS = {"mult": 3, "eft": 2, "lft": 2, "pmr": 2, "lfmim": 2, "misa": 3, "mmim": 10, "av-mixup": 10}
-EPOCHS |= {"mmgcn": 10, "mm-dfn": 10, "ga2mif": 8, "emocaps": 8}
+EPOCHS = {"mult": 2, "eft": 2, "lft": 2, "pmr": 2, "lfmim": 2, "misa": 3, "mmim": 10, "av-mixup": 10}
+EPOCHS |= {"mmgcn": 3, "mm-dfn": 4, "ga2mif": 3, "emocaps": 8}
 SHALLOW = {
     "mult": {"mult.LAYERS": 1},
     "pmr": {"pmr.LAYERS": 1},
@@ -64,13 +64,13 @@ def in_dialogues(folder: Path) -> DatasetSpec:
     return written(folder, "talks", spec.labels or (), rows)
 
 
-def who_spoke_before(folder: Path) -> DatasetSpec:
+def who_spoke_before(folder: Path, dialogues: int) -> DatasetSpec:
     """A dialogue opens, and is answered by the same speaker or by the other: that is the label of the answer.
 
     Whoever reads utterances one by one is right about the openings and about half of the answers.
     """
     generator, rows = np.random.default_rng(0), {}
-    for split, size in (("train", 120), ("valid", 40), ("test", 80)):
+    for split, size in (("train", dialogues), ("valid", 40), ("test", 80)):
         pairs = list(itertools.product("AB", repeat=2)) * (size // 4)
         rows[split] = []
         for dialogue, place in enumerate(generator.permutation(size)):
@@ -106,7 +106,7 @@ def test_a_system_over_dialogues_reaches_the_ceiling(name, tmp_path: Path):
 
 @pytest.mark.slow
 def test_self_mm_reaches_the_ceiling_of_intensities(tmp_path: Path):
-    """MAE 1.25 by text, 1 by one modality, 0 by both: 95 % of the way from the one to the other is .0625."""
+    """Correlation .71 by one modality, 1 by both."""
     report = run_baseline("self-mm", DATASETS["synthetic-msa"], 1, tmp_path / "run", epochs=60, reporter=QUIET)
     assert report["metrics"]["corr"] > 0.95
 
@@ -114,7 +114,9 @@ def test_self_mm_reaches_the_ceiling_of_intensities(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*GRAPHS, "emocaps", "lft"])
 def test_who_spoke_before_is_known_to_graph_systems_alone(name, tmp_path: Path):
-    report = run_baseline(name, who_spoke_before(tmp_path), 1, tmp_path / "run", epochs=12, reporter=QUIET)
+    dialogues, epochs = (200, 30) if name == "mmgcn" else (120, 6)
+    spec = who_spoke_before(tmp_path, dialogues)
+    report = run_baseline(name, spec, 1, tmp_path / "run", epochs=epochs, reporter=QUIET)
     if name in GRAPHS:
         assert report["metrics"]["acc"] >= 0.95
     else:
