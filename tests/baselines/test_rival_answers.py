@@ -21,7 +21,7 @@ OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].need
 ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
 EPOCHS = {"mult": 2, "eft": 2, "lft": 2, "pmr": 2, "lfmim": 2, "misa": 3, "mmim": 10, "av-mixup": 10}
-EPOCHS |= {"mmgcn": 3, "mm-dfn": 4, "ga2mif": 3, "emocaps": 8}
+EPOCHS |= {"mmgcn": 3, "mm-dfn": 4, "ga2mif": 3, "emocaps": 3}
 SHALLOW = {
     "mult": {"mult.LAYERS": 1},
     "pmr": {"pmr.LAYERS": 1},
