@@ -10,6 +10,7 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
+| torch's, while a small random encoder is made | `testing/tiny_encoders.py` | tests | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
 | cuDNN's attention off, its fp32 in full | `ready_for_cuda` | all on a GPU | no |
 | CUDA's allocator and cuBLAS (environment) | `settle_allocator` in `gpu.py`, before CUDA starts | all on a GPU | no |

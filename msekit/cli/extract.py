@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from msekit.cli import options
 from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from msekit.media.extract import ExtractionPlan
 
 _SOME_FAILED = 2  # exit code where clips were left out
 
@@ -23,8 +26,22 @@ def extract_command(
     labels: options.Labels = None,
     span: options.Range = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "en",
-    audio: Annotated[Literal["egemaps", "logmel", "none"], typer.Option(help="Audio features.")] = "egemaps",
-    vision: Annotated[Literal["face", "none"], typer.Option(help="Vision features.")] = "face",
+    audio: Annotated[
+        str,
+        typer.Option(help="egemaps, logmel, none, or an encoder: hubert-large, whisper-base, …, a folder, a hub id."),
+    ] = "egemaps",
+    vision: Annotated[
+        str, typer.Option(help="face, none, or an encoder: clip-large, siglip2, dinov2, videomae, a folder, a hub id.")
+    ] = "face",
+    layers: Annotated[
+        str | None, typer.Option(help="Of encoders: last4, mean, 9, 6-12; pooled, of pictures [last4, pooled].")
+    ] = None,
+    one_vector: Annotated[
+        bool, typer.Option("--one-vector", help="Of encoders: a clip's mean, not its frames.")
+    ] = False,
+    crop: Annotated[
+        Literal["none", "face"], typer.Option(help="Of encoders: cut pictures to the face first.")
+    ] = "none",
     face: Annotated[
         Literal["largest", "left", "right"], typer.Option(help="Which face, where several show.")
     ] = "largest",
@@ -33,10 +50,9 @@ def extract_command(
     """Extract audio and face features from clips. A clip that cannot be read is reported and left out."""
     import yaml
 
-    from msekit.media.audio import audio_extractor
-    from msekit.media.extract import ExtractionPlan, extract, write_samples
+    from msekit.data.extractor import other_language
+    from msekit.media.extract import extract, write_samples
     from msekit.media.table import clips_of, read_table
-    from msekit.media.vision import vision_extractor
     from msekit.reporter import Reporter
 
     if not clips.is_dir():
@@ -45,13 +61,15 @@ def extract_command(
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
     description = None if table is None else _description(output.resolve().name, labels, span, language)
     rows = read_table(table, clips) if table else clips_of(clips)
-    plan = ExtractionPlan(
-        None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
-    )
+    plan = _plan(audio, vision, layers, one_vector, crop, face)
     if plan.audio is None and plan.vision is None:
         raise MsekitError("nothing to extract", fix="Leave --audio or --vision at something.")
     reporter = Reporter()
     reporter.note(f"{len(rows)} clips; audio: {plan.audio or 'none'}; vision: {plan.vision or 'none'}")
+    if description is not None:
+        records = {key: extractor for key, extractor in plan.of_modalities.items() if extractor is not None}
+        if (note := other_language(records, language)) is not None:
+            reporter.warn(note)
     try:
         outcomes = extract(rows, plan, output, workers or os.cpu_count() or 1, reporter)
     except KeyboardInterrupt:
@@ -72,6 +90,33 @@ def extract_command(
     if usable < len(rows):
         reporter.warn(f"{len(rows) - usable} clips were left out")
         raise typer.Exit(_SOME_FAILED)
+
+
+def _plan(audio: str, vision: str, layers: str | None, one_vector: bool, crop: str, face: Any) -> ExtractionPlan:
+    """The extractors that the options name; encoders are loaded and tried before hours are spent."""
+    from msekit.media.audio import EXTRACTORS, audio_extractor
+    from msekit.media.extract import ExtractionPlan
+    from msekit.media.vision import EXTRACTOR, vision_extractor
+
+    listens, sees = audio not in (*EXTRACTORS, "none"), vision not in (EXTRACTOR, "none")
+    if not (listens or sees) and (layers is not None or one_vector):
+        raise MsekitError("--layers and --one-vector are of encoders", fix="Name one: --audio hubert-base.")
+    if crop == "face" and not sees:
+        raise MsekitError("--crop is of vision encoders", fix="Name one: --vision clip-large.")
+    if not listens and not sees:
+        return ExtractionPlan(
+            None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
+        )
+    from msekit.media.encoders import encoder_extractor
+
+    heard = encoder_extractor(audio, "audio", layers, one_vector=one_vector, known=EXTRACTORS) if listens else None
+    cut = face if crop == "face" else None
+    known = (EXTRACTOR,)
+    seen = encoder_extractor(vision, "vision", layers, one_vector=one_vector, crop=cut, known=known) if sees else None
+    return ExtractionPlan(
+        heard if listens or audio == "none" else audio_extractor(audio),
+        seen if sees or vision == "none" else vision_extractor(face),
+    )
 
 
 def _description(name: str, labels: str | None, span: str | None, language: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 from msekit.media.decode import SAMPLE_RATE
 
+EXTRACTORS = ("egemaps", "logmel")
+"""Names of the extractors that are no encoders."""
 _MELS = 64
 _SHORTEST = SAMPLE_RATE // 10  # a tenth of a second: below it no descriptor has a whole window
 
@@ -37,10 +39,20 @@ def audio_features(samples_S: np.ndarray, name: str) -> np.ndarray:
     Raises:
         MsekitError: The sound is shorter than a tenth of a second.
     """
-    if len(samples_S) < _SHORTEST:
-        raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")
+    check_long_enough(samples_S)
     frames_LD = _egemaps(samples_S) if name == "egemaps" else _log_mel(samples_S)
     return np.ascontiguousarray(frames_LD, dtype=np.float32)
+
+
+def check_long_enough(samples_S: np.ndarray) -> np.ndarray:
+    """The sound itself.
+
+    Raises:
+        MsekitError: It is shorter than a tenth of a second.
+    """
+    if len(samples_S) < _SHORTEST:
+        raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")
+    return samples_S
 
 
 def _opensmile() -> Any:

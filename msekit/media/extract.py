@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from msekit.data.catalogue import MODALITIES
@@ -26,6 +28,8 @@ from msekit.reporter import Reporter
 
 LOG = "extract.jsonl"
 SAMPLES = "samples.jsonl"
+_TOGETHER = 64
+"""Clips that all encoders see before the next ones: what a stopped extraction loses."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,34 @@ class ExtractionPlan:
 
     def record(self) -> dict[str, Any]:
         """The plan as JSON, the first line of `extract.jsonl`."""
-        return {"audio": self.audio and self.audio.model_dump(), "vision": self.vision and self.vision.model_dump()}
+        return {key: extractor and extractor.record() for key, extractor in self.of_modalities.items()}
+
+    def is_of(self, record: dict[str, Any] | None) -> bool:
+        """Whether a record is of a plan that makes the same features."""
+        try:
+            there = {key: record and record[key] and Extractor(**record[key]) for key in MODALITIES}
+        except (KeyError, TypeError, ValueError):
+            return False
+        pairs = [(there[key], extractor) for key, extractor in self.of_modalities.items()]
+        return record is not None and all(a.makes_the_same(b) if a and b else a is b for a, b in pairs)
+
+    @property
+    def of_modalities(self) -> dict[str, Extractor | None]:
+        """Modality → extractor."""
+        return {"audio": self.audio, "vision": self.vision}
+
+    @property
+    def encoders(self) -> dict[str, Extractor]:
+        """Those that are pretrained models, which this process computes in batches."""
+        return {key: extractor for key, extractor in self.of_modalities.items() if extractor and extractor.is_encoder}
+
+    @property
+    def for_the_pool(self) -> ExtractionPlan:
+        """The plan without encoders: what every process can do for itself."""
+        audio, vision = (
+            extractor if key not in self.encoders else None for key, extractor in self.of_modalities.items()
+        )
+        return ExtractionPlan(audio, vision)
 
 
 @dataclass
@@ -82,7 +113,7 @@ def extract(
             (output / LOG).open("a", encoding="utf-8") as log,
             reporter.bar("extracting", len(clips), len(results)) as advance,
         ):
-            for result in _all(todo, plan, output, workers):
+            for result in _results(todo, plan, output, workers):
                 results[result.id] = result
                 log.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
                 log.flush()
@@ -101,7 +132,7 @@ def _finished(output: Path, plan: ExtractionPlan) -> dict[str, ClipResult]:
         log.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
         return {}
     first, *lines = log.read_bytes().decode("utf-8", "replace").splitlines() or [""]
-    if _parsed(first) != plan.record():
+    if not plan.is_of(_parsed(first)):
         raise MsekitError(
             "the folder holds features by other extractors or settings", where=output, fix="Choose another --output."
         )
@@ -131,6 +162,73 @@ def _stamp(path: Path) -> list[int]:
     except OSError:
         return []
     return [status.st_size, status.st_mtime_ns]
+
+
+def _results(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
+    """Yield results as they come: encoders work in a thread of this process while the pool does the rest."""
+    if not plan.encoders:
+        yield from _all(clips, plan, output, workers)
+        return
+    pooled = plan.for_the_pool
+    reports = len(plan.encoders) + (pooled != ExtractionPlan(None, None))
+    parts: dict[str, list[ClipResult]] = {}
+    found: Queue[ClipResult | BaseException] = Queue()
+    stop = threading.Event()
+    thread = threading.Thread(target=_encode, args=(clips, plan, output, workers, found, stop), name="msekit-encoders")
+    thread.start()
+
+    def whole(part: ClipResult | BaseException) -> Iterator[ClipResult]:
+        if isinstance(part, BaseException):
+            raise part
+        together = parts.setdefault(part.id, [])
+        together.append(part)
+        if len(together) == reports:
+            yield _merged(together)
+
+    try:
+        for result in _all(clips, pooled, output, workers) if reports > len(plan.encoders) else ():
+            yield from whole(result)
+            while not found.empty():
+                yield from whole(found.get())
+        while sum(map(len, parts.values())) < reports * len(clips):
+            yield from whole(found.get())
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _encode(
+    clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int, found: Queue[Any], stop: threading.Event
+) -> None:
+    """Put what the encoders make of every clip, or the error that ends them, into a queue."""
+    from msekit.media.encode_clips import encoded_clips  # torch, which no process of the pool needs
+
+    try:
+        for start in range(0, len(clips), _TOGETHER):
+            for modality, extractor in plan.encoders.items():
+                some = clips[start : start + _TOGETHER]
+                for clip, features_LD in encoded_clips(some, modality, extractor, workers, stop):
+                    result = ClipResult(clip.id, _stamp(clip.path))
+                    if isinstance(features_LD, MsekitError):
+                        result.problems[modality] = features_LD.what
+                    else:
+                        write_features(output / modality / f"{clip.id}.safetensors", modality, features_LD, extractor)
+                        result.frames[modality] = len(features_LD)
+                    found.put(result)
+    except BaseException as error:  # of any kind: the main thread must end with it
+        found.put(error)
+
+
+def _merged(parts: Sequence[ClipResult]) -> ClipResult:
+    """A clip's results of several extractors as one."""
+    frames = {key: value for part in parts for key, value in part.frames.items()}
+    problems = {key: value for part in parts for key, value in part.problems.items()}
+    return ClipResult(
+        parts[0].id,
+        parts[0].stamp,
+        {key: frames[key] for key in MODALITIES if key in frames},
+        {key: problems[key] for key in MODALITIES if key in problems},
+    )
 
 
 def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
@@ -171,7 +269,7 @@ def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int
 def extract_one(clip: Clip, plan: ExtractionPlan, output: Path) -> ClipResult:
     """Extract one clip into its feature files, each written whole or not at all."""
     result = ClipResult(clip.id, _stamp(clip.path))
-    for modality, extractor in zip(MODALITIES, (plan.audio, plan.vision), strict=True):
+    for modality, extractor in plan.of_modalities.items():
         if extractor is None:
             continue
         try:
@@ -192,6 +290,10 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     """
     from msekit.media import audio, decode, vision
 
+    if extractor.is_encoder:
+        from msekit.media.encode_clips import encoded_clip
+
+        return encoded_clip(path, modality, extractor)
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
     elif extractor.name == vision.EXTRACTOR:
@@ -215,7 +317,7 @@ def write_features(path: Path, modality: str, features_LD: Any, extractor: Extra
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({modality: features_LD}, partial, metadata={"extractor": extractor.model_dump_json()})
+    save_file({modality: features_LD}, partial, metadata={"extractor": json.dumps(extractor.record())})
     os.replace(partial, path)
 
 

@@ -72,17 +72,46 @@ def vision_features(pictures: Iterable[np.ndarray], face: FaceChoice) -> np.ndar
         MsekitError: No picture shows a face.
     """
     rows = []
-    with _silent(), _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
+    with _silent():
+        for _, marks_M3 in _with_faces(pictures, face):
+            rows.append(np.full(WIDTH, np.nan, np.float32) if marks_M3 is None else face_vector(marks_M3))
+    features_LD = np.stack(rows)
+    if np.isnan(features_LD).all():
+        raise MsekitError("no picture shows a face")
+    return features_LD
+
+
+def cut_to_faces(pictures: Iterable[np.ndarray], face: FaceChoice) -> Iterator[np.ndarray | None]:
+    """Cut pictures to a square around the face, a quarter wider than it; None for one without a face.
+
+    Raises:
+        MsekitError: No picture shows a face.
+    """
+    found = False
+    for picture, marks_M3 in _with_faces(pictures, face):
+        if marks_M3 is None:
+            yield None
+            continue
+        found = True
+        low_2, high_2 = marks_M3[:, :2].min(axis=0), marks_M3[:, :2].max(axis=0)
+        half = float((high_2 - low_2).max()) * 0.625
+        (x, y), (height, width) = (low_2 + high_2) / 2, picture.shape[:2]
+        left, right = max(int(x - half), 0), min(int(x + half) + 1, width)
+        top, bottom = max(int(y - half), 0), min(int(y + half) + 1, height)
+        yield picture[top:bottom, left:right]
+    if not found:
+        raise MsekitError("no picture shows a face")
+
+
+def _with_faces(pictures: Iterable[np.ndarray], face: FaceChoice) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Pictures in order, each with the landmarks (478, 3) of the chosen face in pixels; None without a face."""
+    with _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
         for picture in pictures:
             meshes = mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks or []
             height, width = picture.shape[:2]
             scale_3 = np.array([width, height, width])  # the mesh gives depth in units of the width
             faces = [np.array([(mark.x, mark.y, mark.z) for mark in points.landmark]) * scale_3 for points in meshes]
-            rows.append(face_vector(choose_face(faces, face)) if faces else np.full(WIDTH, np.nan, np.float32))
-    features_LD = np.stack(rows)
-    if np.isnan(features_LD).all():
-        raise MsekitError("no picture shows a face")
-    return features_LD
+            yield picture, choose_face(faces, face) if faces else None
 
 
 def choose_face(faces: list[np.ndarray], face: FaceChoice) -> np.ndarray:

@@ -21,12 +21,16 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "vocab.json", "vocab.txt", "spiece.model")
 
 
-def cached_folder(repo: str, revision: str | None = None) -> Path | None:
+_GIVE = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
+
+
+def cached_folder(repo: str, revision: str | None = None, beside: tuple[str, ...] = _TOKENIZERS) -> Path | None:
     """The local folder of a hub model that was downloaded completely; None where anything is missing.
 
     Args:
         repo: Hub model repository.
         revision: Commit, tag or branch; None for the main branch as it was when downloaded.
+        beside: Names of which one file must be there beside configuration and weights.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -42,22 +46,29 @@ def cached_folder(repo: str, revision: str | None = None) -> Path | None:
         weight_files(folder)
     except MsekitError:
         return None
-    return folder if any((folder / name).is_file() for name in _TOKENIZERS) else None
+    return folder if any((folder / name).is_file() for name in beside) else None
 
 
-def hub_folder(repo: str, revision: str | None = None) -> Path:
+def hub_folder(
+    repo: str, revision: str | None = None, beside: tuple[str, ...] = _TOKENIZERS, otherwise: str = _GIVE
+) -> Path:
     """The local folder of a hub model, downloaded first where it is not complete.
+
+    Args:
+        repo: Hub model repository.
+        revision: Commit, tag or branch; None for the main branch.
+        beside: See `cached_folder`.
+        otherwise: How to do without the hub, for the message.
 
     Raises:
         MsekitError: No such model, a gated one without a token, or a hub that cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    if cached := cached_folder(repo, revision):
+    if cached := cached_folder(repo, revision, beside):
         return cached
     wanted = HubRepo(repo, "model", revision)
-    give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
-    with explained(wanted, "the model", give):
+    with explained(wanted, "the model", otherwise):
         commit, published = listing(wanted)
         names = _needed(published)
         cache = _cache_folder(repo)
