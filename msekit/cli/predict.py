@@ -26,13 +26,17 @@ def predict_command(
     run: Annotated[str, typer.Argument(help="A run's or exported folder, or a hub repository user/name.")],
     source: Annotated[
         Path | None,
-        typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?}; features by path or inline.'),
+        typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}.'),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Where the JSON lines of --input go [stdout].")] = None,
     text: Annotated[str | None, typer.Option(help="One sample: what was said.")] = None,
     audio: Annotated[Path | None, typer.Option(help="Its sound: a clip, or .npy, .npz, .safetensors.")] = None,
     vision: Annotated[Path | None, typer.Option(help="Its face: a clip, or features.")] = None,
     video: Annotated[Path | None, typer.Option(help="A clip with both.")] = None,
+    history: Annotated[
+        list[str] | None, typer.Option(help="What was said before it, oldest first: --history 'Ross: I did.' …")
+    ] = None,
+    speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
     estimate: options.Estimate = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
@@ -47,6 +51,8 @@ def predict_command(
         raise MsekitError("predict takes one sample or a file of them", fix="Give --text, or --input FILE.jsonl.")
     if source is not None and (audio or vision or video):
         raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
+    if source is not None and (history or speaker):
+        raise MsekitError("--history and --speaker belong to --text", fix="Put them into the lines of --input.")
     if video is not None:
         if vision is not None:
             raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
@@ -75,12 +81,19 @@ def predict_command(
         _predict_file(plug_in, source, output, estimate, batch_size, fmt, reporter)
         return
     assert text is not None
-    prediction = plug_in.predict(text, audio, vision, estimate=estimate)
+    said = [_utterance(line) for line in history or ()]
+    prediction = plug_in.predict(text, audio, vision, history=said, speaker=speaker, estimate=estimate)
     for note in prediction.notes:
         reporter.warn(note)
     seconds = {"preparation": prediction.timing.preparation, "model": prediction.timing.model}
     document = prediction.record() | {"estimate": prediction.estimate, "seconds": seconds}
     answer(fmt, document, lambda: _show(prediction, reporter))
+
+
+def _utterance(line: str) -> tuple[str | None, str]:
+    """`Ross: I did.` → its speaker and its text."""
+    speaker, colon, text = line.partition(": ")
+    return (speaker.strip(), text) if colon and speaker.strip() else (None, line)
 
 
 def _predict_file(

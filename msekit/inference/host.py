@@ -91,6 +91,8 @@ class PlugInHost:
         audio: Any = None,
         vision: Any = None,
         *,
+        history: Any = None,
+        speaker: Any = None,
         ids: Sequence[str] | None = None,
         estimate: str | None = None,
         batch_size: int = BATCH_SIZE,
@@ -100,7 +102,10 @@ class PlugInHost:
         Raises:
             MsekitError: No such plug-in, or a sample that cannot be used.
         """
-        return self.plug_in(name).predict(text, audio, vision, ids=ids, estimate=estimate, batch_size=batch_size)
+        said = {"history": history, "speaker": speaker}
+        return self.plug_in(name).predict(
+            text, audio, vision, **said, ids=ids, estimate=estimate, batch_size=batch_size
+        )
 
     def generate(self, prompt: str, max_new_tokens: int = 64) -> str:
         """Ordinary text from the LLM alone, greedily: what it would write if there were no plug-ins.

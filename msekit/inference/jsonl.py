@@ -1,6 +1,7 @@
 """Prediction of a JSON-lines file as a stream: bounded lines, bounded memory, and a bad line never stops the rest.
 
-A line is `{"id"?, "text", "audio"?, "vision"?}`; audio and vision are nested lists or the path of a feature file,
+A line is `{"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}`; history is a list of pairs of speaker and
+text; audio and vision are nested lists or the path of a feature file,
 relative to the JSON-lines file's folder. Other keys are left alone and named once.
 """
 
@@ -23,7 +24,7 @@ LONGEST_LINE = 32 << 20
 _PIECE = 1 << 20  # bytes read at a time
 _WINDOW_BATCHES = 32  # batches' worth of lines that are sorted by length together
 _WINDOW_BYTES = 256 << 20  # features held at a time
-_KNOWN = {"id", "text", *MODALITIES}
+_KNOWN = {"id", "text", "history", "speaker", *MODALITIES}
 
 
 @dataclass
@@ -116,4 +117,5 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     if not isinstance(identity, (str, int)):
         raise MsekitError(f"'id' is a {type(identity).__name__}, not a text or a number")
     features = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
-    return prepare_sample(plug_in.description, str(identity), raw["text"], features)
+    said = {"history": raw.get("history"), "speaker": raw.get("speaker")}
+    return prepare_sample(plug_in.description, str(identity), raw["text"], features, **said)
