@@ -184,3 +184,29 @@ def _prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter:
     for warning in cache.info.warnings:
         reporter.warn(warning)
     return cache
+
+
+@app.command("from-mertools")
+def from_mertools_command(
+    labels: Annotated[Path, typer.Argument(help="label.npz.")],
+    output: Annotated[Path, typer.Option(help="Folder for the set.")],
+    audio: Annotated[Path | None, typer.Option(help="Folder of <name>.npy with the audio features.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="Likewise.")] = None,
+    transcripts: Annotated[Path | None, typer.Option(help="CSV with name and chinese, english or text.")] = None,
+    test: Annotated[str, typer.Option(help="The corpus that is tested on.")] = "test1",
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "zh",
+) -> None:
+    """Read MERTools' layout: labels, transcripts and folders of features become a set of one's own."""
+    from msekit.data.readers.mertools import write_own_folder
+    from msekit.errors import MsekitError
+    from msekit.reporter import Reporter
+
+    features = {key: folder for key, folder in (("audio", audio), ("vision", vision)) if folder is not None}
+    for folder in features.values():
+        if not folder.is_dir():
+            raise MsekitError("no such folder", where=folder)
+    reporter = Reporter()
+    path, notes = write_own_folder(labels, features, output, transcripts=transcripts, test=test, language=language)
+    for note in notes:
+        reporter.warn(note)
+    reporter.note(f"next: msekit train --backbone NAME --dataset {path}")

@@ -61,8 +61,10 @@ def predict_command(
         raise MsekitError("no such file", where=source)
     if source is not None and output is not None and output.resolve() == source.resolve():
         raise MsekitError("the output would overwrite the input", where=output)
+    from msekit.data.readers.feature_files import file_and_array
+
     for modality, file in (("audio", audio), ("vision", vision)):
-        if file is not None and not file.is_file():
+        if file is not None and not file_and_array(file)[0].is_file():
             raise MsekitError(f"no such {modality} file", where=file)
     from msekit.runs.folder import fetch_run
 

@@ -3,7 +3,7 @@
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
 there are any id, speaker, dialogue_id. The features of a sample are in its columns `audio` and `vision` (frames of
 numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in `audio/<id>` and `vision/<id>` with
-the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
+an ending of `feature_files`. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
 and test.csv.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
-from msekit.data.readers.feature_files import read_features
+from msekit.data.readers.feature_files import file_and_array, read_features
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.own_tables import TABLES, Sample, read_table
 from msekit.data.readers.rows import (
@@ -199,11 +199,11 @@ class OwnSet:
         ways = [str(path.relative_to(self.folder)) for path in files]
         if isinstance(value, str):
             value = self.folder / _inside(value, where, key)
-            self._used.add(value)
-            ways = [
-                str(value.relative_to(self.folder)),
-                *(way for way, path in zip(ways, files, strict=True) if path != value),
-            ]
+            file = file_and_array(value)[0]
+            self._used.add(file)
+            files = [path for path in files if path != file]
+            ways = [str(value.relative_to(self.folder)), *(str(path.relative_to(self.folder)) for path in files)]
+            files = []
         elif value is not None and files:
             ways.insert(0, f"the column '{key}' of the row")
         if len(ways) > 1:

@@ -63,8 +63,8 @@ def refused_by_all(spec: DatasetSpec, message: str) -> None:
     ("names", "message"),
     [
         (
-            [f"audio/c{n}.pt" for n in range(6)],
-            r"audio/ holds 6 files .*c0\.pt.*\.pt is not read: save arrays as \.npy",
+            [f"audio/c{n}.mat" for n in range(6)],
+            r"audio/ holds 6 files .*c0\.mat.*\.mat is not read: save arrays as \.npy",
         ),
         ([f"audio/{n:04}.npy" for n in range(6)], r"0000\.npy, .*the ids are c0"),
         (["vision/c0.wav"], r"vision/ holds 1 file .*\.wav: make features with msekit extract"),
