@@ -27,7 +27,7 @@ A library changes its user's process as little as it can. The command line does 
 | the `transformers` logger at ERROR, no bars | `backbones/checkpoints/quiet.py` | whoever loads a backbone | yes |
 | limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | yes |
 | two warnings of bitsandbytes; `sys.modules["kernels"]` | `backbones/quantise.py` | 8 and 4 bit | the latter |
-| file descriptor 2; a warning and the log of mediapipe | `media/vision.py` | reading faces in clips | the former |
+| file descriptor 2; a warning, the log of mediapipe | `media/face_engines.py` | reading faces in clips | the former |
 | a warning of matplotlib | `reports/figures.py` | HTML reports | yes |
 """
 

@@ -96,26 +96,29 @@ def _plan(audio: str, vision: str, layers: str | None, one_vector: bool, crop: s
     """The extractors that the options name; encoders are loaded and tried before hours are spent."""
     from msekit.media.audio import EXTRACTORS, audio_extractor
     from msekit.media.extract import ExtractionPlan
+    from msekit.media.face_engines import ENGINES
     from msekit.media.vision import EXTRACTOR, vision_extractor
 
-    listens, sees = audio not in (*EXTRACTORS, "none"), vision not in (EXTRACTOR, "none")
+    faces = {EXTRACTOR: None, **{f"{EXTRACTOR}-{name}": name for name in ENGINES}}
+    listens, sees = audio not in (*EXTRACTORS, "none"), vision not in (*faces, "none")
     if not (listens or sees) and (layers is not None or one_vector):
         raise MsekitError("--layers and --one-vector are of encoders", fix="Name one: --audio hubert-base.")
     if crop == "face" and not sees:
         raise MsekitError("--crop is of vision encoders", fix="Name one: --vision clip-large.")
     if not listens and not sees:
         return ExtractionPlan(
-            None if audio == "none" else audio_extractor(audio), None if vision == "none" else vision_extractor(face)
+            None if audio == "none" else audio_extractor(audio),
+            None if vision == "none" else vision_extractor(face, faces[vision]),
         )
     from msekit.media.encoders import encoder_extractor
 
     heard = encoder_extractor(audio, "audio", layers, one_vector=one_vector, known=EXTRACTORS) if listens else None
     cut = face if crop == "face" else None
-    known = (EXTRACTOR,)
+    known = tuple(faces)
     seen = encoder_extractor(vision, "vision", layers, one_vector=one_vector, crop=cut, known=known) if sees else None
     return ExtractionPlan(
         heard if listens or audio == "none" else audio_extractor(audio),
-        seen if sees or vision == "none" else vision_extractor(face),
+        seen if sees or vision == "none" else vision_extractor(face, faces[vision]),
     )
 
 

@@ -85,7 +85,8 @@ def decoded(path: Path, modality: str, extractor: Extractor) -> list[Any]:
             return list(pictures)
         from msekit.media.vision import cut_to_faces
 
-        return list(cut_to_faces(pictures, extractor.settings["crop"]))
+        face, engine = extractor.settings["crop"].split()
+        return list(cut_to_faces(pictures, face, engine))
     except MsekitError as error:
         raise MsekitError(error.what, where=path, fix=error.fix) from None
 

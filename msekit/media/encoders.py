@@ -64,7 +64,7 @@ def encoder_extractor(
     if modality == "audio":
         settings["chunk_seconds"] = CHUNK_SECONDS
     else:
-        settings |= {"pictures_per_second": PICTURES_PER_SECOND, "crop": crop or "none"}
+        settings |= {"pictures_per_second": PICTURES_PER_SECOND, "crop": _cut(crop) if crop else "none"}
     if crop and encoder.window:
         raise MsekitError(f"'{name}' reads moving pictures, which are not cut to faces", fix="Leave --crop away.")
     if place.speech:
@@ -73,6 +73,15 @@ def encoder_extractor(
     extractor = Extractor(name=place.name, version=place.version, settings=settings, place=folder)
     encoder.try_layers(layers)
     return extractor
+
+
+def _cut(face: str) -> str:
+    """Which face pictures are cut to, and the engine that finds it."""
+    from msekit.media.face_engines import default_engine, face_engine
+
+    engine = default_engine()
+    face_engine(engine).version()  # where it cannot be used, that is said now
+    return f"{face} {engine}"
 
 
 def encoder_of(extractor: Extractor, modality: str) -> Encoder:

@@ -297,7 +297,8 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
     elif extractor.name == vision.EXTRACTOR:
-        here = vision.vision_extractor(extractor.settings["face"])
+        engine = extractor.settings.get("engine", vision.FIRST_ENGINE)
+        here = vision.vision_extractor(extractor.settings["face"], engine)
     else:
         raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
     if here != extractor:
@@ -306,7 +307,7 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
         if modality == "audio":
             return audio.audio_features(decode.sound(path), extractor.name)
         pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
-        return vision.vision_features(pictures, extractor.settings["face"])
+        return vision.vision_features(pictures, extractor.settings["face"], engine)
     except MsekitError as error:
         raise MsekitError(error.what, where=path, fix=error.fix) from None
 
