@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -37,6 +37,13 @@ def predict_command(
         list[str] | None, typer.Option(help="What was said before it, oldest first: --history 'Ross: I did.' …")
     ] = None,
     speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
+    transcribe: Annotated[
+        str | None, typer.Option(help="Hear the words of a clip: tiny, base, …, a folder [as in training].")
+    ] = None,
+    segment: Annotated[
+        Literal["none", "vad"], typer.Option(help="A long recording: an answer for each utterance, with times.")
+    ] = "none",
+    plot: Annotated[Path | None, typer.Option(help="Its answers over time: .png, .svg, .pdf.")] = None,
     estimate: options.Estimate = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
@@ -47,25 +54,7 @@ def predict_command(
     fmt: Format = "table",
 ) -> None:
     """Predict: a label or intensity with the probability of every label."""
-    if (source is None) == (text is None):
-        raise MsekitError("predict takes one sample or a file of them", fix="Give --text, or --input FILE.jsonl.")
-    if source is not None and (audio or vision or video):
-        raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
-    if source is not None and (history or speaker):
-        raise MsekitError("--history and --speaker belong to --text", fix="Put them into the lines of --input.")
-    if video is not None:
-        if vision is not None:
-            raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
-        audio, vision = audio or video, video
-    if source is not None and not source.is_file() and not source.is_fifo():
-        raise MsekitError("no such file", where=source)
-    if source is not None and output is not None and output.resolve() == source.resolve():
-        raise MsekitError("the output would overwrite the input", where=output)
-    from msekit.data.readers.feature_files import file_and_array
-
-    for modality, file in (("audio", audio), ("vision", vision)):
-        if file is not None and not file_and_array(file)[0].is_file():
-            raise MsekitError(f"no such {modality} file", where=file)
+    audio, vision = _checked(source, output, text, audio, vision, video, history, speaker, transcribe, segment, plot)
     from msekit.runs.folder import fetch_run
 
     folder = fetch_run(run)  # before libraries load
@@ -82,7 +71,15 @@ def predict_command(
     if source is not None:
         _predict_file(plug_in, source, output, estimate, batch_size, fmt, reporter)
         return
-    assert text is not None
+    if segment != "none":
+        _predict_recording(plug_in, video or audio, output, transcribe, estimate, plot, reporter)  # type: ignore[arg-type]
+        return
+    if text is None:
+        from msekit.inference.recordings import ears_of
+        from msekit.media.transcribe import transcript
+
+        text = transcript(audio, ears_of(plug_in, transcribe))  # type: ignore[arg-type]
+        reporter.note(f"heard: {text}")
     said = [_utterance(line) for line in history or ()]
     prediction = plug_in.predict(text, audio, vision, history=said, speaker=speaker, estimate=estimate)
     for note in prediction.notes:
@@ -90,6 +87,87 @@ def predict_command(
     seconds = {"preparation": prediction.timing.preparation, "model": prediction.timing.model}
     document = prediction.record() | {"estimate": prediction.estimate, "seconds": seconds}
     answer(fmt, document, lambda: _show(prediction, reporter))
+
+
+def _checked(
+    source: Path | None,
+    output: Path | None,
+    text: str | None,
+    audio: Path | None,
+    vision: Path | None,
+    video: Path | None,
+    history: list[str] | None,
+    speaker: str | None,
+    transcribe: str | None,
+    segment: str,
+    plot: Path | None,
+) -> tuple[Path | None, Path | None]:
+    """The files of sound and face, once all that was asked for can be."""
+    from msekit.data.readers.feature_files import file_and_array
+    from msekit.media.decode import CLIP_SUFFIXES
+
+    clip = audio or video
+    heard = source is None and text is None and clip is not None and clip.suffix.lower() in CLIP_SUFFIXES
+    if not heard and (source is None) == (text is None):
+        fix = "Give --text, a clip with words in it, or --input FILE.jsonl."
+        raise MsekitError("predict takes one sample or a file of them", fix=fix)
+    if source is not None and (clip or vision):
+        raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
+    if source is not None and (history or speaker):
+        raise MsekitError("--history and --speaker belong to --text", fix="Put them into the lines of --input.")
+    if transcribe and text is not None:
+        raise MsekitError("--text and --transcribe are two texts", fix="Give one of them.")
+    if transcribe and source is not None:
+        raise MsekitError("--transcribe is of a clip", fix="Put texts into the lines of --input.")
+    if segment != "none" and not heard:
+        raise MsekitError("--segment is of a recording", fix="Give --video or --audio, and no --text.")
+    if plot is not None and segment == "none":
+        raise MsekitError("--plot shows a recording's utterances", fix="Add --segment vad.")
+    if video is not None and vision is not None:
+        raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
+    if source is not None and not source.is_file() and not source.is_fifo():
+        raise MsekitError("no such file", where=source)
+    if source is not None and output is not None and output.resolve() == source.resolve():
+        raise MsekitError("the output would overwrite the input", where=output)
+    if video is not None:
+        audio, vision = clip, video
+    for modality, file in (("audio", audio), ("vision", vision)):
+        if file is not None and not file_and_array(file)[0].is_file():
+            raise MsekitError(f"no such {modality} file", where=file)
+    return audio, vision
+
+
+def _predict_recording(
+    plug_in: PlugIn,
+    recording: Path,
+    output: Path | None,
+    transcribe: str | None,
+    estimate: str | None,
+    plot: Path | None,
+    reporter: Reporter,
+) -> None:
+    """Answers with times, one JSON line each, and their plot."""
+    import tempfile
+
+    from msekit.inference.recordings import ears_of, predict_recording
+    from msekit.reports.timeline import check_ending, draw_timeline
+
+    if plot is not None:
+        check_ending(plot)
+    ears, records = ears_of(plug_in, transcribe), []
+    with (
+        tempfile.TemporaryDirectory(prefix="msekit-") as folder,
+        output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as stream,
+    ):
+        complain = lambda piece, what: reporter.warn(f"{piece}: {what}")  # noqa: E731
+        for record in predict_recording(plug_in, recording, Path(folder), ears, complain, estimate=estimate):
+            records.append(record)
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.flush()
+    reporter.note(f"{len(records)} utterances; heard by {ears}")
+    if plot is not None:
+        draw_timeline(records, plot, recording.name)
+        reporter.note(f"plot: {plot}")
 
 
 def _utterance(line: str) -> tuple[str | None, str]:

@@ -76,8 +76,8 @@ class DatasetSpec(BaseModel):
     """Hub data set repository with the processed features."""
     hub_revision: str | None = None
     """Commit, tag or branch of it; None for the newest."""
-    extractors: dict[Literal["audio", "vision"], Extractor] = Field(default_factory=dict)
-    """What made the features, where `msekit extract` did."""
+    extractors: dict[Literal["audio", "vision", "text"], Extractor] = Field(default_factory=dict)
+    """What made the features and transcribed the texts, where `msekit extract` did."""
 
     @field_validator("delimiter", mode="before")
     @classmethod

@@ -2,8 +2,9 @@
 
     <output>/audio/<id>.safetensors  vision/<id>.safetensors  samples.jsonl  <name>.yaml  extract.jsonl
 
-`extract.jsonl` has a line per finished clip. A clip that stands there and has not changed since is not extracted again,
-so a stopped extraction goes on where it was. A clip that cannot be read never stops the others.
+`extract.jsonl` (of shards, `extract-<k>-of-<N>.jsonl`) has a line per finished clip. A clip that stands there and has
+not changed since is not extracted again, so a stopped extraction goes on where it was. A clip that cannot be read never
+stops the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -23,69 +24,22 @@ from typing import Any
 from msekit.data.catalogue import MODALITIES
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.media.records import ClipResult, ExtractionPlan, Shard, finished, holds, log_of, stamp_of
 from msekit.media.table import Clip
 from msekit.reporter import Reporter
 
-LOG = "extract.jsonl"
 SAMPLES = "samples.jsonl"
 _TOGETHER = 64
 """Clips that all encoders see before the next ones: what a stopped extraction loses."""
 
 
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """The extractors for every clip; None for a modality that is not extracted."""
-
-    audio: Extractor | None
-    vision: Extractor | None
-
-    def record(self) -> dict[str, Any]:
-        """The plan as JSON, the first line of `extract.jsonl`."""
-        return {key: extractor and extractor.record() for key, extractor in self.of_modalities.items()}
-
-    def is_of(self, record: dict[str, Any] | None) -> bool:
-        """Whether a record is of a plan that makes the same features."""
-        try:
-            there = {key: record and record[key] and Extractor(**record[key]) for key in MODALITIES}
-        except (KeyError, TypeError, ValueError):
-            return False
-        pairs = [(there[key], extractor) for key, extractor in self.of_modalities.items()]
-        return record is not None and all(a.makes_the_same(b) if a and b else a is b for a, b in pairs)
-
-    @property
-    def of_modalities(self) -> dict[str, Extractor | None]:
-        """Modality → extractor."""
-        return {"audio": self.audio, "vision": self.vision}
-
-    @property
-    def encoders(self) -> dict[str, Extractor]:
-        """Those that are pretrained models, which this process computes in batches."""
-        return {key: extractor for key, extractor in self.of_modalities.items() if extractor and extractor.is_encoder}
-
-    @property
-    def for_the_pool(self) -> ExtractionPlan:
-        """The plan without encoders: what every process can do for itself."""
-        audio, vision = (
-            extractor if key not in self.encoders else None for key, extractor in self.of_modalities.items()
-        )
-        return ExtractionPlan(audio, vision)
-
-
-@dataclass
-class ClipResult:
-    """The result of one clip."""
-
-    id: str
-    stamp: list[int]
-    """Size and time of change of the clip."""
-    frames: dict[str, int] = field(default_factory=dict)
-    """Modality → feature vectors written."""
-    problems: dict[str, str] = field(default_factory=dict)
-    """Modality → why it has no feature vectors."""
-
-
 def extract(
-    clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int, reporter: Reporter
+    clips: Sequence[Clip],
+    plan: ExtractionPlan,
+    output: Path,
+    workers: int,
+    reporter: Reporter,
+    shard: Shard | None = None,
 ) -> list[ClipResult]:
     """Extract all clips that are not extracted yet.
 
@@ -95,6 +49,7 @@ def extract(
         output: Folder for the data set; it may hold an unfinished extraction with the same plan.
         workers: Processes.
         reporter: Where progress goes.
+        shard: Which of several processes this is; None where it is the only one.
 
     Returns:
         A result per clip, in their order.
@@ -104,13 +59,13 @@ def extract(
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        done = _finished(output, plan)
-        results = {clip.id: done[clip.id] for clip in clips if _holds(done.get(clip.id), clip)}
+        done = finished(output, plan, shard)
+        results = {clip.id: done[clip.id] for clip in clips if holds(done.get(clip.id), clip)}
         todo = [clip for clip in clips if clip.id not in results]
         if results:
             reporter.note(f"{len(results)} clips are extracted already")
         with (
-            (output / LOG).open("a", encoding="utf-8") as log,
+            log_of(output, shard).open("a", encoding="utf-8") as log,
             reporter.bar("extracting", len(clips), len(results)) as advance,
         ):
             for result in _results(todo, plan, output, workers):
@@ -123,45 +78,6 @@ def extract(
     except OSError as error:
         raise MsekitError(f"the output folder cannot be written: {error}", where=output) from error
     return [results[clip.id] for clip in clips]
-
-
-def _finished(output: Path, plan: ExtractionPlan) -> dict[str, ClipResult]:
-    """The results on record, by the clips' ids; a folder without a record gets the first line, the plan."""
-    log = output / LOG
-    if not log.is_file():
-        log.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
-        return {}
-    first, *lines = log.read_bytes().decode("utf-8", "replace").splitlines() or [""]
-    if not plan.is_of(_parsed(first)):
-        raise MsekitError(
-            "the folder holds features by other extractors or settings", where=output, fix="Choose another --output."
-        )
-    records = [record for line in lines if (record := _parsed(line))]  # the last line may be half written
-    if lines and not log.read_bytes().endswith(b"\n"):
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *records))
-        log.write_text(text, encoding="utf-8")
-    return {record["id"]: ClipResult(**record) for record in records}
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def _holds(result: ClipResult | None, clip: Clip) -> bool:
-    """Whether a result on record is of this very clip and can stay: a clip that gave no features is tried again."""
-    return result is not None and bool(result.frames) and result.stamp == _stamp(clip.path)
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _results(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
@@ -208,7 +124,7 @@ def _encode(
             for modality, extractor in plan.encoders.items():
                 some = clips[start : start + _TOGETHER]
                 for clip, features_LD in encoded_clips(some, modality, extractor, workers, stop):
-                    result = ClipResult(clip.id, _stamp(clip.path))
+                    result = ClipResult(clip.id, stamp_of(clip.path))
                     if isinstance(features_LD, MsekitError):
                         result.problems[modality] = features_LD.what
                     else:
@@ -261,14 +177,14 @@ def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int
                 yield pool.submit(extract_one, clip, plan, output).result()
             except BrokenProcessPool:
                 problem = "the process that read it died"
-                yield ClipResult(clip.id, _stamp(clip.path), problems=dict.fromkeys(MODALITIES, problem))
+                yield ClipResult(clip.id, stamp_of(clip.path), problems=dict.fromkeys(MODALITIES, problem))
     if waiting:
         yield from _all(list(reversed(waiting)), plan, output, workers)
 
 
 def extract_one(clip: Clip, plan: ExtractionPlan, output: Path) -> ClipResult:
     """Extract one clip into its feature files, each written whole or not at all."""
-    result = ClipResult(clip.id, _stamp(clip.path))
+    result = ClipResult(clip.id, stamp_of(clip.path))
     for modality, extractor in plan.of_modalities.items():
         if extractor is None:
             continue

@@ -27,6 +27,9 @@ class Clip:
     split: str | None = None
     speaker: str | None = None
     dialogue_id: str | None = None
+    start: float | None = None
+    """Seconds into the recording that it was cut from; None for a clip that is whole."""
+    end: float | None = None
 
     def fields(self) -> dict[str, Any]:
         """Its line of `samples.jsonl`, but for the features."""

@@ -179,6 +179,7 @@ def test_killed_and_resumed_is_undisturbed_and_bad_clips_are_named(
     assert list(lines[0]) == ["id", "text", "audio", "vision"]
 
 
+@pytest.mark.slow
 def test_an_encoder_beside_the_pool(encoders: dict[str, Path], clips: list[Clip], tmp_path: Path) -> None:
     pytest.importorskip("mediapipe", reason="no wheel for this Python")
     from msekit.media.vision import vision_extractor
@@ -266,6 +267,7 @@ def test_an_encoder_from_the_hub_is_fetched_once(hub, encoders: dict[str, Path],
     assert np.array_equal(features_LD, features_of(clips[0].path, "audio", local))
 
 
+@pytest.mark.slow
 def test_a_clip_predicts_what_its_extracted_features_predict(
     encoders: dict[str, Path], clips: list[Clip], tmp_path: Path, tiny
 ) -> None:
