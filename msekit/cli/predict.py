@@ -59,6 +59,7 @@ def predict_command(
 
     folder = fetch_run(run)  # before libraries load
     from msekit.inference.load import load_run
+    from msekit.inference.samples import utterance_of
     from msekit.model.labels import check_estimate
     from msekit.reporter import Reporter
 
@@ -80,7 +81,7 @@ def predict_command(
 
         text = transcript(audio, ears_of(plug_in, transcribe))  # type: ignore[arg-type]
         reporter.note(f"heard: {text}")
-    said = [_utterance(line) for line in history or ()]
+    said = [utterance_of(line) for line in history or ()]
     prediction = plug_in.predict(text, audio, vision, history=said, speaker=speaker, estimate=estimate)
     for note in prediction.notes:
         reporter.warn(note)
@@ -168,12 +169,6 @@ def _predict_recording(
     if plot is not None:
         draw_timeline(records, plot, recording.name)
         reporter.note(f"plot: {plot}")
-
-
-def _utterance(line: str) -> tuple[str | None, str]:
-    """`Ross: I did.` → its speaker and its text."""
-    speaker, colon, text = line.partition(": ")
-    return (speaker.strip(), text) if colon and speaker.strip() else (None, line)
 
 
 def _predict_file(

@@ -41,6 +41,7 @@ def serve_command(
 
     reporter = Reporter()
     names = _names(runs)
+    reporter.note(f"loading {runs[0]} and its LLM")
     with reporter.status(f"loading {runs[0]}"):
         first = load_run(folders[0], backbone, quantization=quantization, force=force)
     plug_ins = PlugInHost(first.backbone)
@@ -48,6 +49,7 @@ def serve_command(
     for name, folder in zip(names, folders, strict=True):
         for notice in plug_ins.add(name, folder, force=force).notices:
             reporter.warn(f"{name}: {notice}")
+        reporter.note(f"{name}: looking for samples to pick from")
         with reporter.status(f"samples for {name}"):
             shelf = shelf_of(folder, dataset, source, reporter)
         if shelf is not None:

@@ -137,6 +137,12 @@ def history_of(value: Any, where: object = None) -> tuple[Utterance, ...]:
     return tuple(said)
 
 
+def utterance_of(line: str) -> Utterance:
+    """`Ross: I did.` → its speaker and its text."""
+    speaker, colon, text = line.partition(": ")
+    return (speaker.strip(), text) if colon and speaker.strip() else (None, line)
+
+
 def _checked_text(value: Any, name: str, where: object) -> str:
     if not isinstance(value, str):
         raise MsekitError(f"'{name}' is a {type(value).__name__}, not a text", where=where)

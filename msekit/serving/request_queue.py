@@ -51,6 +51,11 @@ class RequestQueue:
         """Number of samples in the queue."""
         return sum(len(job.samples) for job in list(self._waiting))
 
+    @property
+    def alive(self) -> bool:
+        """Whether samples are taken and answered."""
+        return self._open and self._thread.is_alive()
+
     def submit(self, plug_in: str, samples: Sequence[Prepared]) -> Future[list[Prediction]]:
         """Queue samples for a plug-in.
 
