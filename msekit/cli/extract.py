@@ -21,43 +21,49 @@ if TYPE_CHECKING:
 _SOME_FAILED = 2  # exit code where clips were left out
 
 
+Audio = Annotated[
+    str,
+    typer.Option(help="egemaps, logmel, none, or an encoder: hubert-large, whisper-base, …, a folder, a hub id."),
+]
+Vision = Annotated[
+    str, typer.Option(help="face, none, or an encoder: clip-large, siglip2, dinov2, videomae, a folder, a hub id.")
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Of encoders: last4, mean, 9, 6-12; pooled, of pictures [last4, pooled].")
+]
+OneVector = Annotated[bool, typer.Option("--one-vector", help="Of encoders: a clip's mean, not its frames.")]
+Transcribe = Annotated[
+    str | None, typer.Option(help="Fill empty texts: tiny, base, small, large-v3, a folder, a hub id.")
+]
+Segment = Annotated[Literal["none", "vad"], typer.Option(help="Cut recordings into utterances where nobody speaks.")]
+Crop = Annotated[Literal["none", "face"], typer.Option(help="Of encoders: cut pictures to the face first.")]
+Table = Annotated[
+    Path | None, typer.Option(help="CSV: file, text, label, split[, id, speaker, dialogue_id] [every clip].")
+]
+Face = Annotated[Literal["largest", "left", "right"], typer.Option(help="Which face, where several show.")]
+Clips = Annotated[Path, typer.Argument(help="Folder of clips: wav, mp3, flac, ogg, m4a, mp4, mov, avi, webm, mkv.")]
+Slurm = Annotated[int | None, typer.Option(min=2, help="Write an array script of this many shards.")]
+ShardOf = Annotated[str | None, typer.Option(help="Do one share of the clips: 0/8.")]
+
+
 def extract_command(
-    clips: Annotated[Path, typer.Argument(help="Folder of clips: wav, mp3, flac, ogg, m4a, mp4, mov, avi, webm, mkv.")],
+    clips: Clips,
     output: Annotated[Path, typer.Option(help="Folder for the features; an unfinished one is continued.")],
-    table: Annotated[
-        Path | None, typer.Option(help="CSV: file, text, label, split[, id, speaker, dialogue_id] [every clip].")
-    ] = None,
+    table: Table = None,
     labels: options.Labels = None,
     span: options.Range = None,
     language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "en",
-    audio: Annotated[
-        str,
-        typer.Option(help="egemaps, logmel, none, or an encoder: hubert-large, whisper-base, …, a folder, a hub id."),
-    ] = "egemaps",
-    vision: Annotated[
-        str, typer.Option(help="face, none, or an encoder: clip-large, siglip2, dinov2, videomae, a folder, a hub id.")
-    ] = "face",
-    layers: Annotated[
-        str | None, typer.Option(help="Of encoders: last4, mean, 9, 6-12; pooled, of pictures [last4, pooled].")
-    ] = None,
-    one_vector: Annotated[
-        bool, typer.Option("--one-vector", help="Of encoders: a clip's mean, not its frames.")
-    ] = False,
-    crop: Annotated[
-        Literal["none", "face"], typer.Option(help="Of encoders: cut pictures to the face first.")
-    ] = "none",
-    face: Annotated[
-        Literal["largest", "left", "right"], typer.Option(help="Which face, where several show.")
-    ] = "largest",
-    transcribe: Annotated[
-        str | None, typer.Option(help="Fill empty texts: tiny, base, small, large-v3, a folder, a hub id.")
-    ] = None,
-    segment: Annotated[
-        Literal["none", "vad"], typer.Option(help="Cut recordings into utterances where nobody speaks.")
-    ] = "none",
+    audio: Audio = "egemaps",
+    vision: Vision = "face",
+    layers: Layers = None,
+    one_vector: OneVector = False,
+    crop: Crop = "none",
+    face: Face = "largest",
+    transcribe: Transcribe = None,
+    segment: Segment = "none",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes [the number of cores].")] = None,
-    slurm: Annotated[int | None, typer.Option(min=2, help="Write an array script of this many shards.")] = None,
-    shard: Annotated[str | None, typer.Option(help="Do one share of the clips: 0/8.")] = None,
+    slurm: Slurm = None,
+    shard: ShardOf = None,
 ) -> None:
     """Extract features from clips. A clip that cannot be read is reported and left out."""
     from msekit.media.plan import plan_of
@@ -77,15 +83,17 @@ def extract_command(
     reporter = Reporter()
     rows = rows if part is None else part.of(rows)
     try:
+        whole = len(rows)
+        rows, lost = _cut(rows, output, reporter) if segment == "vad" else (rows, 0)
         if segment == "vad":
-            rows = _cut(rows, output, reporter)
+            reporter.note(f"{len(rows)} utterances in {whole - lost} recordings")
         rows, heard = _transcribed(rows, transcribe, language if table else None, output, reporter, part)
         left = _extracted(rows, plan, output, workers or os.cpu_count() or 1, reporter, part, description, heard)
     except KeyboardInterrupt:
         reporter.note("stopped; the same command goes on")
         raise typer.Exit(130) from None
-    if left:
-        reporter.warn(f"{left} clips were left out")
+    if left or lost:
+        reporter.warn(f"{left + lost} clips were left out")
         raise typer.Exit(_SOME_FAILED)
 
 
@@ -95,22 +103,23 @@ def _rows(clips: Path, table: Path | None) -> list[Clip]:
     return read_table(table, clips) if table else clips_of(clips)
 
 
-def _cut(rows: list[Clip], output: Path, reporter: Reporter) -> list[Clip]:
-    """Every recording in utterances; one that cannot be cut is named and left out."""
+def _cut(rows: list[Clip], output: Path, reporter: Reporter) -> tuple[list[Clip], int]:
+    """Every recording in utterances, and how many cannot be cut: they are named and left out."""
     from msekit.media.segments import cut
 
     pieces: list[Clip] = []
+    lost = 0
     with reporter.bar("cutting", len(rows)) as advance:
         for row in rows:
             try:
                 pieces += cut(row, output / "clips")
             except MsekitError as error:
                 reporter.warn(f"{row.id}: {error.what}")
+                lost += 1
             advance(1)
     if not pieces:
         raise MsekitError("no recording could be cut into utterances", where=output)
-    reporter.note(f"{len(pieces)} utterances in {len(rows)} recordings")
-    return pieces
+    return pieces, lost
 
 
 def _transcribed(

@@ -22,35 +22,40 @@ if TYPE_CHECKING:
 _UNUSABLE_LINES = 2  # exit code of a run over a file in which some lines could not be predicted
 
 
+Source = Annotated[
+    Path | None,
+    typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}.'),
+]
+History = Annotated[
+    list[str] | None, typer.Option(help="What was said before it, oldest first: --history 'Ross: I did.' …")
+]
+Transcribe = Annotated[
+    str | None, typer.Option(help="Hear the words of a clip: tiny, base, …, a folder [as in training].")
+]
+Segment = Annotated[
+    Literal["none", "vad"], typer.Option(help="A long recording: an answer for each utterance, with times.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")]
+
+
 def predict_command(
     run: Annotated[str, typer.Argument(help="A run's or exported folder, or a hub repository user/name.")],
-    source: Annotated[
-        Path | None,
-        typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}.'),
-    ] = None,
+    source: Source = None,
     output: Annotated[Path | None, typer.Option(help="Where the JSON lines of --input go [stdout].")] = None,
     text: Annotated[str | None, typer.Option(help="One sample: what was said.")] = None,
     audio: Annotated[Path | None, typer.Option(help="Its sound: a clip, or .npy, .npz, .safetensors.")] = None,
     vision: Annotated[Path | None, typer.Option(help="Its face: a clip, or features.")] = None,
     video: Annotated[Path | None, typer.Option(help="A clip with both.")] = None,
-    history: Annotated[
-        list[str] | None, typer.Option(help="What was said before it, oldest first: --history 'Ross: I did.' …")
-    ] = None,
+    history: History = None,
     speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
-    transcribe: Annotated[
-        str | None, typer.Option(help="Hear the words of a clip: tiny, base, …, a folder [as in training].")
-    ] = None,
-    segment: Annotated[
-        Literal["none", "vad"], typer.Option(help="A long recording: an answer for each utterance, with times.")
-    ] = "none",
+    transcribe: Transcribe = None,
+    segment: Segment = "none",
     plot: Annotated[Path | None, typer.Option(help="Its answers over time: .png, .svg, .pdf.")] = None,
     estimate: options.Estimate = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
     quantization: options.Quantization = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")
-    ] = False,
+    force: Force = False,
     fmt: Format = "table",
 ) -> None:
     """Predict: a label or intensity with the probability of every label."""

@@ -24,7 +24,9 @@ LONGEST_LINE = 32 << 20
 _PIECE = 1 << 20  # bytes read at a time
 _WINDOW_BATCHES = 32  # batches' worth of lines that are sorted by length together
 _WINDOW_BYTES = 256 << 20  # features held at a time
-_KNOWN = {"id", "text", "history", "speaker", *MODALITIES}
+_KNOWN = {"id", "text", *MODALITIES}
+_OF_A_DIALOGUE = ("history", "speaker")
+"""Read by plug-ins that were trained with context."""
 
 
 @dataclass
@@ -112,10 +114,11 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
         raise MsekitError(f"the line holds a {type(raw).__name__}, not an object with 'text'")
     if "text" not in raw:
         raise MsekitError("key 'text' is missing")
-    outcome.ignored_keys |= raw.keys() - _KNOWN
+    dialogue = _OF_A_DIALOGUE if plug_in.description.context else ()
+    outcome.ignored_keys |= raw.keys() - {*_KNOWN, *dialogue}
     identity = raw.get("id", number)
     if not isinstance(identity, (str, int)):
         raise MsekitError(f"'id' is a {type(identity).__name__}, not a text or a number")
     features = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
-    said = {"history": raw.get("history"), "speaker": raw.get("speaker")}
+    said = {key: raw.get(key) for key in dialogue}
     return prepare_sample(plug_in.description, str(identity), raw["text"], features, **said)

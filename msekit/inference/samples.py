@@ -78,7 +78,7 @@ def prepare_sample(
     text = _checked_text(text, "text", where)
     notes, frames = [], {}
     said = history_of(history, where)
-    speaker = None if speaker in (None, "") else _checked_text(speaker, "speaker", where)
+    speaker = _name(speaker, "speaker", where)
     if said and not description.context:
         notes.append("this plug-in reads no history: it was left out")
     elif len(said) > description.context:
@@ -132,9 +132,15 @@ def history_of(value: Any, where: object = None) -> tuple[Utterance, ...]:
                 f"utterance {place} of 'history' is no pair of speaker and text", where=where, fix='["Ross", "I did."]'
             )
         speaker, text = pair
-        name = None if speaker in (None, "") else _checked_text(speaker, "history", where)
-        said.append((name, _checked_text(text, "history", where)))
+        said.append((_name(speaker, "history", where), _checked_text(text, "history", where)))
     return tuple(said)
+
+
+def _name(value: Any, key: str, where: object) -> str | None:
+    """Who speaks, a text or a number as data sets have it; None where that is not known."""
+    if value is None or value == "":
+        return None
+    return str(value) if type(value) is int else _checked_text(value, key, where)
 
 
 def utterance_of(line: str) -> Utterance:

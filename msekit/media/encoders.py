@@ -173,7 +173,7 @@ class Encoder:
         rows = []
         step = BATCH["vision"] if not self.window else max(BATCH["vision"] // self.window, 1) * self.window
         for start in range(0, len(pictures), step):
-            batch = list(pictures[start : start + step])
+            batch: list[Any] = list(pictures[start : start + step])
             if self.window:
                 batch += batch[-1:] * (-len(batch) % self.window)
                 batch = [batch[first : first + self.window] for first in range(0, len(batch), self.window)]

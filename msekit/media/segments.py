@@ -78,8 +78,8 @@ def cut(recording: Clip, folder: Path) -> list[Clip]:
         if not path.is_file() or path.stat().st_mtime_ns < recording.path.stat().st_mtime_ns:
             _cut(recording.path, piece, path)
         talk = recording.dialogue_id or recording.id
-        times = {"start": round(piece.start, 3), "end": round(piece.end, 3)}
-        clips.append(replace(recording, id=name, path=path, text="", dialogue_id=talk, **times))
+        start, end = round(piece.start, 3), round(piece.end, 3)
+        clips.append(replace(recording, id=name, path=path, text="", dialogue_id=talk, start=start, end=end))
     return clips
 
 

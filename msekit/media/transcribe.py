@@ -135,7 +135,8 @@ def _known(log: Path, record: Extractor) -> dict[tuple[Any, ...], str]:
         try:
             entry = json.loads(line)
             if Extractor(**entry["transcriber"]).makes_the_same(record):
-                known[(entry["id"], *entry["stamp"])] = str(entry["text"])
+                key = (entry["id"], *entry["stamp"])
+                known[key] = str(entry["text"])
         except (ValueError, KeyError, TypeError):
             continue
     return known

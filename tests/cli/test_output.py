@@ -15,7 +15,9 @@ from typer.testing import CliRunner, Result
 from msekit.cli.main import app
 
 SHORT = ["--dataset", "synthetic-erc", "--limit-train", "16", "--epochs", "1", "--set", "evaluation.bootstrap=20"]
-SILENT = {"train", "serve", "export", "push", "import-adapter", "extract", "fetch", "convert", "prepare"}
+SILENT = {"train", "serve", "export", "push", "import-adapter", "extract", "fetch", "convert", "prepare"} | {
+    "from-mertools"
+}
 """Commands whose result is a file, a page, or not a table."""
 
 

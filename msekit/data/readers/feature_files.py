@@ -65,7 +65,9 @@ def file_and_array(path: Path) -> tuple[Path, str | None]:
 
 def _reason(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if any(words in text for words in ("llow_pickle", "bject arrays", "Python objects", "Weights only load failed")):
+    if "Weights only load failed" in text:
+        return "it holds more than tensors, or is no file of torch.save; it was not executed"
+    if "llow_pickle" in text or "bject arrays" in text or "Python objects" in text:
         return _PICKLE
     return text[:300]
 

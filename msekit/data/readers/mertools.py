@@ -98,8 +98,8 @@ def write_own_folder(
                     missing[modality] += 1
             rows.append(row)
     emotions = sorted({row["label"] for row in rows})
-    described = {"name": output.resolve().name, "task": "erc", "layout": "folder", "labels": emotions, "source": "."}
-    described |= {"language": language, "validation": _VALIDATION}
+    described: dict[str, Any] = {"name": output.resolve().name, "task": "erc", "layout": "folder", "source": "."}
+    described |= {"labels": emotions, "language": language, "validation": _VALIDATION}
     output.mkdir(parents=True, exist_ok=True)
     (output / "samples.jsonl").write_text(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
