@@ -106,6 +106,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
             task=spec.task,
             run_file=file,
             overrides=request.overrides,
+            extractors=spec.extractors,
         )
         for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
+from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
 from msekit.settings.profiles import profile_of
-from msekit.settings.recipes import default_recipe, recipe_layers
+from msekit.settings.recipes import default_recipe, extractor_layer, recipe_layers
 from msekit.yaml_file import read_mapping
 
 OPTIONS_OF_THEIR_OWN = {
@@ -30,7 +31,12 @@ OPTIONS_OF_THEIR_OWN = {
 
 
 def resolve(
-    options: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
+    options: dict[str, Any],
+    *,
+    task: str,
+    run_file: Path | None = None,
+    overrides: Iterable[str] = (),
+    extractors: Mapping[Any, Extractor] | None = None,
 ) -> RunConfig:
     """Put the layers together.
 
@@ -40,6 +46,7 @@ def resolve(
         task: `msa` or `erc`: recipes `kit` and `best` differ.
         run_file: A YAML with settings.
         overrides: `optim.lr=1e-4`, ….
+        extractors: What made the features, where that is on record.
 
     Raises:
         MsekitError: An unknown key or a value of the wrong kind, with the key's name.
@@ -56,7 +63,7 @@ def resolve(
         chosen["profile"] = str(chosen["profile"])
     merged: dict[str, Any] = {}
     _merge(merged, profile_of(chosen.get("profile")).settings)
-    for layer in recipe_layers(recipe, task, backbone, dataset):
+    for layer in (*recipe_layers(recipe, task, backbone, dataset), extractor_layer(recipe, extractors or {})):
         _merge(merged, layer)
     _merge(merged, chosen)
     config = validated(merged)

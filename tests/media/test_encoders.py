@@ -292,6 +292,8 @@ def test_a_clip_predicts_what_its_extracted_features_predict(
         app, ["train", *options, "--output", str(tmp_path / "run"), "--set", "evaluation.bootstrap=0"]
     )
     assert done.exit_code == 0, done.output
+    (config,) = (tmp_path / "run").glob("*/config.yaml")
+    assert yaml.safe_load(config.read_text())["data"]["trim"] == 0.0  # nothing stands still in an encoder's states
     plug_in = load_run(tmp_path / "run")
     assert plug_in.description.dataset.extractors["audio"] == plan.audio
     heard = plug_in.predict("Well.", audio=clips[1].path)
