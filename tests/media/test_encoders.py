@@ -300,3 +300,23 @@ def test_a_clip_predicts_what_its_extracted_features_predict(
     again = extract([clips[1]], plan, tmp_path / "new", 1, QUIET)
     assert again[0].frames["audio"] > 500
     assert heard.scores == plug_in.predict("Well.", audio=tmp_path / "new" / "audio" / "c1.safetensors").scores
+
+
+@pytest.mark.slow
+def test_pictures_are_cut_to_the_face_and_those_without_one_are_masked(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("mediapipe", reason="no wheel for this Python")
+    shown = [face(0.5)] * 12 + [np.full_like(face(0.5), 128)] * 12
+    film = write_mp4(tmp_path / "film.mp4", shown, None)
+    whole = features_of(film, "vision", encoder_extractor(str(encoders["clip"]), "vision"))
+    extractor = encoder_extractor(str(encoders["clip"]), "vision", crop="largest")
+    assert extractor.settings["crop"].startswith("largest ")
+    cut = features_of(film, "vision", extractor)
+    assert cut.shape == whole.shape
+    assert np.isfinite(cut[0]).all()
+    assert np.isnan(cut[-1]).all()
+    assert not np.allclose(cut[0], whole[0], atol=1e-3)
+    mean = encoder_extractor(str(encoders["clip"]), "vision", crop="largest", one_vector=True)
+    found = np.isfinite(cut).all(axis=1)
+    np.testing.assert_allclose(features_of(film, "vision", mean)[0], cut[found].mean(axis=0), **TOLERANCE)
