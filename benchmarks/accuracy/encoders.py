@@ -42,7 +42,8 @@ def whisper_set(clips: Path, output: Path, folder: Path) -> Path:
     if description.is_file():
         return description
     (output / "audio").mkdir(parents=True, exist_ok=True)
-    model, prepare, lines = ctranslate2.models.Whisper(str(folder), compute_type="int8"), FeatureExtractor(), []
+    model, prepare = ctranslate2.models.Whisper(str(folder), compute_type="int8"), FeatureExtractor()
+    lines: list[str] = []
     for clip in read_table(clips / "clips.csv", clips):
         path = output / "audio" / f"{clip.id}.safetensors"
         if not path.is_file():
@@ -81,13 +82,15 @@ def probe(description: Path) -> tuple[float, float]:
     from msekit.data.catalogue import read_spec
     from msekit.data.readers.own_folder import OwnSet
 
-    source, parts = OwnSet(read_spec(description)), {}
+    source = OwnSet(read_spec(description))
+    parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for split in ("train", "valid", "test"):
         rows = [row for row in source.rows(split) if row.audio is not None]
         frames = [np.nan_to_num(row.audio.astype(np.float64)) for row in rows if row.audio is not None]
         features = np.stack([np.concatenate([frames_LD.mean(axis=0), frames_LD.std(axis=0)]) for frames_LD in frames])
         parts[split] = features, np.array([row.label for row in rows])
-    best, chosen = -1.0, None
+    best = -1.0
+    chosen: Any = None
     for strength in STRENGTHS:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, class_weight="balanced"))
         model.fit(*parts["train"])
