@@ -45,6 +45,17 @@ class UnsaidLabelsError(MsekitError):
     """Files are given under a name of one's own, without a word about what their labels are."""
 
 
+def needs_extra(what: str, extra: str, otherwise: str = "") -> MsekitError:
+    """The error of a feature whose packages are not installed.
+
+    Args:
+        what: What needs which package.
+        extra: That of `pyproject.toml` which brings it.
+        otherwise: How to do without, as the end of a sentence: "use …".
+    """
+    return MsekitError(what, fix=f'Run `pip install "msekit[{extra}]"`{otherwise and ", or "}{otherwise}.')
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Advice that offers the names closest to a mistyped one.
 

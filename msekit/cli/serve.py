@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msekit.cli import options
-from msekit.errors import MsekitError
+from msekit.errors import needs_extra
 
 
 def serve_command(
@@ -33,7 +33,7 @@ def serve_command(
 
         from msekit.serving.app import create_app
     except ImportError as error:
-        raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
+        raise needs_extra(f"serving needs {error.name}", "serve") from error
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
     from msekit.serving.request_queue import RequestQueue

@@ -12,7 +12,7 @@ from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
 from msekit.data.findings import by_cause, line_of
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 from msekit.reporter import Reporter, table_of
 
 _BAR = 12  # characters of the longest bar
@@ -176,7 +176,7 @@ def plot(cache: Cache, file: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MsekitError("plots need matplotlib", fix="pip install 'msekit[plot]'") from error
+        raise needs_extra("plots need matplotlib", "plot") from error
     facts = cache_facts(cache)
     figure = Figure(figsize=(11, 7), layout="constrained")
     (labels, texts), (audio, vision) = figure.subplots(2, 2)

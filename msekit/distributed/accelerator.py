@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from msekit.distributed.processes import STOPPING
 from msekit.distributed.zero import Zero
 from msekit.errors import LostProcessError, MsekitError
 from msekit.process import deepspeed_on_cpu, divide_losses_once, ready_for_cuda, without_compiling
@@ -51,13 +52,13 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
 
 
 class StopSignals:
-    """Within, SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) ask instead of kill."""
+    """Within, what schedulers send before they take a machine away asks instead of kills."""
 
     received = False
     """Whether one has come."""
 
     def __enter__(self) -> StopSignals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        self._before = {number: signal.signal(number, self._note) for number in STOPPING}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

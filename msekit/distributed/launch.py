@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from msekit.distributed.processes import LAUNCHED
+from msekit.distributed.processes import LAUNCHED, STOPPING, check_deepspeed
 from msekit.errors import LostProcessError, MsekitError, StoppedError, nearest
 from msekit.paths import shipped
 from msekit.process import quiet_launcher, use_cpu_alone, use_interface
@@ -128,7 +128,8 @@ def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
     else:
         words += ["--main_process_port", "0"]  # any free one
     options = launch_command_parser().parse_args([*words, "--module", "msekit", *arguments])
-    options.signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    names = ("SIGINT", "SIGHUP", "SIGQUIT", *(number.name for number in STOPPING))
+    options.signals_to_handle = ",".join(name for name in names if hasattr(signal, name))
     return options
 
 
@@ -161,9 +162,11 @@ def obstacle_to(file: Path) -> str | None:
     settings = read_mapping(file, "launch configuration")
     if settings.get("distributed_type") != "DEEPSPEED":
         return None
-    from accelerate.utils import is_deepspeed_available
-
-    return None if is_deepspeed_available() else "DeepSpeed is not installed"
+    try:
+        check_deepspeed()
+    except MsekitError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 class ProcessFailedError(MsekitError):

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msekit.distributed.processes import STOPPING
 from msekit.errors import MsekitError, StoppedError, nearest
 from msekit.runs.files import METRICS, REPORT, SUMMARY
 from msekit.settings.plan_runs import DEFAULT_SEED, RunRequest, parse_seeds, plan_runs
@@ -223,7 +224,7 @@ class Sweep:
 @contextmanager
 def stopping_on_signals(sweep: Sweep) -> Iterator[None]:
     """Within, Ctrl-C and a scheduler's signals stop the sweep in good order."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGINT, *STOPPING)
     before = {number: signal.signal(number, sweep.stop) for number in numbers}
     try:
         yield

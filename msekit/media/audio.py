@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 from msekit.media.decode import SAMPLE_RATE
 
 _MELS = 64
@@ -47,7 +47,7 @@ def _opensmile() -> Any:
     try:
         import opensmile
     except ImportError as error:
-        raise MsekitError("audio features need opensmile", fix="pip install 'msekit[media]', or use logmel.") from error
+        raise needs_extra("eGeMAPS needs opensmile", "media", "use --audio logmel") from error
     return opensmile
 
 

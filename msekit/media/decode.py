@@ -14,7 +14,7 @@ from typing import IO
 
 import numpy as np
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 from msekit.media.whole import check_bytes, check_length, check_report
 
 SAMPLE_RATE = 16_000
@@ -92,7 +92,7 @@ def _command(path: Path, output: list[str]) -> list[str]:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise MsekitError("reading clips needs imageio-ffmpeg", fix="pip install 'msekit[media]'") from error
+        raise needs_extra("reading clips needs imageio-ffmpeg", "media") from error
     if not path.is_file():
         raise MsekitError("no such clip", where=path)
     check_bytes(path)

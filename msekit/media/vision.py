@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 
 EXTRACTOR = "face"
 """Name of the extractor."""
@@ -131,8 +131,6 @@ def _mediapipe() -> Any:
         import mediapipe
         from mediapipe import solutions  # noqa: F401 - later releases have no model files and no such module
     except ImportError as error:
-        raise MsekitError(
-            "face features need a mediapipe release that carries its models (0.10.14; Python 3.12 at most)",
-            fix="pip install 'msekit[media]', or extract without vision.",
-        ) from error
+        what = "face features need a mediapipe release that carries its models (0.10.14; Python 3.12 at most)"
+        raise needs_extra(what, "media", "give --vision none") from error
     return mediapipe

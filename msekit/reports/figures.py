@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
+from msekit.errors import needs_extra
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.reliability import answers, calibration_error, reliability
 from msekit.evaluation.units import axis as axis_of
@@ -43,7 +43,7 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Any,
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MsekitError("the HTML report needs matplotlib", fix="pip install 'msekit[plot]'") from error
+        raise needs_extra("the HTML report needs matplotlib", "plot") from error
     style = {"svg.fonttype": "none", "svg.hashsalt": "msekit", "font.size": 9, "axes.titlesize": 10}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # only measured here, drawn by the browser

@@ -27,7 +27,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     with replacing(path) as partial:
         save_file(copies, partial, {**(header or {}), _CHECKSUM: _checksum(copies, header or {})})
         os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
-        with partial.open("rb") as file:
+        with partial.open("r+b") as file:  # Windows brings only what may be written to the disk
             os.fsync(file.fileno())
 
 
