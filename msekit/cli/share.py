@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 def export_command(
     run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    licence: Annotated[str | None, typer.Option(help="Your terms for the plug-in, for the model card.")] = None,
-    data_licence: Annotated[str | None, typer.Option(help="The terms of the training data.")] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", "--license", help="Your terms for the plug-in: an SPDX name (cc-by-4.0), or words."),
+    ] = None,
+    data_licence: Annotated[
+        str | None, typer.Option("--data-licence", "--data-license", help="The terms of the training data.")
+    ] = None,
 ) -> None:
     """Write a run's plug-in with a model card into a folder that can be shared."""
     from msekit.reporter import Reporter

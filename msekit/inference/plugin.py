@@ -92,6 +92,13 @@ class PlugIn:
         if self.model.layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
 
+    @classmethod
+    def from_pretrained(cls, run: str | Path, **settings: Any) -> PlugIn:
+        """`msekit.load_run`, with its arguments and errors, under the name that other libraries have for it."""
+        from msekit.inference.load import load_run
+
+        return load_run(run, **settings)
+
     def predict(
         self,
         text: str | Sequence[str],

@@ -8,6 +8,7 @@ import yaml
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import BACKBONES
+from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.evaluation.units import show
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
@@ -17,6 +18,15 @@ from msekit.settings.resolve import read_run_file
 from msekit.version import __version__
 
 _TASKS = {"msa": "multimodal sentiment analysis", "erc": "emotion recognition in conversations"}
+
+_LICENCES = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense",
+    "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
+    "odc-by", "odbl",
+)  # fmt: skip
+"""SPDX names that the hub knows, as it writes them."""
+_HUB_METRICS = {"acc": "accuracy", "wf1": "f1", "macro_f1": "f1", "f1": "f1", "mae": "mae", "corr": "pearsonr"}
+"""Our metrics → the hub's; any other keeps its name."""
 
 _BODY = """\
 # {title}
@@ -91,7 +101,7 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
         or "not stated; ask the publisher of the corpus before using the plug-in commercially",
         version=__version__,
     )
-    return f"---\n{_front_matter(run, description, entry.hub if entry else backbone)}\n---\n\n{body}"
+    return f"---\n{_front_matter(run, description, entry.hub if entry else backbone, licence)}\n---\n\n{body}"
 
 
 def usage_example(description: Description) -> str:
@@ -173,17 +183,48 @@ def _training(run: Path) -> str:
     return f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```"
 
 
-def _front_matter(run: Path, description: Description, base_model: str | None) -> str:
+def hub_licence(licence: str | None) -> dict[str, str]:
+    """A licence as the hub's metadata has it: by its SPDX name, else as one that the card describes."""
+    name = "-".join((licence or "").lower().split())
+    return {"license": name} if name in _LICENCES else {"license": "other", "license_name": "see-model-card"}
+
+
+def hub_set(spec: DatasetSpec) -> str | None:
+    """The hub id of a data set's features: the catalogue's set of its name and labels has it."""
+    namesake = DATASETS.get(spec.name)
+    same = namesake is not None and (namesake.labels, namesake.range) == (spec.labels, spec.range)
+    return namesake.hub if namesake is not None and same else None
+
+
+def evaluations(run: Path, description: Description) -> str | None:
+    """The test metrics as `.eval_results` has them; None where the run was not tested, or its set has no hub id."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    report, hub = read_report(run), hub_set(description.dataset)
+    if report is None or hub is None:
+        return None
+    notes = f"msekit, {report.samples} samples, estimate {report.estimate}, seed {report.seed}"
+    entries = [
+        EvalResultEntry(hub, metric, value, notes=notes)
+        for metric, value in report.scalars.items()
+        if value is not None
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def _front_matter(run: Path, description: Description, base_model: str | None, licence: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    spec, report = description.dataset, read_report(run)
+    spec, report, hub = description.dataset, read_report(run), hub_set(description.dataset)
     metrics = {key: value for key, value in (report.scalars if report else {}).items() if value is not None}
     results = [
         EvalResult(
             task_type="text-classification",
-            dataset_type=spec.name,
+            task_name=_TASKS[spec.task],
+            dataset_type=hub or spec.name,
             dataset_name=spec.name,
-            metric_type=key,
+            metric_type=_HUB_METRICS.get(key, key),
+            metric_name=key,
             metric_value=value,
             dataset_split="test",
         )
@@ -192,9 +233,11 @@ def _front_matter(run: Path, description: Description, base_model: str | None) -
     data = ModelCardData(
         library_name="msekit",
         language=spec.language,
-        license="other",
-        license_name="see-model-card",
+        **hub_licence(licence),
         base_model=base_model if base_model and base_model.count("/") == 1 else None,
+        datasets=[hub] if hub else None,
+        metrics=sorted({_HUB_METRICS.get(key, key) for key in metrics}) or None,
+        pipeline_tag="text-classification",
         tags=["msekit", "mse-adapter", "multimodal", spec.task],
         model_name=f"{spec.name}-{Path(description.backbone.name).name}",
         eval_results=results or None,
