@@ -32,7 +32,7 @@ from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.model.stored_states import StatesTable, states_table
-from msekit.model.wording import CUES
+from msekit.model.wording import standard_cue
 from msekit.reporter import Reporter
 
 EVERY = 4
@@ -83,7 +83,7 @@ def fit_llm_linear(
     with reporter.status(f"loading {backbone_name}"):
         backbone = load_backbone(backbone_name, dtype=run_dtype(folder, "none", default_device()))
     layers = tuple(sorted({*range(0, depth(backbone) + 1, EVERY), depth(backbone)}))
-    wanted = StatesWanted(layers, tuple(backbone.encode(CUES[spec.task, spec.language])))
+    wanted = StatesWanted(layers, tuple(backbone.encode(standard_cue(spec))))
     tables = {split: _states(backbone, cache.split(split).texts, spec.text_limit, wanted, reporter) for split in SPLITS}
     frames = frame_blocks(cache)
     train, valid = cache.split("train").labels[chosen], cache.split("valid").labels

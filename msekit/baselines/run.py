@@ -24,7 +24,7 @@ from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import SPLITS, UNSPACED, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
@@ -126,8 +126,8 @@ def _linear(spec: DatasetSpec, cache: Cache, chosen: np.ndarray) -> dict[str, An
 
 
 def words_of(text: str, language: str) -> list[str]:
-    """Lower-case words; characters for Chinese."""
-    return list(text) if language == "zh" else re.findall(r"\w+", text.lower())
+    """Lower-case words; characters where no blanks part words."""
+    return list(text) if language in UNSPACED else re.findall(r"\w+", text.lower())
 
 
 class Trainer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from msekit.data.catalogue import DatasetSpec
+from msekit.data.catalogue import UNSPACED, DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
 
@@ -34,7 +34,7 @@ def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    analyzer = "char" if spec.language == "zh" else "word"
+    analyzer = "char" if spec.language in UNSPACED else "word"
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), lowercase=True, analyzer=analyzer)
     if spec.range is None and len(np.unique(train[1])) < 2:
         raise MsekitError(f"the {len(train[1])} training samples are of one class", fix="Train on more of them.")

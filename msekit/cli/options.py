@@ -17,7 +17,9 @@ from msekit.settings.recipes import RECIPES
 
 Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
-Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
+Language = Annotated[
+    str | None, typer.Option(help="Language of the texts: en, zh, or any other with a --prompt: de, ….")
+]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
 Encoding = Annotated[str | None, typer.Option(help="Of a CSV's text: gb18030, utf-16, … [UTF-8].")]
 Delimiter = Annotated[str | None, typer.Option(help="Between a CSV's cells: ';', tab [a comma].")]

@@ -22,6 +22,10 @@ SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
 COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
 """What a table of samples holds."""
+WORDED = ("en", "zh")
+"""Languages that msekit has prompts in."""
+UNSPACED = ("zh", "ja", "th", "lo", "km", "my")
+"""Languages written without blanks between words: classical models read their characters."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
@@ -37,7 +41,8 @@ class DatasetSpec(BaseModel):
     """Letters, digits, `_`, `-` and `.`: it names folders."""
     task: Task
     """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
-    language: Literal["en", "zh"] = "en"
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-\w+)*$")] = "en"
+    """By its ISO 639 code; msekit has prompts for `en` and `zh`, any other language needs a `prompt` of its own."""
     layout: Layout
     labels: tuple[str, ...] | None = None
     """Class names in the order of their numbers (erc only)."""
@@ -94,6 +99,8 @@ class DatasetSpec(BaseModel):
             raise ValueError("`labels` must be two or more different names")
         if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
             raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
+        if self.language not in WORDED and self.prompt is None:
+            raise ValueError(f"`language: {self.language}` needs a `prompt`: there are wordings for en and zh alone")
         if self.metrics is not None and self.task == "erc":
             raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
         return self

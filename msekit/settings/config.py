@@ -102,7 +102,8 @@ class DescriptionConfig(_Section):
     """Class names in the order of their numbers (erc)."""
     range: tuple[float, float] | None = None
     """Lowest and highest intensity (msa)."""
-    language: Literal["en", "zh"] | None = None
+    language: str | None = None
+    """ISO 639 code; others than `en` and `zh` need a prompt."""
     prompt: str | None = None
     encoding: str | None = None
     """Of a CSV's text."""

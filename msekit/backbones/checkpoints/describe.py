@@ -25,6 +25,7 @@ def describe_entry(entry: BackboneEntry) -> dict[str, Any]:
         "hub": entry.hub,
         "revision": entry.revision,
         "licence": entry.licence,
+        "gated": entry.gated,
         "parameters": entry.architecture.parameters,
         "checkpoint_bytes": entry.checkpoint_bytes,
         "folder": folder and str(folder),
