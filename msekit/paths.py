@@ -11,10 +11,13 @@ from msekit.errors import MsekitError
 def cache_root() -> Path:
     """The folder for converted backbones, downloads and Arrow caches.
 
-    `$MSEKIT_CACHE`, or `msekit` in `$XDG_CACHE_HOME` (which counts where it is absolute) or in `~/.cache`.
+    `$MSEKIT_CACHE`, or `msekit` in `$HF_HOME` (beside the hub's own cache), in `$XDG_CACHE_HOME` (which counts where it
+    is absolute) or in `~/.cache`.
     """
     if own := os.environ.get("MSEKIT_CACHE"):
         return Path(own).expanduser()
+    if hub := os.environ.get("HF_HOME"):
+        return Path(hub).expanduser() / "msekit"
     shared = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "msekit"
 

@@ -1,4 +1,4 @@
-"""`msekit data`: fetch features from the hub, verify them, prepare the Arrow cache, look at it, list what is known."""
+"""`msekit data`: fetch features, verify them, prepare the cache, look at it, list what is known, write an example."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from msekit.reporter import Reporter
     from msekit.settings.plan_runs import OwnSet
 
-app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Data sets: fetch, prepare, verify, info, list, example.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
 Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
@@ -120,6 +122,19 @@ def info_command(
         reporter.note(f"plot {plot}")
 
 
+@app.command("example")
+def example_command(
+    name: Annotated[str, typer.Argument(help="moods (emotions) or opinions (intensities).")],
+    output: Annotated[Path | None, typer.Option(help="A new folder [NAME].")] = None,
+) -> None:
+    """Write a small data set as one of your own would be: the documents' examples run on it."""
+    from msekit.data.example import SIZES, write_example
+    from msekit.reporter import Reporter
+
+    path = write_example(name, output or Path(name))
+    Reporter().note(f"{sum(SIZES.values())} samples; next: msekit train --backbone smollm2-135m --dataset {path}")
+
+
 @app.command("list")
 def list_command(fmt: Format = "table") -> None:
     """List the catalogue."""
@@ -131,13 +146,20 @@ def list_command(fmt: Format = "table") -> None:
         for spec in DATASETS.values():
             labels = ", ".join(spec.labels) if spec.labels else str(list(spec.range or ()))
             widths = " × ".join("?" if width is None else str(width) for width in (spec.audio_width, spec.vision_width))
-            rows.append(
-                (spec.name, spec.task, spec.language, labels, widths, "/".join(map(str, spec.split_sizes or ("?",))))
-            )
+            sizes = "/".join(map(str, spec.split_sizes or ("?",)))
+            rows.append((spec.name, spec.task, spec.language, labels, widths, sizes, _features_of(spec)))
         headings = ("name", "task", "language", "labels or range", "audio × vision width", "train/valid/test")
+        headings += ("features",)
         Reporter().show(table_of(headings, rows))
 
     answer(fmt, [spec.model_dump(mode="json") for spec in DATASETS.values()], show)
+
+
+def _features_of(spec: DatasetSpec) -> str:
+    """Where a catalogue set's features come from."""
+    if spec.layout == "synthetic":
+        return "made on the spot"
+    return f"hub: {spec.hub}" if spec.hub else "--source: the paper's authors' files"
 
 
 def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -> DatasetSpec:

@@ -72,6 +72,10 @@ def train_command(
         overrides=tuple(overrides or ()),
     )
     runs, folder = plan_runs(request)
+    if runs[0].recipe == "paper" and recipe is None and config is None and is_main_process():
+        typer.echo(
+            "recipe paper: the paper's exact setting of this pair; what measures best is --recipe best", err=True
+        )
     if dry_run:
         _show(runs[0])
     elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):

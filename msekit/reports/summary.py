@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msekit.data.catalogue import DATASETS
+from msekit.data.readers.synthetic import ceiling
 from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import aggregate
@@ -54,6 +59,8 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
         f"{first['train_samples_per_s']:.1f} train samples/s"
     )
+    for line in meaning(reports):
+        reporter.show(line)
     for bar in collect(bars(collect([folder]))):
         metrics = ", ".join(f"{name} {show(name, bar.report.scalars.get(name))}" for name in summary["metrics"])
         reporter.show(f"{bar.report.adapter} on the same LLM and data: {metrics}")
@@ -61,6 +68,40 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         reporter.warn(warning)
     for report in reports:
         reporter.note(f"run folder: {folder / ('seed-' + str(report['seed']))}")
+    for line in next_steps(folder / f"seed-{reports[-1]['seed']}"):
+        reporter.note(line)
+
+
+def meaning(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the scores are worth: beside those with shuffled modalities, and beside what is known of a made-up set."""
+    shuffled = [report["integrity"]["metrics"] for report in reports if report.get("integrity")]
+    lines = []
+    if shuffled:
+        names = [name for name, value in shuffled[0].items() if not isinstance(value, dict)]
+        means = {name: [metrics[name] for metrics in shuffled if metrics[name] is not None] for name in names}
+        worth = ", ".join(f"{name} {show(name, sum(values) / len(values))}" for name, values in means.items() if values)
+        lines.append(f"with audio and vision shuffled between samples: {worth}")
+    made_up = DATASETS.get(reports[0]["dataset"])
+    if made_up is not None and made_up.layout == "synthetic":
+        known = ceiling(made_up.name)
+        name = next(iter(known["text-only"]))
+        text, one, full = (show(name, known[which][name]) for which in ("text-only", "no-vision", "full"))
+        lines.append(
+            f"the best {name} there can be on this set: {text} by text alone, {one} with one modality, {full} with all"
+        )
+    return lines
+
+
+def next_steps(run: Path) -> list[str]:
+    """Three commands to try on a finished run."""
+    shown = os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
+    name = shlex.quote(shown)
+    return [
+        "next:",
+        f'  msekit predict {name} --text "So you are leaving tomorrow."',
+        f"  msekit report {name} --format html --output report.html",
+        f"  msekit serve {name}",
+    ]
 
 
 def show_metrics(report: dict[str, Any], reporter: Reporter) -> None:
