@@ -12,7 +12,7 @@ NUMERICS := tests/golden tests/adapters tests/model tests/backbones tests/traini
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 NO_BF16 := ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MSEKIT_TEST_BF16=off
 
-.PHONY: setup train test fast numerics lint clean
+.PHONY: setup train test fast numerics lint docs clean
 
 # threads that wait sleep: spinning ones take the cores from whatever else runs
 train test fast numerics: export GOMP_SPINCOUNT := 0
@@ -25,7 +25,7 @@ setup: $(VENV)/.installed
 	@echo "       msekit                                                                        # what else there is"
 
 $(VENV)/.installed: pyproject.toml
-	@echo "Setting up $(VENV): 3.0 GB on a CPU (8 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
+	@echo "Setting up $(VENV): 3 GB on a CPU (7 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
@@ -52,6 +52,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# the site, into build/site; any broken link ends it
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
