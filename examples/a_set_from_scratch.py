@@ -18,7 +18,7 @@ import msekit
 parser = argparse.ArgumentParser()
 parser.add_argument("--backbone", default="smollm2-135m", help="tiny-llama takes seconds, and shows the way alone")
 parser.add_argument("--folder", type=Path, default=Path("from-scratch"))
-given = parser.parse_args()
+given, more = parser.parse_known_args()  # any other option goes to `msekit train`
 
 data = given.folder / "voices"
 (data / "audio").mkdir(parents=True)
@@ -38,7 +38,7 @@ with open(data / "samples.jsonl", "w", encoding="utf-8") as lines:
 
 run = given.folder / "run"
 command = [sys.executable, "-m", "msekit", "train", "--backbone", given.backbone, "--output", str(run)]
-command += ["--dataset", "voices", "--source", str(data), "--labels", "calm,excited"]
+command += ["--dataset", "voices", "--source", str(data), "--labels", "calm,excited", *more]
 subprocess.run(command, check=True)
 
 plug_in = msekit.load_run(run)

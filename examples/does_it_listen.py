@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 parser = argparse.ArgumentParser()
 parser.add_argument("--backbone", default="smollm2-135m", help="tiny-llama takes seconds, and shows the way alone")
 parser.add_argument("--folder", type=Path, default=Path("does-it-listen"))
-given = parser.parse_args()
+given, more = parser.parse_known_args()  # any other option goes to `msekit train`
 
 
 def msekit(*words: object) -> None:
@@ -26,7 +26,7 @@ def msekit(*words: object) -> None:
 
 data, run = given.folder / "moods", given.folder / "run"
 msekit("data", "example", "moods", "--output", data)
-msekit("train", "--backbone", given.backbone, "--dataset", data / "moods.yaml", "--output", run)
+msekit("train", "--backbone", given.backbone, "--dataset", data / "moods.yaml", "--output", run, *more)
 msekit("evaluate", run, "--robustness")
 
 cases = json.loads((run / "seed-1111" / "robustness.json").read_text(encoding="utf-8"))["metrics"]

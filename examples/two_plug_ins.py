@@ -15,7 +15,7 @@ import msekit
 parser = argparse.ArgumentParser()
 parser.add_argument("--backbone", default="smollm2-135m", help="tiny-llama takes seconds, and shows the way alone")
 parser.add_argument("--folder", type=Path, default=Path("two-plug-ins"))
-given = parser.parse_args()
+given, more = parser.parse_known_args()  # any other option goes to `msekit train`
 
 
 def command(*words: object) -> None:
@@ -25,7 +25,7 @@ def command(*words: object) -> None:
 for name in ("moods", "opinions"):
     data, run = given.folder / name, given.folder / f"run-{name}"
     command("data", "example", name, "--output", data)
-    command("train", "--backbone", given.backbone, "--dataset", data / f"{name}.yaml", "--output", run)
+    command("train", "--backbone", given.backbone, "--dataset", data / f"{name}.yaml", "--output", run, *more)
 
 host = msekit.PlugInHost(given.backbone)
 before = host.generate("The capital of France is", max_new_tokens=8)

@@ -13,12 +13,13 @@ from filelock import FileLock, Timeout
 from msekit.errors import MsekitError, nearest
 from msekit.paths import cache_root
 
+COMPILED = "compiled"
 KINDS = {
     "datasets": "data sets, as training maps them into memory",
     "states": "hidden states of texts",
     "downloads": "features and packages from elsewhere",
     "backbones": "LLMs that msekit built",
-    "compiled": "compiled passes",
+    COMPILED: "compiled passes",
 }
 """Folder of the cache → what lies there."""
 _DAY_S = 86_400
@@ -58,6 +59,8 @@ def entries(kinds: Iterable[str] = KINDS, older: int = 0) -> list[Entry]:
             raise MsekitError(f"nothing called '{kind}' in the cache", fix=nearest(kind, KINDS))
         folder = cache_root() / kind
         paths = [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.is_dir() else []
+        if kind == COMPILED and paths:  # torch's own arrangement, of many small files
+            paths = [folder]
         of_kind = [entry for entry in (_entry(kind, path) for path in paths) if entry.days >= older]
         found += sorted(of_kind, key=lambda entry: -entry.size)
     return found

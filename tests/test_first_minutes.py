@@ -65,7 +65,7 @@ def test_a_made_up_set_s_scores_stand_beside_what_is_known_of_it():
     other = report | {"integrity": {"metrics": {"acc": 0.2, "wf1": None, "f1": {"calm": 0.1}}}}
     lines = meaning([report, other])
     assert lines[0] == "with audio and vision shuffled between samples: acc 25.00 %, wf1 20.00 %"
-    assert "25.00 % by text alone, 50.00 % with one modality, 100.00 % with both" in lines[1]
+    assert "25.00 % by text alone, 50.00 % with one modality, 100.00 % with all" in lines[1]
     (line,) = meaning([report | {"dataset": "moods"}])
     assert line.startswith("with audio and vision shuffled")
     assert meaning([{"dataset": "moods", "integrity": None}]) == []
