@@ -86,9 +86,9 @@ def test_the_papers_pairs_are_the_papers_and_say_so(monkeypatch: pytest.MonkeyPa
         assert runs[0].recipe == "best"
     monkeypatch.setattr("msekit.cli.train.train_all", lambda *_: None)
     words = ["train", "--backbone", "llama2-7b", "--dataset", "mosei"]
-    assert "--recipe best" in msekit(*words)
+    assert "exact setting of this pair; what measures best is --recipe best" in msekit(*words)
     assert "--recipe best" not in msekit(*words, "--recipe", "paper")
-    assert "own setting" not in msekit("train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc")
+    assert "exact setting" not in msekit("train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc")
 
 
 def test_data_list_says_where_features_come_from():

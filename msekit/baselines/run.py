@@ -20,11 +20,11 @@ from msekit.backbones.catalogue import canonical_name
 from msekit.baselines.catalogue import BASELINES, check_backbone
 from msekit.baselines.llm_linear import fit_llm_linear
 from msekit.baselines.models import network_of
-from msekit.baselines.text_linear import answer, best_of
+from msekit.baselines.text_linear import UNSPACED, answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
-from msekit.data.catalogue import SPLITS, UNSPACED, DatasetSpec
+from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of

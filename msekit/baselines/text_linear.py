@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from msekit.data.catalogue import UNSPACED, DatasetSpec
+from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better, metrics_of
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """C of the logistic regression, and 1 / alpha of the ridge: from most to least regularised."""
+UNSPACED = ("zh", "ja", "th", "lo", "km", "my")
+"""Languages written without blanks between words: classical models read their characters."""
 Split = tuple[Sequence[str], np.ndarray]
 """Texts, and class numbers or intensities [N]."""
 Scorer = Callable[[Sequence[str]], np.ndarray]
@@ -21,7 +23,7 @@ def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
     """TF-IDF of 1-grams and 2-grams, logistic regression without class weights (erc) or ridge (msa).
 
     Args:
-        spec: The data set; Chinese is cut into characters.
+        spec: The data set; languages of `UNSPACED` are cut into characters.
         train: The train split.
         strength: One of `STRENGTHS`.
 

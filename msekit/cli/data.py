@@ -149,8 +149,7 @@ def list_command(fmt: Format = "table") -> None:
             sizes = "/".join(map(str, spec.split_sizes or ("?",)))
             rows.append((spec.name, spec.task, spec.language, labels, widths, sizes, _features_of(spec)))
         headings = ("name", "task", "language", "labels or range", "audio × vision width", "train/valid/test")
-        headings += ("features",)
-        Reporter().show(table_of(headings, rows))
+        Reporter().show(table_of((*headings, "features"), rows))
 
     answer(fmt, [spec.model_dump(mode="json") for spec in DATASETS.values()], show)
 

@@ -71,15 +71,20 @@ def train_command(
         seeds=parse_seeds(seeds) if seeds else None,
         overrides=tuple(overrides or ()),
     )
-    runs, folder = plan_runs(request)
-    if runs[0].recipe == "paper" and recipe is None and config is None and is_main_process():
-        typer.echo(
-            "recipe paper: the paper's exact setting of this pair; what measures best is --recipe best", err=True
-        )
+    runs, folder = _planned(request)
     if dry_run:
         _show(runs[0])
     elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):
         train_all(runs, folder, resume, parallel_seeds)
+
+
+def _planned(request: RunRequest) -> tuple[list[RunConfig], Path]:
+    """The runs and their folder; a pair of the paper that takes the paper's setting unasked says so."""
+    runs, folder = plan_runs(request)
+    if runs[0].recipe == "paper" and request.recipe is None and request.run_file is None and is_main_process():
+        said = "recipe paper: the paper's exact setting of this pair; what measures best is --recipe best"
+        typer.echo(said, err=True)
+    return runs, folder
 
 
 def _show(run: RunConfig) -> None:

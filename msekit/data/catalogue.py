@@ -22,10 +22,6 @@ SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
 COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
 """What a table of samples holds."""
-WORDED = ("en", "zh")
-"""Languages that msekit has prompts in."""
-UNSPACED = ("zh", "ja", "th", "lo", "km", "my")
-"""Languages written without blanks between words: classical models read their characters."""
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
@@ -99,7 +95,7 @@ class DatasetSpec(BaseModel):
             raise ValueError("`labels` must be two or more different names")
         if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
             raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
-        if self.language not in WORDED and self.prompt is None:
+        if self.language not in ("en", "zh") and self.prompt is None:
             raise ValueError(f"`language: {self.language}` needs a `prompt`: there are wordings for en and zh alone")
         if self.metrics is not None and self.task == "erc":
             raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
@@ -141,8 +137,7 @@ class DatasetSpec(BaseModel):
         namesake = DATASETS.get(self.name)
         if self.metrics is None and namesake is not None and namesake.range == self.range:
             return namesake.metrics or "general"
-        on_seven_point_scale = self.range == (-3.0, 3.0)
-        return self.metrics or ("mosi" if on_seven_point_scale else "general")
+        return self.metrics or ("mosi" if self.range == (-3.0, 3.0) else "general")
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -285,8 +280,7 @@ def read_spec(path: Path) -> DatasetSpec:
         MsekitError: The file is unreadable, not a mapping, or a key is unknown, missing or wrong.
     """
     raw = read_mapping(path, "data set description")
-    unknown = [key for key in raw if key not in DatasetSpec.model_fields]
-    if unknown:
+    if unknown := [key for key in raw if key not in DatasetSpec.model_fields]:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
@@ -331,8 +325,7 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
-        path = expanded(Path(name))
-        if not path.is_file():
+        if not (path := expanded(Path(name))).is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(path)
     elif "labels" in overrides or "range" in overrides:

@@ -95,9 +95,9 @@ class PlugIn:
     @classmethod
     def from_pretrained(cls, run: str | Path, **settings: Any) -> PlugIn:
         """`msekit.load_run`, with its arguments and errors, under the name that other libraries have for it."""
-        from msekit.inference.load import load_run
+        import msekit  # whose public name it is: `inference/load.py` knows this class, not the other way round
 
-        return load_run(run, **settings)
+        return msekit.load_run(run, **settings)
 
     def predict(
         self,

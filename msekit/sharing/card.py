@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -183,7 +184,7 @@ def _training(run: Path) -> str:
     return f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```"
 
 
-def hub_licence(licence: str | None) -> dict[str, str]:
+def hub_licence(licence: str | None) -> dict[str, Any]:
     """A licence as the hub's metadata has it: by its SPDX name, else as one that the card describes."""
     name = "-".join((licence or "").lower().split())
     return {"license": name} if name in _LICENCES else {"license": "other", "license_name": "see-model-card"}
