@@ -242,7 +242,9 @@ def _write(
     collapsed = collapsed_to(predictions.tolist())
     named = (lambda value: (spec.labels or ())[int(value)]) if spec.labels else float
     shuffled = outcome["shuffled"]
+    without = int(np.isnan(split.labels).sum())
     document = kind | {
+        **({"without_label": without} if without else {}),
         "recipe": "baseline",
         "split": "test",
         "samples": len(split),
@@ -260,11 +262,12 @@ def _write(
         "versions": versions(),
     }
     report = Report.model_validate(document)
+    truths = [None if np.isnan(truth) else named(truth) for truth in split.labels]
     lines = []
     for place, id in enumerate(split.ids):
         shares = outcome["scores"][place].tolist() if spec.labels else []
         scores = dict(zip(spec.labels or (), shares, strict=True))
-        lines.append(prediction_line(id, named(predictions[place]), scores, named(split.labels[place])))
+        lines.append(prediction_line(id, named(predictions[place]), scores, truths[place]))
     write_predictions(output, lines)
     write_lines(output / METRICS, outcome["history"])
     described = Baseline(kind="baseline", format=FORMAT, msekit=__version__, name=report.adapter, dataset=spec)

@@ -29,6 +29,8 @@ def show_verification(outcome: Verification, reporter: Reporter) -> None:
         ("empty texts", *(str(check.empty_texts) for check in checks)),
         ("repeated ids", *(str(check.repeated_ids) for check in checks)),
     ]
+    if any(check.without_label for check in checks):
+        rows.append(("without label", *(str(check.without_label) for check in checks)))
     rows += [(f"{key} {what}", *cells) for key in MODALITIES for what, cells in _modality_lines(checks, key)]
     counts = [binned_labels(check.labels, outcome.task) for check in checks]
     rows += [
@@ -146,7 +148,7 @@ def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
 
 def _label_histogram(facts: dict[str, Any]) -> Table:
     names, counts = _shares(facts)
-    scales = [_BAR / max(count.values()) for count in counts]
+    scales = [_BAR / max(1, *count.values()) for count in counts]
     rows = []
     for name in names:
         here = [(count.get(name, 0), scale) for count, scale in zip(counts, scales, strict=True)]
@@ -182,7 +184,7 @@ def plot(cache: Cache, file: Path) -> None:
     (labels, texts), (audio, vision) = figure.subplots(2, 2)
     names, counts = _shares(facts)
     for place, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
-        shares = [count.get(name, 0) / sum(count.values()) for name in names]
+        shares = [count.get(name, 0) / max(1, sum(count.values())) for name in names]
         labels.bar(np.arange(len(names)) + 0.27 * (place - 1), shares, width=0.27, label=split)
     # matplotlib's own font has no Chinese characters
     shown = names if all(name.isascii() for name in names) else [str(number) for number in range(len(names))]

@@ -3,7 +3,7 @@
 Definitions: the paper's section "Metrics"; where it is silent, the usual ones of the field's benchmarks:
 Acc-7 and the non-zero Acc-2 of CMU-MOSEI, the non-positive/positive Acc-2 and the weak subset of CH-SIMS v2
 (Liu et al. 2022), weighted F1 of MELD (Poria et al. 2018). A metric that the samples leave undefined is None,
-never NaN. Everything is computed from counts and sums in numpy, so that a bootstrap of it costs about a second.
+never NaN; samples without a label (their truth is NaN) count in none. Everything is computed from counts and sums in numpy, so that a bootstrap of it costs about a second.
 
 N: samples. C: classes.
 """
@@ -209,7 +209,7 @@ def bootstrap(
         Metric name → [2.5th percentile, 97.5th percentile] over the resamples in which it is defined; None
         where it is defined in none. Tables (`per_class_f1`) are left out.
     """
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    truth, prediction = labelled(truth, prediction)
     names = [name for name, value in metric_fn(truth, prediction).items() if not isinstance(value, dict)]
     rng = np.random.default_rng(seed)
     kept: dict[str, list[float]] = {name: [] for name in names}
@@ -237,6 +237,15 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
     return values[0] if len(values) > 1 and len(set(values)) == 1 else None
 
 
+def labelled(truth: Array, *others: Array) -> tuple[Array, ...]:
+    """The truths [N] that are known, and what else is given of those samples; an unknown one is NaN."""
+    arrays = [np.asarray(values) for values in (truth, *others)]
+    assert arrays[0].ndim == 1, arrays[0].shape
+    assert all(len(values) == len(arrays[0]) for values in arrays), [values.shape for values in arrays]
+    known = ~np.isnan(arrays[0].astype(np.float64))
+    return tuple(arrays if known.all() else (values[known] for values in arrays))
+
+
 def metric_named(name: str) -> Metric:
     """The metric of a name.
 
@@ -254,10 +263,10 @@ def higher_is_better(metric: str) -> bool:
 
 
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
-    """Both as one-dimensional arrays of one type; a NaN here would be a bug upstream."""
-    truth, prediction = np.asarray(truth, dtype), np.asarray(prediction, dtype)
-    assert truth.ndim == 1, truth.shape
+    """Both as one-dimensional arrays of one type, of the samples that have a label."""
+    truth, prediction = labelled(truth, prediction)
     assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
+    truth, prediction = truth.astype(dtype), prediction.astype(dtype)
     assert bool(np.isfinite(truth).all()), "non-finite truth"
     assert bool(np.isfinite(prediction).all()), "non-finite prediction"
     return truth, prediction

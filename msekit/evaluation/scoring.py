@@ -18,7 +18,7 @@ from msekit.data.batches.ahead import ahead
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import gather_rows, on_main
-from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
+from msekit.evaluation.metrics import bootstrap, collapsed_to, labelled, metrics_of
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
@@ -35,7 +35,7 @@ class Scores:
     edges: np.ndarray
     """(N, E) float32 log-probabilities of the trie's edges."""
     truths: np.ndarray
-    """(N,) class numbers or intensities."""
+    """(N,) class numbers or intensities; NaN for a sample without a label."""
     labels: LabelSpace
     llm: np.ndarray | None = None
     """(N, E) those of the LLM alone; None where the adapter has no opinion beside it."""
@@ -49,8 +49,8 @@ class Scores:
 
     def loss(self) -> float:
         """Mean negative log-probability of the true labels, in nats: the training loss on this split."""
-        scores_NK = self.labels.log_probabilities(self.edges)
-        return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(self.truths)].mean())
+        truths_N, scores_NK = labelled(self.truths, self.labels.log_probabilities(self.edges))
+        return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(truths_N)].mean())
 
     def predictions(self, estimate: str) -> np.ndarray:
         """(N,) point estimates."""

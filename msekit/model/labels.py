@@ -106,7 +106,11 @@ class LabelSpace:
         return len(self.texts)
 
     def indices(self, truths: np.ndarray) -> np.ndarray:
-        """Class numbers or intensities → positions in the space; intensities by the nearest grid value. (N,) → (N,)."""
+        """Class numbers or intensities → positions in the space; intensities by the nearest grid value. (N,) → (N,).
+
+        A sample without a label (NaN) is given the first position, which nothing of it may be computed from.
+        """
+        truths = np.where(np.isnan(truths), self.low / 10, truths)
         if self.task == "erc":
             return truths.astype(np.int64)
         return np.clip(np.rint(truths * 10).astype(np.int64) - self.low, 0, len(self) - 1)

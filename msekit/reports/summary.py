@@ -46,7 +46,7 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         for metric, over_seeds in summary["metrics"].items()
     ]
     headings = ["metric", *(f"seed {report['seed']}" for report in reports), "mean ± std"]
-    title = f"{first['backbone']} on {first['dataset']}: test, {first['samples']} samples"
+    title = f"{first['backbone']} on {first['dataset']}: test, {_samples(first)}"
     reporter.show(table_of(headings, rows, title, numbers_from=1))
     reporter.show(
         f"estimate {first['estimate']}; in brackets: 95 % bootstrap over test samples; "
@@ -63,6 +63,12 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         reporter.note(f"run folder: {folder / ('seed-' + str(report['seed']))}")
 
 
+def _samples(report: dict[str, Any]) -> str:
+    """How many samples there are, and how many of them the metrics leave out."""
+    without = report.get("without_label")
+    return f"{report['samples']} samples{f', {without} of them without a label' if without else ''}"
+
+
 def show_metrics(report: dict[str, Any], reporter: Reporter) -> None:
     """Show one evaluation."""
     shuffled = ", audio and vision shuffled" if report.get("shuffled") else ""
@@ -74,7 +80,7 @@ def show_metrics(report: dict[str, Any], reporter: Reporter) -> None:
             rows += [(f"{metric} {label}", show(metric, part)) for label, part in value.items()]
         else:
             rows.append((metric, show(metric, value, interval=report["confidence"].get(metric))))
-    caption = f"{report['samples']} samples, estimate {report['estimate']}"
+    caption = f"{_samples(report)}, estimate {report['estimate']}"
     reporter.show(table_of(("metric", "value [95 % bootstrap]"), rows, title, caption=caption, numbers_from=1))
 
 

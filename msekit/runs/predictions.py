@@ -26,7 +26,7 @@ Answer = str | float
 
 @dataclass(frozen=True)
 class Predictions:
-    """N samples, K labels."""
+    """N samples that have a label, K labels."""
 
     ids: list[str]
     truth: Array
@@ -61,7 +61,7 @@ def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 
 def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
-    """Read a run's test predictions.
+    """Read a run's predictions of the test samples that have a label.
 
     Args:
         folder: The seed's folder.
@@ -72,15 +72,17 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
     """
     file = folder / PREDICTIONS
     try:
-        lines = read_lines(file)
+        written = read_lines(file)
+        lines = [line for line in written if "truth" in line]
         number = {label: place for place, label in enumerate(spec.labels or ())}
         truth, prediction = (
-            np.array([number[line[key]] if number else float(line[key]) for line in lines])
+            np.array([number[line[key]] if number else float(line[key]) for line in lines], int if number else float)
             for key in ("truth", "prediction")
         )
-        names = list(lines[0]["scores"])
+        names = list(written[0]["scores"])
         values = np.array([number[name] if number else float(name) for name in names])
-        distribution = np.array([[line["scores"][name] for name in names] for line in lines])
+        shares = [[line["scores"][name] for name in names] for line in lines]
+        distribution = np.array(shares).reshape(len(lines), len(names))
         return Predictions([str(line["id"]) for line in lines], truth, prediction, values, distribution)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise MsekitError(f"the predictions are damaged or missing: {error!r}", where=file) from error

@@ -81,6 +81,8 @@ class Report(BaseModel):
     seed: int
     split: str
     samples: int | None = None
+    without_label: int | None = None
+    """Of them, those that are predicted and count in no metric; not there where all have a label."""
     estimate: str
     metrics: Metrics
     confidence: dict[str, list[float] | None] | None = None

@@ -85,11 +85,12 @@ def trainable_parameters(parts: Parts) -> int:
 def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple[str, ...] | None) -> list[Any]:
     """The lines of `predictions-test.jsonl`; `names` are the classes', None for intensities."""
     named = (lambda value: names[int(value)]) if names else float
+    truths = [None if np.isnan(truth) else named(truth) for truth in scores.truths]
     labels, shares_NK = scores.labels.names, scores.labels.distribution(scores.edges)
     return [
-        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), named(truth))
+        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), truth)
         for id, truth, prediction, shares_K in zip(
-            ids, scores.truths, scores.predictions(estimate), shares_NK, strict=True
+            ids, truths, scores.predictions(estimate), shares_NK, strict=True
         )
     ]
 
@@ -97,7 +98,8 @@ def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple
 def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dict[str, Any]:
     """The part of a report that `train` and `evaluate` share."""
     estimate = config.evaluation.estimate
-    return {
+    without = int(np.isnan(scores.truths).sum())
+    return ({"without_label": without} if without else {}) | {
         "dataset": parts.spec.name,
         "backbone": config.backbone,
         **precision(config, parts),

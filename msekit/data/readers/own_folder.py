@@ -1,7 +1,7 @@
 """OwnSet: one's own data → plain rows, from a folder of samples with feature files or from CSV of text and label.
 
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
-there are any id, speaker, dialogue_id. The features of a sample are in its columns `audio` and `vision` (frames of
+there are any id, speaker, dialogue_id; a row of test may lack the label. The features of a sample are in its columns `audio` and `vision` (frames of
 numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in `audio/<id>` and `vision/<id>` with
 the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
 and test.csv.
@@ -20,7 +20,7 @@ import numpy as np
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.labels import label_of
-from msekit.data.readers.own_tables import TABLES, Sample, read_table
+from msekit.data.readers.own_tables import TABLES, Sample, listed, read_table
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
@@ -41,6 +41,7 @@ from msekit.data.readers.unread import (
     listing,
     unread_of,
 )
+from msekit.data.readers.unlabelled import NO_LABEL, is_absent, refuse_namesake, refused_label
 from msekit.errors import MsekitError, nearest
 
 SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
@@ -76,6 +77,8 @@ class OwnSet:
         self._present: set[str] = set()
         self._apart: frozenset[str] = frozenset()
         self._remarks: list[str] = []
+        self._counts: dict[str, tuple[int, int]] = {}
+        """Split → its rows without a label, and its rows; counted where one is refused."""
         self._held: dict[str, None] = {}
         """The tables' columns, in their order."""
         self._budget = Budget(self.source_files)
@@ -133,22 +136,26 @@ class OwnSet:
         """
         if split not in SPLITS:
             raise MsekitError(f"no such split '{split}'", where=self.spec.name, fix=nearest(split, SPLITS))
-        path = self._tables[split]
-        one_table = len(set(self._tables.values())) == 1
         number = 0
-        apart = self._set_apart() if self.spec.validation else frozenset()
-        of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
-        for sample in read_table(path, self.spec):
+        for stated, sample in self._stated(split):
             self._held |= dict.fromkeys(sample.held)
-            stated = _split_of(sample, of_file)
-            if stated == "train" and apart and group_of(sample) in apart:
-                stated = "valid"
             if isinstance(stated, MsekitError):
-                if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
+                if split == SPLITS[0] or len(self.tables) > 1:  # one table is read three times; reported once
                     yield partial(_raise, stated)
             elif stated == split:
                 yield partial(self._budget.read, partial(self._row, split, number, sample))
                 number += 1
+
+    def _stated(self, split: str) -> Iterator[tuple[str | MsekitError, Sample]]:
+        """The rows of the table that a split is in, each with the split that it is of."""
+        one_table = len(self.tables) == 1
+        apart = self._set_apart() if self.spec.validation else frozenset()
+        of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
+        for sample in read_table(self._tables[split], self.spec, labelled=one_table or split != "test"):
+            stated = _split_of(sample, of_file)
+            if stated == "train" and apart and group_of(sample) in apart:
+                stated = "valid"
+            yield stated, sample
 
     def _set_apart(self) -> frozenset[str]:
         """The groups of train's rows that are the validation split; chosen once."""
@@ -168,16 +175,13 @@ class OwnSet:
         if len(self._ids) < _IDS_NAMED:
             self._ids.append(identity)
         given = {key: self._given(sample, identity, key) for key in MODALITIES} if self._with_files else {}
-        for key in ("text", "label"):
-            if fields.get(key) is None or (key == "label" and fields[key] == ""):
-                fix = f"The row holds: {_listed(sample.held)}"
-                if key == "label" and split == "test":
-                    fix += ". Rows to be predicted go into a file of their own: msekit predict RUN --input FILE.jsonl"
-                raise MsekitError(f"'{self.spec.columns.get(key, key)}' is missing", where=where, fix=fix)
+        if fields.get("text") is None:
+            what = f"'{self.spec.columns.get('text', 'text')}' is missing"
+            raise MsekitError(what, where=where, fix=f"The row holds: {listed(sample.held)}")
         row = Row(
             id=identity,
             text=text_of(fields["text"], where, "text"),
-            label=label_of(self.spec, fields["label"], where, "label"),
+            label=self._label(split, sample),
             audio=None,
             vision=None,
             speaker=None if speaker is None else name_of(speaker, where, "speaker"),
@@ -188,6 +192,19 @@ class OwnSet:
                 self._owns(row, value, where)
             setattr(row, key, self._frames(value, where, key))
         return row
+
+    def _label(self, split: str, sample: Sample) -> float:
+        """The label of a row; `NO_LABEL` where a row of test has none."""
+        value, name = sample.fields.get("label"), self.spec.columns.get("label", "label")
+        if not is_absent(value):
+            return label_of(self.spec, value, sample.where, "label")
+        if split == "test":
+            refuse_namesake(name, sample.held, sample.where)
+            return NO_LABEL
+        if split not in self._counts:
+            absent = [is_absent(other.fields.get("label")) for stated, other in self._stated(split) if stated == split]
+            self._counts[split] = sum(absent), len(absent)
+        raise refused_label(split, name, sample.held, self._counts[split], sample.where)
 
     def _given(self, sample: Sample, identity: str, key: str) -> Any:
         """The features of a sample as they are given: the path of a file, numbers, or None."""
@@ -281,10 +298,6 @@ def _raise(error: MsekitError) -> Row:
     raise error
 
 
-def _listed(names: Any) -> str:
-    return ", ".join(f"{name:.40}" for name in list(names)[:12]) or "nothing"
-
-
 def _split_of(sample: Sample, of_file: str | None) -> str | MsekitError:
     where = sample.where
     if "" in sample.fields:
@@ -294,7 +307,7 @@ def _split_of(sample: Sample, of_file: str | None) -> str | MsekitError:
     if split is None:
         known = f"Known: {', '.join(_SPLIT_NAMES)}"
         if value is None:
-            return MsekitError("'split' is missing", where=where, fix=f"{known}. The row holds: {_listed(sample.held)}")
+            return MsekitError("'split' is missing", where=where, fix=f"{known}. The row holds: {listed(sample.held)}")
         shown = f"{value!r:.60}"
         return RowError(f"unknown split {shown}", where=where, fix=known, cause="unknown splits", value=shown)
     return split

@@ -40,16 +40,21 @@ class Sample(NamedTuple):
     """All that it has, as the table calls them."""
 
 
-def read_table(path: Path, spec: DatasetSpec) -> Iterator[Sample]:
+def read_table(path: Path, spec: DatasetSpec, labelled: bool = True) -> Iterator[Sample]:
     """The samples of one file with their places.
+
+    Args:
+        path: The file.
+        spec: What it is described as.
+        labelled: A CSV must have the column of the labels.
 
     Raises:
         MsekitError: The file cannot be read, or says something twice.
     """
     sources = {key: spec.columns.get(key, key) for key in COLUMNS}
-    unseen = set(spec.columns)
+    unseen = set(spec.columns) - (set() if labelled else {"label"})
     try:
-        for where, row in _rows(path, spec, sources):
+        for where, row in _rows(path, spec, sources, labelled):
             fields = {key: row[name] for key, name in sources.items() if name in row}
             if None in row:  # what the csv module calls cells beyond the first line's
                 fields[""] = row[None]
@@ -107,12 +112,14 @@ def _enumerated(places: list[str]) -> str:
     return " and ".join([", ".join(f"{place}." for place in places[:-1]), f"{places[-1]}."])
 
 
-def _rows(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _rows(
+    path: Path, spec: DatasetSpec, sources: Mapping[str, str], labelled: bool
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     if path.suffix == ".jsonl":
         return _json_lines(path)
     if path.suffix in (".parquet", ".arrow"):
         return (_parquet if path.suffix == ".parquet" else _arrow)(path, sources)
-    return _delimited(path, spec, sources)
+    return _delimited(path, spec, sources, labelled)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -134,7 +141,9 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             yield where, sample
 
 
-def _delimited(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _delimited(
+    path: Path, spec: DatasetSpec, sources: Mapping[str, str], labelled: bool
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     utf_8 = codecs.lookup(spec.encoding or "utf-8").name == "utf-8"
     encoding = "utf-8-sig" if utf_8 else spec.encoding  # with or without a mark at its beginning
     with path.open(encoding=encoding, newline="") as file:
@@ -143,7 +152,8 @@ def _delimited(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Ite
         reader.fieldnames = names
         check_header(names, sources.values(), path)
         for key in ("text", "label", *spec.columns):
-            if sources[key] not in names:
+            needed = labelled or key != "label" or alike(key, names)
+            if sources[key] not in names and needed:
                 raise MsekitError(f"column '{sources[key]}' is missing", where=path, fix=_header_advice(names, sources))
         for sample in reader:
             yield f"{path}, line {reader.line_num}", sample
@@ -159,11 +169,21 @@ def _header_advice(names: list[str], sources: Mapping[str, str]) -> str:
             return f"{held}. Say what stands between the cells: --delimiter '{mark}'"
     found = {}
     for key, name in sources.items():
-        same = [other for other in names if other.strip().lower() in (key, *_OTHER_NAMES.get(key, ()))]
-        if name not in names and same:
-            found[key] = same[0]
+        if name not in names and (same := alike(key, names)):
+            found[key] = same
     example = ",".join(f"{key}={name}" for key, name in found.items()) or "text=NAME,label=NAME"
     return f"{held}. Say which column is which: --columns {example}"
+
+
+def alike(key: str, names: Iterable[str]) -> str | None:
+    """The first of a table's columns whose name says that it holds `text`, `label` or `split`; None for none."""
+    wanted = (key, *_OTHER_NAMES.get(key, ()))
+    return next((name for name in names if name.strip().lower() in wanted), None)
+
+
+def listed(names: Iterable[str]) -> str:
+    """A row's columns, for a message."""
+    return ", ".join(f"{name:.40}" for name in list(names)[:12]) or "nothing"
 
 
 def _advice(path: Path) -> str:

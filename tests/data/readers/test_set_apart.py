@@ -109,10 +109,3 @@ def test_without_it_the_way_out_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["data", "verify", "own", "--source", str(spec.source), "--labels", "joy,anger"])
     assert "msekit data … --validation 0.1" in str(result.exception)
     assert "description.validation=0.1" in str(result.exception)
-
-
-@pytest.mark.parametrize("label", [None, ""])
-def test_test_rows_without_labels_are_told_where_they_belong(tmp_path: Path, label: str | None) -> None:
-    made = [*rows(9), {"text": "what now", "label": label, "split": "test"}]
-    with pytest.raises(MsekitError, match=r"'label' is missing.*msekit predict RUN --input"):
-        by_split(own(tmp_path, made))
