@@ -43,7 +43,7 @@ def train_command(
     output: Annotated[Path | None, typer.Option(help="Output folder [runs/<dataset>-<backbone>].")] = None,
     overrides: options.Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="Show the resolved run and one sample as the model sees it.")] = False,
-    resume: Annotated[bool, typer.Option(help="Continue unfinished runs; finished ones are reused.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue unfinished runs, and finished ones that are given more epochs; others are reused.")] = False,
     launch: options.Launch = None,
     num_processes: options.NumProcesses = None,
     num_machines: options.NumMachines = 1,
@@ -98,8 +98,8 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
     """Train every run, one after the other or together, and summarise what finished."""
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_summary, write_summary
-    from msekit.runs.files import REPORT
     from msekit.runs.finished import finished_report
+    from msekit.runs.go_on import is_reused
     from msekit.runs.look_first import look_first
 
     reporter = Reporter(quiet=not is_main_process())
@@ -109,7 +109,7 @@ def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool)
         look_first(run, resume)
     reports = []
     try:
-        if resume and all((run.output / REPORT).is_file() for run in runs):  # torch need not be loaded
+        if all(is_reused(run, resume) for run in runs):  # torch need not be loaded
             reports = [finished_report(run, reporter) for run in runs]
         elif together:
             from msekit.training.parallel_seeds import train_together

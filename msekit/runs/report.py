@@ -31,6 +31,7 @@ SETS_IT_APART = {
     "on_missing": "zero",
     "modality_dropout": None,
     "options": None,
+    "continued": None,
     "layer": None,
     "reads": None,
 }
@@ -114,6 +115,8 @@ class Report(BaseModel):
     backbone_weights: Weights | None = None
     epochs: int | None = None
     """Trained; of a baseline, the most that were allowed."""
+    continued: list[str] | None = None
+    """Where the run had ended before it was given more epochs, `after epoch 3`: its learning rate rose once more."""
     dropped_train: int | None = None
     """Training samples left out for lack of a modality."""
     strength: float | None = None

@@ -45,6 +45,8 @@ class Progress:
     best_epoch: int = 0
     best_value: float | None = None
     finished: bool = False
+    ends: list[int] = field(default_factory=list)
+    """Epochs after which the run had ended, before more were asked for."""
     skipped: int = 0
     """Steps that changed nothing: their gradient overflowed beside an LLM in fp16 (`loss_scale.py`)."""
     skipped_in_a_row: int = 0

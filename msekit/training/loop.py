@@ -28,12 +28,13 @@ from msekit.evaluation.units import show
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
-from msekit.runs.files import METRICS, REPORT, write_lines
+from msekit.runs.files import METRICS, write_lines
 from msekit.runs.finished import finished_report
+from msekit.runs.go_on import is_reused
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
+from msekit.training.checkpoint import Progress, State, clocks, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
 from msekit.training.fit import fitted
@@ -43,7 +44,7 @@ from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
-from msekit.training.resume import has_state, refuse_other_run
+from msekit.training.resume import has_state, restore
 from msekit.training.signals import any_signal, heed_signals
 
 
@@ -52,7 +53,8 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
 
     Args:
         config: The resolved run.
-        resume: Continue the run that the folder holds, if it holds one; a finished one is reused.
+        resume: Continue the run that the folder holds, if it holds one; a finished one is reused, or
+            goes on where it is asked for more epochs.
         reporter: Where progress goes; None for the terminal.
 
     Returns:
@@ -63,7 +65,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
     config = fitted(config, resume)
-    if resume and (config.output / REPORT).is_file():
+    if is_reused(config, resume):
         return finished_report(config, reporter)
     accelerator = accelerator_for(default_device(), config.timeout_minutes)
     with ExitStack() as held:
@@ -141,12 +143,7 @@ class Run:
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        refuse_other_run(self.config, self.parts)
-        average = self.average.tensors if self.average else None
-        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
-        self.engine.restore(tensors["adapter"], tensors["optim"])
-        self.best = tensors["best"]
-        self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
+        restore(self)
 
     def fit(self) -> None:
         """Epochs until the schedule's end or until patience runs out."""

@@ -185,6 +185,8 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         "opinion_seconds": progress.opinion_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
+    if progress.ends:
+        document["continued"] = [f"after epoch {epoch}" for epoch in progress.ends]
     if parts.backbone.model.dtype == torch.float16:
         document["skipped_steps"] = progress.skipped
     report = Report.model_validate(document)

@@ -27,8 +27,9 @@ from msekit.model.mse_model import losses_of
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
-from msekit.runs.files import REPORT, STATE
+from msekit.runs.files import STATE
 from msekit.runs.finished import finished_report
+from msekit.runs.go_on import is_reused
 from msekit.runs.identity import settings_of
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
@@ -64,7 +65,7 @@ def train_together(
     reporter = reporter or Reporter()
     configs = [fitted(config, resume, len(configs)) for config in configs]
     check_alike(configs)
-    finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
+    finished = {c.output: finished_report(c, reporter) for c in configs if is_reused(c, resume)}
     rest = [config for config in configs if config.output not in finished]
     together = None
     if rest:
