@@ -13,6 +13,7 @@ from typing import Any
 
 from msekit.backbones.catalogue import BACKBONES, Architecture, canonical_name
 from msekit.errors import MsekitError, nearest
+from msekit.words import reason
 
 WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
 """Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
@@ -61,7 +62,7 @@ def shape_of(backbone: str) -> Shape:
         raw = json.loads(config.read_text(encoding="utf-8"))
         architecture = architecture_from(raw)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error!r}", where=config) from error
+        raise MsekitError(f"the backbone's configuration cannot be read: {reason(error)}", where=config) from error
     if architecture is None:
         return _built_shape(config.parent)
     shape = decoder_shape(architecture)
@@ -84,7 +85,7 @@ def text_width(backbone: str) -> int:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
+        raise MsekitError(f"the backbone's configuration cannot be read: {reason(error)}", where=path) from error
     top = config if isinstance(config, dict) else {}
     inner = top.get("text_config")
     for part in (top, inner if isinstance(inner, dict) else {}):
@@ -147,12 +148,18 @@ def _built_shape(folder: Path) -> Shape:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
+    from msekit.backbones.checkpoints.text_part import text_part
+    from msekit.backbones.checkpoints.weight_files import read_config
+
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        part = text_part(folder, read_config(folder))
+        config = part[1] if part else AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         text = config.get_text_config()
         heads = text.num_attention_heads
+    except MsekitError:
+        raise
     except Exception as error:  # whatever an unknown configuration makes transformers raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise MsekitError(
@@ -182,7 +189,13 @@ def _built_shape(folder: Path) -> Shape:
 
 def _config_file(backbone: str) -> Path:
     """The configuration in a folder, by its own path, or of a hub model that was downloaded before."""
+    from msekit.backbones.checkpoints.kinds import gguf_at
+
     path = Path(backbone)
+    if (gguf := gguf_at(path)) is not None:
+        from msekit.backbones.checkpoints.locate import checkpoint_folder
+
+        return checkpoint_folder(str(gguf)) / "config.json"
     if path.is_file():
         return path
     if path.is_dir():

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
+from msekit.words import reason
 
 
 def built_once(name: str, build: Callable[[Path], None]) -> Path:
@@ -37,6 +38,8 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
                 os.replace(partial, target)
     except OSError as error:
         raise MsekitError(
-            f"the cache folder cannot be written: {error}", where=target, fix="Set MSEKIT_CACHE to a writable folder."
+            f"the cache folder cannot be written: {reason(error)}",
+            where=target,
+            fix="Set MSEKIT_CACHE to a writable folder.",
         ) from error
     return target

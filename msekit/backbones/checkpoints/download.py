@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from msekit.backbones.checkpoints.kinds import LORA, lora, read_small, refuse_quantised, refuse_repository
 from msekit.backbones.checkpoints.weight_files import weight_files
 from msekit.downloads import HubRepo, download, explained, listing
 from msekit.errors import MsekitError
@@ -49,7 +50,8 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
     """The local folder of a hub model, downloaded first where it is not complete.
 
     Raises:
-        MsekitError: No such model, a gated one without a token, or a hub that cannot be reached.
+        MsekitError: No such model, something else than an LLM's checkpoint, a gated one without a token, or a hub that
+            cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
@@ -59,6 +61,7 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
     give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
     with explained(wanted, "the model", give):
         commit, published = listing(wanted)
+        refuse_repository(published, repo)
         names = _needed(published)
         cache = _cache_folder(repo)
         for file in sorted((published[name] for name in names), key=lambda file: file.size):
@@ -68,6 +71,10 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
             with FileLock(lock):
                 if not blob.exists():
                     download(wanted, commit, file, blob.with_name(f"{file.digest}.partial"), blob)
+            if file.path == LORA:
+                raise lora(read_small(blob), repo)
+            if file.path == "config.json":  # small files come first: weights of no use are not fetched
+                refuse_quantised(read_small(blob), repo)
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))  # all is there: it links
     weight_files(folder)
     return folder

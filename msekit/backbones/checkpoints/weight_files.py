@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
+        raise MsekitError(f"config.json cannot be read: {reason(error)}", where=folder) from error
     if not isinstance(raw, dict):
         raise MsekitError("config.json is not a mapping", where=folder)
     return raw
@@ -46,7 +47,7 @@ def weight_files(folder: Path) -> list[Path]:
             try:
                 names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MsekitError(f"the index of the weight files is damaged: {error!r}", where=index) from error
+                raise MsekitError(f"the index of the weight files is damaged: {reason(error)}", where=index) from error
             absent = [name for name in names if not (folder / name).is_file()]
             if absent:
                 raise MsekitError(
