@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 
 class _TwiceError(yaml.constructor.ConstructorError):
@@ -56,13 +57,12 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raw = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except UnicodeDecodeError as error:
         fix = "Save it as UTF-8"
-        raise MsekitError(f"the {what} is no UTF-8: {error}", where=path, fix=fix) from error
+        raise MsekitError(f"the {what} is no UTF-8: {reason(error)}", where=path, fix=fix) from error
     except _TwiceError as error:
         fix = "Keep one of them"
         raise MsekitError(f"the {what} gives {error.problem}", where=path, fix=fix) from error
     except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise MsekitError(f"the {what} cannot be read: {reason}", where=path) from error
+        raise MsekitError(f"the {what} cannot be read: {reason(error)}", where=path) from error
     if not isinstance(raw, dict):
         raise MsekitError(f"the {what} is not a mapping of keys", where=path)
     return {str(key): value for key, value in raw.items()}

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest
 from msekit.paths import expanded
+from msekit.words import first_fault
 from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
@@ -294,14 +295,13 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
     try:
         return DatasetSpec(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
+        first, key, what = first_fault(error)
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
             shown, example = unquoted(first["input"])
             raise MsekitError(
                 f"{key} is {shown} as YAML reads it, not a text", where=where, fix=f"Write it in quotes: {example}"
             ) from error
-        raise MsekitError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=where) from error
+        raise MsekitError(what, where=where) from error
 
 
 def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:
@@ -317,6 +317,8 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
+    from msekit.data.find_files import layout_of, refuse_missing, unknown_set, without_files
+
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
         source = expanded(source)
@@ -330,21 +332,17 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         spec = read_spec(path)
     elif "labels" in overrides or "range" in overrides:
         if source is None:
-            raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
+            raise MsekitError(f"data set '{name}' needs its files", fix=without_files(name))
         task: Task = "erc" if "labels" in overrides else "msa"
-        return _checked({"name": name, "task": task, "layout": layout_of(source, task), **overrides}, name)
+        said = {"name": name, "task": task, "layout": "csv", **overrides}  # which takes every option
+        _checked(said, name)
+        refuse_missing(source)
+        return _checked(said | {"layout": layout_of(source, task)}, name)
     elif source is not None and source.exists():
         fix = "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
         raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
-        raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
+        if source is not None:
+            refuse_missing(source)
+        raise unknown_set(name, DATASETS)
     return _checked(spec.model_dump() | overrides, name) if overrides else spec
-
-
-def layout_of(source: Path, task: Task) -> Layout:
-    """The layout that a folder's or file's name shows: one's own, or else the published one of the task."""
-    if any(source.glob("samples.*")):
-        return "folder"
-    if source.suffix in (".csv", ".tsv") or any(source.glob("train.[ct]sv")):
-        return "csv"
-    return "erc-pickle" if task == "erc" else "msa-pickle"

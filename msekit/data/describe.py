@@ -14,6 +14,7 @@ from msekit.data.findings import by_cause, line_of
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter, table_of
+from msekit.words import reason
 
 _BAR = 12  # characters of the longest bar
 _LENGTH_BINS = 8
@@ -202,4 +203,4 @@ def plot(cache: Cache, file: Path) -> None:
     try:
         figure.savefig(file, dpi=120)
     except (OSError, ValueError) as error:
-        raise MsekitError(f"the plot cannot be written: {error}", where=file) from error
+        raise MsekitError(f"the plot cannot be written: {reason(error)}", where=file) from error

@@ -17,6 +17,7 @@ from msekit.data.readers.own_tables import once
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.words import reason
 
 LONGEST_LINE = 32 << 20
 """Bytes; the longest published sample (CHERMA, 543 × 1024 numbers) takes a third of it as text."""
@@ -82,7 +83,7 @@ def predict_file(
                 if len(window) >= _WINDOW_BATCHES * batch_size or waiting_bytes >= _WINDOW_BYTES:
                     flush()
     except OSError as error:
-        raise MsekitError(f"the file cannot be read: {error.strerror}", where=path) from error
+        raise MsekitError(f"the file cannot be read: {reason(error)}", where=path) from error
     flush()
     return outcome
 
@@ -106,7 +107,7 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     try:
         raw: Any = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise MsekitError(f"not a line of JSON: {error}") from error
+        raise MsekitError(f"not a line of JSON: {reason(error)}") from error
     if not isinstance(raw, dict):
         raise MsekitError(f"the line holds a {type(raw).__name__}, not an object with 'text'")
     if "text" not in raw:

@@ -23,6 +23,7 @@ from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
 from msekit.media.table import Clip
 from msekit.reporter import Reporter
+from msekit.words import reason
 
 LOG = "extract.jsonl"
 SAMPLES = "samples.jsonl"
@@ -90,7 +91,7 @@ def extract(
                 for modality, problem in result.problems.items():
                     reporter.warn(f"{result.id}: no {modality}: {problem}")
     except OSError as error:
-        raise MsekitError(f"the output folder cannot be written: {error}", where=output) from error
+        raise MsekitError(f"the output folder cannot be written: {reason(error)}", where=output) from error
     return [results[clip.id] for clip in clips]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from msekit.data.readers.own_tables import check_header
 from msekit.errors import MsekitError
 from msekit.media.decode import CLIP_SUFFIXES
+from msekit.words import reason
 
 _NEEDED = ("file", "text", "label", "split")
 _OPTIONAL = ("id", "speaker", "dialogue_id")
@@ -47,9 +48,9 @@ def read_table(table: Path, folder: Path) -> list[Clip]:
             lines = [(f"{table}, line {rows.line_num}", row) for row in rows]
             columns = rows.fieldnames or []
     except UnicodeDecodeError as error:
-        raise MsekitError(f"the table is no UTF-8: {error}", where=table, fix="Save it as UTF-8") from error
+        raise MsekitError(f"the table is no UTF-8: {reason(error)}", where=table, fix="Save it as UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise MsekitError(f"the table cannot be read: {error}", where=table) from error
+        raise MsekitError(f"the table cannot be read: {reason(error)}", where=table) from error
     if missing := [name for name in _NEEDED if name not in columns]:
         raise MsekitError(
             f"no column '{missing[0]}'", where=table, fix=f"The table has: {', '.join(map(str, columns))}"

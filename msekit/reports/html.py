@@ -19,6 +19,7 @@ from msekit.runs.description import read_spec_of
 from msekit.runs.files import CONFIG, DESCRIPTION, FULL, METRICS, PREDICTIONS, ROBUSTNESS
 from msekit.runs.predictions import read_predictions
 from msekit.runs.report import RunReport, collect
+from msekit.words import reason
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; }
@@ -182,7 +183,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise MsekitError(f"the file is damaged: {error}", where=file) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=file) from error
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
@@ -191,4 +192,4 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
-        raise MsekitError(f"the file is damaged: {error}", where=file) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=file) from error

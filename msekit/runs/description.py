@@ -16,6 +16,7 @@ from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.runs.files import DESCRIPTION, write_json
 from msekit.settings.config import AdapterConfig
+from msekit.words import first_fault, reason
 
 FORMAT = 1
 WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames", "width_note"}
@@ -173,11 +174,9 @@ def _read(folder: Path) -> Description | Baseline:
         raw = _with_kind(raw)
         return Baseline(**raw) if raw["kind"] == "baseline" else Description(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
-        raise MsekitError(f"the file is damaged: {key}: {first['msg']}", where=where) from error
+        raise MsekitError(f"the file is damaged: {first_fault(error)[2]}", where=where) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=where) from error
 
 
 def _with_kind(raw: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 CONFIG = "config.yaml"
 """The resolved settings."""
@@ -58,7 +59,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise MsekitError(
-            f"the run folder cannot be written: {error}", where=path, fix="Free some space, then use --resume."
+            f"the run folder cannot be written: {reason(error)}", where=path, fix="Free some space, then use --resume."
         ) from error
 
 
@@ -87,4 +88,4 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise MsekitError(f"the file is missing or damaged: {error}", where=path) from error
+        raise MsekitError(f"the file is missing or damaged: {reason(error)}", where=path) from error

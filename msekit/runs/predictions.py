@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 from msekit.runs.files import PREDICTIONS, read_lines, write_lines
+from msekit.words import reason
 
 Array = NDArray[Any]
 Answer = str | float
@@ -85,4 +86,4 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
         distribution = np.array(shares).reshape(len(lines), len(names))
         return Predictions([str(line["id"]) for line in lines], truth, prediction, values, distribution)
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise MsekitError(f"the predictions are damaged or missing: {error!r}", where=file) from error
+        raise MsekitError(f"the predictions are damaged or missing: {reason(error)}", where=file) from error

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from msekit.errors import MsekitError
 from msekit.runs.files import CONFIG, REPORT, write_json
 from msekit.runs.folder import find_runs
+from msekit.words import first_fault, reason
 
 Metrics = dict[str, float | dict[str, float | None] | None]
 """Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined."""
@@ -178,12 +179,11 @@ def read_report(folder: Path) -> Report | None:
     try:
         return Report.model_validate(json.loads(where.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {key}: {first['msg']}"
+        first, key, fault = first_fault(error)
+        what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {fault}"
         raise MsekitError(f"the report {what}", where=where, fix="Evaluate the run again.") from error
     except (OSError, ValueError) as error:
-        raise MsekitError(f"the report is damaged: {error}", where=where) from error
+        raise MsekitError(f"the report is damaged: {reason(error)}", where=where) from error
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _finished(folder: Path) -> RunReport:
     try:
         settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MsekitError(f"the run's configuration cannot be read: {error}", where=config) from error
+        raise MsekitError(f"the run's configuration cannot be read: {reason(error)}", where=config) from error
     return RunReport(folder, report, flatten(settings))
 
 

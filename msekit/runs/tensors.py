@@ -17,6 +17,7 @@ from torch import Tensor
 
 from msekit.errors import MsekitError
 from msekit.runs.files import replacing
+from msekit.words import reason
 
 _CHECKSUM = "sha256"
 
@@ -44,7 +45,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError as error:
         raise MsekitError("no such file", where=path) from error
     except (SafetensorError, OSError) as error:
-        raise MsekitError(f"the file is damaged: {error}", where=path) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=path) from error
     written = header.pop(_CHECKSUM, None)
     if written not in (None, _checksum(tensors, header)):
         raise MsekitError(

@@ -13,8 +13,10 @@ from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
 from msekit.errors import MsekitError, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
+from msekit.settings.names import meant
 from msekit.settings.profiles import profile_of
 from msekit.settings.recipes import default_recipe, recipe_layers
+from msekit.words import first_fault
 from msekit.yaml_file import read_mapping
 
 OPTIONS_OF_THEIR_OWN = {
@@ -91,16 +93,12 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
     try:
         return RunConfig(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first, key, what = first_fault(error)
         if first["type"] == "extra_forbidden":
-            keys = _keys_beside(first["loc"])
-            raise MsekitError(
-                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), keys)
-            ) from error
-        what = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        raise MsekitError(f"setting {key}: {what}{value}", where=where) from error
+            name = str(first["loc"][-1])
+            fix = meant(name) or nearest(name, _keys_beside(first["loc"]))
+            raise MsekitError(f"unknown setting '{key}'", where=where, fix=fix) from error
+        raise MsekitError(f"setting {what}" if key else f"the settings: {what}", where=where) from error
 
 
 def read_run_file(path: Path) -> dict[str, Any]:

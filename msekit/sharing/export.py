@@ -11,6 +11,7 @@ from msekit.runs.description import Description, read_description, write_descrip
 from msekit.runs.files import ADAPTER, DESCRIPTION, write_text
 from msekit.runs.folder import find_run
 from msekit.sharing.card import model_card
+from msekit.words import reason
 
 CARD_FILE = "README.md"
 _FILES = (ADAPTER, DESCRIPTION, CARD_FILE)
@@ -46,7 +47,7 @@ def export_run(run: Path, folder: Path, *, licence: str | None = None, data_lice
         write_description(folder, description)
         shutil.copyfile(source / ADAPTER, folder / ADAPTER)
     except OSError as error:
-        raise MsekitError(f"the export folder cannot be written: {error.strerror}", where=folder) from error
+        raise MsekitError(f"the export folder cannot be written: {reason(error)}", where=folder) from error
     shared = read_description(folder)
     write_text(folder / CARD_FILE, model_card(source, shared, licence, data_licence))
     return shared

@@ -32,6 +32,7 @@ from msekit.runs.tensors import read_tensors, write_tensors
 from msekit.settings.config import RunConfig
 from msekit.studies.evaluate import open_run
 from msekit.training.build import Parts
+from msekit.words import reason
 
 _ALIKE = (
     "backbone",
@@ -179,7 +180,7 @@ def _member(folder: Path, seed: int, key: str) -> Member:
     try:
         values = [epoch["valid"][key] for epoch in read_lines(where) if epoch["valid"][key] is not None]
     except (KeyError, TypeError) as error:
-        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=where) from error
     better = max if higher_is_better(key) else min
     return Member(folder, seed, tensors, better(values) if values else None)
 

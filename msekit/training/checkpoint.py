@@ -21,6 +21,7 @@ from msekit.adapters.weights import load_adapter
 from msekit.errors import MsekitError
 from msekit.runs.files import STATE
 from msekit.runs.tensors import read_tensors, write_tensors
+from msekit.words import reason
 
 
 @dataclass
@@ -160,5 +161,5 @@ def load_state(
         return Progress(**json.loads(header["progress"])), groups
     except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise MsekitError(
-            f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder."
+            f"the state is damaged: {reason(error)}", where=path, fix="Begin again in another folder."
         ) from error

@@ -32,6 +32,7 @@ from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import RowSource
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
+from msekit.words import reason
 
 CACHE_FORMAT = 1
 """Raised whenever the files' layout or meaning changes; part of the fingerprint."""
@@ -121,7 +122,7 @@ def prepare(
                     info = _build(spec, settings, fingerprint, source, path, progress)
         except OSError as error:
             raise MsekitError(
-                f"the cache cannot be written: {error}",
+                f"the cache cannot be written: {reason(error)}",
                 where=path,
                 fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
             ) from error
@@ -242,7 +243,7 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
             for block in blocks(file):
                 digest.update(block)
         except OSError as error:
-            raise MsekitError(f"the file cannot be read: {error}", where=file) from error
+            raise MsekitError(f"the file cannot be read: {reason(error)}", where=file) from error
         hashes.append(digest.hexdigest())
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _RACY_SECONDS:
             news[str(file.resolve())] = [*stamp, hashes[-1]]

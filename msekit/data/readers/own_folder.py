@@ -1,10 +1,10 @@
 """OwnSet: one's own data → plain rows, from a folder of samples with feature files or from CSV of text and label.
 
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
-there are any id, speaker, dialogue_id; a row of test may lack the label. The features of a sample are in its columns `audio` and `vision` (frames of
-numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in `audio/<id>` and `vision/<id>` with
-the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
-and test.csv.
+there are any id, speaker, dialogue_id; a row of test may lack the label. The features of a sample are in its columns
+`audio` and `vision` (frames of numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in
+`audio/<id>` and `vision/<id>` with the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label
+and split, or train.csv, valid.csv and test.csv.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.find_files import refuse_missing, without_files
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.own_tables import TABLES, Sample, listed, read_table
@@ -33,6 +34,7 @@ from msekit.data.readers.rows import (
     text_of,
 )
 from msekit.data.readers.set_apart import advice_on_empty, group_of, set_apart
+from msekit.data.readers.unlabelled import NO_LABEL, is_absent, refuse_namesake, refused_label
 from msekit.data.readers.unread import (
     FOLDERS,
     columns_like_features,
@@ -41,7 +43,6 @@ from msekit.data.readers.unread import (
     listing,
     unread_of,
 )
-from msekit.data.readers.unlabelled import NO_LABEL, is_absent, refuse_namesake, refused_label
 from msekit.errors import MsekitError, nearest
 
 SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
@@ -62,7 +63,8 @@ class OwnSet:
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
         if spec.source is None:
-            raise MsekitError(f"data set '{spec.name}' needs its files", fix="Say where they lie with --source PATH")
+            raise MsekitError(f"data set '{spec.name}' needs its files", fix=without_files(spec.name))
+        refuse_missing(Path(spec.source))
         self.folder = Path(spec.source) if Path(spec.source).is_dir() else Path(spec.source).parent
         self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source), spec)
         self._listed = listing(self.folder)

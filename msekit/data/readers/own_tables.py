@@ -18,6 +18,7 @@ import numpy as np
 
 from msekit.data.catalogue import COLUMNS, MODALITIES, DatasetSpec
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Endings of tables of text, and what stands between their cells unless a description says otherwise."""
@@ -66,11 +67,11 @@ def read_table(path: Path, spec: DatasetSpec, labelled: bool = True) -> Iterator
         raise MsekitError("no such file", where=path) from None
     except UnicodeError as error:
         raise MsekitError(
-            f"the file is no {spec.encoding or 'UTF-8'}: {error}", where=path, fix=_advice(path)
+            f"the file is no {spec.encoding or 'UTF-8'}: {reason(error)}", where=path, fix=_advice(path)
         ) from error
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # pyarrow's errors are one of these
         fix = _advice(path) if "NUL" in str(error) else None
-        raise MsekitError(f"the file cannot be read: {str(error)[:300]}", where=path, fix=fix) from error
+        raise MsekitError(f"the file cannot be read: {reason(error)}", where=path, fix=fix) from error
     if unseen:
         key = min(unseen)
         raise MsekitError(f"no row has '{spec.columns[key]}', which `columns` names for {key}", where=path)
@@ -135,7 +136,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             try:
                 sample = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
             except (ValueError, RecursionError) as error:
-                raise MsekitError(f"the line is not JSON: {error}", where=where) from error
+                raise MsekitError(f"the line is not JSON: {reason(error)}", where=where) from error
             if not isinstance(sample, dict):
                 raise MsekitError(f"the line holds a {type(sample).__name__}, not an object", where=where)
             yield where, sample

@@ -27,7 +27,9 @@ SMALL = ["--recipe", "kit", "--epochs", "1", "--set", "evaluation.bootstrap=20",
 def rows(test: list[Any], labels: tuple[Any, ...] = CLASSES) -> list[dict[str, Any]]:
     """Eight rows of train, four of valid, and one of test for each label given; `...` is a row without the key."""
     splits = [*["train"] * 8, *["valid"] * 4, *["test"] * len(test)]
-    made = [{"text": f"so {i}", "label": labels[i % 2], "split": split, "id": f"c{i}"} for i, split in enumerate(splits)]
+    made = [
+        {"text": f"so {i}", "label": labels[i % 2], "split": split, "id": f"c{i}"} for i, split in enumerate(splits)
+    ]
     for row, label in zip(made[12:], test, strict=True):
         row["label"] = label
     return [{key: value for key, value in row.items() if value is not ...} for row in made]
@@ -96,7 +98,7 @@ def test_a_column_that_seems_to_be_the_label_is_not_passed_over(tmp_path: Path) 
         list(open_source(own(folder)).rows("test"))
     made = rows(["calm"])
     made[-1] = {"text": "so", "emotion": "calm", "split": "test"}
-    with pytest.raises(MsekitError, match="'emotion' looks like it.*--columns label=emotion.*empty 'label'"):
+    with pytest.raises(MsekitError, match=r"'emotion' looks like it.*--columns label=emotion.*empty 'label'"):
         list(open_source(own(written(tmp_path / "other", made, "jsonl"))).rows("test"))
 
 
