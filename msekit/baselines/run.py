@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from msekit.backbones.catalogue import canonical_name
-from msekit.baselines.catalogue import BASELINES, check_backbone
+from msekit.baselines.catalogue import check_backbone
+from msekit.baselines.finished import finished_baseline, kind_of
 from msekit.baselines.llm_linear import fit_llm_linear
 from msekit.baselines.models import network_of
 from msekit.baselines.text_linear import answer, best_of
@@ -26,7 +26,6 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
-from msekit.errors import MsekitError, nearest
 from msekit.evaluation.metrics import bootstrap, collapsed_to, higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
@@ -34,7 +33,7 @@ from msekit.runs.description import FORMAT, Baseline, write_description
 from msekit.runs.files import METRICS, write_lines
 from msekit.runs.machine import peak_memory, versions
 from msekit.runs.predictions import prediction_line, write_predictions
-from msekit.runs.report import Report, read_report, write_report
+from msekit.runs.report import Report, write_report
 from msekit.settings.config import DataConfig
 from msekit.version import __version__
 
@@ -72,21 +71,13 @@ def run_baseline(
         MsekitError: No such baseline, a backbone too many or too few, unusable data, or the folder holds a finished
             run of another kind.
     """
-    if name not in BASELINES:
-        raise MsekitError(f"unknown baseline '{name}'", fix=nearest(name, BASELINES))
+    kind = kind_of(name, spec.name, seed, backbone, epochs, limit_train)
     check_backbone(name, backbone)
+    finished_baseline(output, kind)
     spec, cache = open_data(spec, "float32", reporter)
-    kind = {
-        "adapter": name,
-        "backbone": "none" if backbone is None else canonical_name(backbone),
-        "dataset": spec.name,
-        "data_fingerprint": cache.info.fingerprint,
-        "seed": seed,
-        "epochs": epochs if BASELINES[name] else None,
-        "limit_train": limit_train,
-    }
-    if (report := read_report(output)) is not None:
-        return _finished(output, report.document(), kind)
+    kind["data_fingerprint"] = cache.info.fingerprint
+    if (report := finished_baseline(output, kind)) is not None:
+        return report.document()
     size = len(cache.split("train"))
     chosen = np.arange(size)
     if limit_train is not None:
@@ -100,22 +91,6 @@ def run_baseline(
         outcome = Trainer(name, spec, cache, chosen, seed, epochs, reporter).fit()
     outcome["train_seconds"] = time.perf_counter() - started
     return _write(kind, spec, cache, output, outcome)
-
-
-def _finished(output: Path, report: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
-    """The report of a finished run.
-
-    Raises:
-        MsekitError: It is of another kind.
-    """
-    for key, value in kind.items():
-        if report.get(key) != value:
-            raise MsekitError(
-                f"the folder holds the finished run of another baseline: {key} is {report.get(key)}, not {value}",
-                where=output,
-                fix="Choose another --output.",
-            )
-    return report
 
 
 def _linear(spec: DatasetSpec, cache: Cache, chosen: np.ndarray) -> dict[str, Any]:
@@ -200,7 +175,7 @@ class Trainer:
         tokens, frames = collator.lengths()
         total = 0.0
         batches = global_batches(tokens[self.chosen], frames[self.chosen], BATCH_SIZE, self.seed, epoch)
-        with self.reporter.bar(f"epoch {epoch + 1}", len(self.chosen)) as advance:
+        with self.reporter.bar(f"seed {self.seed}, epoch {epoch + 1} of {self.epochs}", len(self.chosen)) as advance:
             for positions in batches:
                 batch = collator([int(self.chosen[place]) for place in positions])
                 loss = self._loss(batch, self.model(batch), "train")

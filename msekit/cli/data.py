@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
-Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
+Source = options.Source
 Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the features in the cache.")]
 
 

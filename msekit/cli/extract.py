@@ -79,6 +79,7 @@ def _description(name: str, labels: str | None, span: str | None, language: str)
     from pydantic import ValidationError
 
     from msekit.data.catalogue import DatasetSpec
+    from msekit.words import first_fault
 
     described = options.own_set(labels, span, language).settings()
     raw: dict[str, Any] = {"name": name, "task": "erc" if labels else "msa", "layout": "folder"}
@@ -86,5 +87,5 @@ def _description(name: str, labels: str | None, span: str | None, language: str)
     try:
         DatasetSpec(**raw)
     except ValidationError as error:
-        raise MsekitError(f"--labels or --range: {error.errors()[0]['msg']}") from error
+        raise MsekitError(f"--labels or --range: {first_fault(error)[2]}") from error
     return raw | {"source": "."}

@@ -26,12 +26,15 @@ from msekit.cli import (
     train,
     verify_backbone,
 )
+from msekit.cli.commands import Commands
 from msekit.cli.entry import run
 from msekit.version import __version__
 
 __all__ = ["app", "run"]
 
 app = typer.Typer(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train the MSE-Adapter: a small plug-in that lets a frozen large language model hear and see.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from msekit.settings import choices
 from msekit.settings.plan_runs import OwnSet
 from msekit.settings.recipes import RECIPES
 
+Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
 Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
 Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]

@@ -14,6 +14,7 @@ import typer
 from msekit.cli import options
 from msekit.cli.output import Format, answer, print_json
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 if TYPE_CHECKING:
     from msekit.inference.plugin import PlugIn, Prediction
@@ -118,7 +119,7 @@ def _predict_file(
     except OSError as error:
         if output is None:
             raise
-        raise MsekitError(f"the output cannot be written: {error.strerror}", where=output) from error
+        raise MsekitError(f"the output cannot be written: {reason(error)}", where=output) from error
     seconds = time.perf_counter() - start
     if outcome.ignored_keys:
         reporter.note(f"keys that predict does not read: {', '.join(sorted(outcome.ignored_keys))}")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 
 def report(
@@ -62,4 +63,4 @@ def write(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MsekitError(f"the report cannot be written: {error.strerror}", where=file) from error
+        raise MsekitError(f"the report cannot be written: {reason(error)}", where=file) from error

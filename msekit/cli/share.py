@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msekit.cli.output import Format, answer
+from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
     from msekit.reporter import Reporter
@@ -52,7 +53,16 @@ def import_command(
     output: Annotated[Path, typer.Option(help="The run folder to write.")],
 ) -> None:
     """Turn a checkpoint of the authors' program into a run folder. Nothing in it is executed."""
+    from msekit.data.catalogue import resolve_dataset
     from msekit.reporter import Reporter
+    from msekit.runs.folder import refuse_occupied
+    from msekit.runs.look_first import look_at_backbone
+
+    if not file.is_file():  # before libraries load
+        raise MsekitError("no such file", where=file)
+    resolve_dataset(dataset)
+    look_at_backbone(backbone)
+    refuse_occupied(output, resume=False)
     from msekit.sharing.import_authors import import_checkpoint
 
     folder = import_checkpoint(file, backbone, dataset, output.resolve())
@@ -70,6 +80,12 @@ def average_command(
 ) -> None:
     """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
     from msekit.reporter import Reporter
+    from msekit.runs.folder import find_runs, refuse_occupied
+
+    for run in runs:  # before libraries load
+        find_runs(run)
+    if output is not None:
+        refuse_occupied(output, resume=False)
     from msekit.studies.merge_seeds import average_runs
 
     reporter = Reporter()

@@ -25,6 +25,7 @@ def sweep_command(
     from msekit.experiments.sweep import read_grid, run_sweep, slurm_array
     from msekit.experiments.sweep_table import Display, job_table, show_summary
     from msekit.reporter import Reporter
+    from msekit.runs.look_first import look_at_what_it_needs
 
     output, jobs = read_grid(grid)
     if slurm:
@@ -39,6 +40,8 @@ def sweep_command(
         listed = [{"name": job.name, "arguments": job.arguments, "folder": str(job.run)} for job in jobs]
         answer(fmt, listed, lambda: reporter.show(job_table(jobs)))
         return
+    for config in (job.config for job in jobs if job.config is not None):  # before libraries load
+        look_at_what_it_needs(config)
     with Display() as display:
         outcome = run_sweep(output if only is None else None, jobs, processes, display.show)
     answer(fmt, outcome, lambda: show_summary(outcome, output, reporter))

@@ -29,6 +29,7 @@ from typing import Any
 
 from msekit.errors import MsekitError, StoppedError, nearest
 from msekit.runs.files import METRICS, REPORT, SUMMARY
+from msekit.settings.config import RunConfig
 from msekit.settings.plan_runs import DEFAULT_SEED, RunRequest, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
@@ -53,6 +54,8 @@ class Job:
     arguments: list[str]
     """Of `msekit train`."""
     seed: int
+    config: RunConfig | None = None
+    """Its settings."""
     state: str = "waiting"
     """waiting, running, finished, failed or stopped."""
     device: str = ""
@@ -135,8 +138,8 @@ def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
         output=folder,
         overrides=overrides,
     )
-    plan_runs(request)
-    return Job(name, varied, folder, arguments, seed)
+    (config,), _ = plan_runs(request)
+    return Job(name, varied, folder, arguments, seed, config)
 
 
 def _short(value: Any) -> str:
