@@ -10,8 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +36,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, width=None if sys.stderr.isatty() else UNCUT)
         width = None if sys.stdout.isatty() else UNCUT
         self.results = Console(quiet=quiet, highlight=False, width=width)
 
@@ -54,28 +63,57 @@ class Reporter:
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
-        """Say that something takes a while."""
-        with self.console.status(escape(text)):
+        """Say that something takes a while; without a terminal, where it takes minutes."""
+        from msekit.patience import still_at_it
+
+        waiting = (
+            self.console.status(escape(text)) if self.console.is_terminal else still_at_it(self.note, lambda: text)
+        )
+        with waiting:
             yield
 
     @contextmanager
     def rows(self, text: str) -> Iterator[Callable[[str, int], None]]:
         """Say that rows pass; call what it yields with the split and the number of its rows so far."""
+        from msekit.patience import still_at_it
+
+        latest = text
+
+        def passed(split: str, rows: int) -> None:
+            nonlocal latest
+            if rows % 64 == 0:
+                latest = f"{text}: {split}, {rows:,} rows"
+                if status is not None:
+                    status.update(escape(latest))
+
+        if not self.console.is_terminal:
+            status = None
+            with still_at_it(self.note, lambda: latest):
+                yield passed
+            return
         with self.console.status(escape(text)) as status:
-
-            def passed(split: str, rows: int) -> None:
-                if rows % 64 == 0:
-                    status.update(escape(f"{text}: {split}, {rows} rows"))
-
             yield passed
 
     @contextmanager
-    def bar(self, text: str, total: int, start: int = 0) -> Iterator[Any]:
-        """A progress bar; call what it yields with (steps, a short text with the latest figures)."""
+    def bar(self, text: str, total: int, start: int = 0, in_bytes: bool = False) -> Iterator[Any]:
+        """A progress bar, or without a terminal a line a minute; call what it yields with (steps, the latest figures).
+
+        Args:
+            text: What makes progress.
+            total: Steps in all.
+            start: Steps that were done before.
+            in_bytes: The steps are bytes.
+        """
+        if not self.console.is_terminal:
+            from msekit.patience import Lines
+
+            counted: Callable[[int], str] = decimal if in_bytes else "{:,}".format
+            yield Lines(self.note, text, total, start, counted).advance
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            DownloadColumn() if in_bytes else MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             TextColumn("eta"),

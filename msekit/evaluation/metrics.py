@@ -3,7 +3,8 @@
 Definitions: the paper's section "Metrics"; where it is silent, the usual ones of the field's benchmarks:
 Acc-7 and the non-zero Acc-2 of CMU-MOSEI, the non-positive/positive Acc-2 and the weak subset of CH-SIMS v2
 (Liu et al. 2022), weighted F1 of MELD (Poria et al. 2018). A metric that the samples leave undefined is None,
-never NaN; samples without a label (their truth is NaN) count in none. Everything is computed from counts and sums in numpy, so that a bootstrap of it costs about a second.
+never NaN; samples without a label, whose truth is NaN, count in none. Everything is computed from counts and sums in
+numpy, so that a bootstrap of it costs about a second.
 
 N: samples. C: classes.
 """

@@ -44,6 +44,7 @@ from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
+from msekit.training.pace import Pace
 from msekit.training.resume import has_state, restore
 from msekit.training.signals import any_signal, heed_signals
 
@@ -135,6 +136,7 @@ class Run:
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
         self.total_steps = batches * config.optim.epochs
+        self.pace = Pace(config.seed, config.optim.epochs, len(self.subset), self.total_steps, reporter)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.run_key = run_key(config, parts)
@@ -151,13 +153,13 @@ class Run:
         while not progress.finished:
             left = self.begin_epoch()[progress.batch :]
             made = ahead(self.collate, left)
-            bar = self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples)
+            bar = self.reporter.bar(self.pace.epoch(progress), len(self.subset), progress.samples)
             with closing(made), bar as advance:
                 for batch in left:
                     started = clocks()
                     step = self.step(next(made), len(batch))
                     progress.count(len(batch), step.loss, *(clocks() - started))
-                    advance(len(batch), f"loss {progress.mean_loss:.3f}  {progress.speed:.1f} samples/s")
+                    advance(len(batch), self.pace.figures(progress))
                     self.heed(step)
             self.validate()
             self.end_epoch()
@@ -247,7 +249,7 @@ class Run:
         """Score the validation split and judge the epoch by it."""
         try:
             with self.averaged():
-                self.judge(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+                self.judge(self.score("valid", f"{self.pace.epoch(self.progress)}, validation"))
         except StoppedError:  # by now the adapter is the training's own again
             self.save()
             raise
@@ -287,11 +289,12 @@ class Run:
             line["skipped_steps"] = progress.skipped
         progress.history.append(line)
         self.reporter.note(
-            f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
+            f"seed {self.config.seed}  epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  "
+            f"valid loss {line['valid_loss']:.3f}  "
             f"{spec.key_metric} {show(spec.key_metric, value)}{beside}{'  (best)' if better else ''}"
         )
         if (label := scores.collapsed(estimate)) is not None:
-            self.reporter.warn(f"every validation sample is predicted as '{label}'")
+            self.reporter.warn(f"seed {self.config.seed}: every validation sample is predicted as '{label}'")
 
     def score(self, split: str, title: str, shuffled: bool = False) -> Scores:
         """Label scores of a split by the adapter as it stands; `shuffled`: with the frames of other samples."""
@@ -317,9 +320,9 @@ class Run:
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
         self.load_best()
-        scores, shuffled = self.score("test", "test"), None
+        scores, shuffled = self.score("test", f"seed {self.config.seed}, test"), None
         if self.tests_shuffled:
-            shuffled = self.score("test", "test, audio and vision shuffled", shuffled=True)
+            shuffled = self.score("test", f"seed {self.config.seed}, test, audio and vision shuffled", shuffled=True)
         return self.report(scores, shuffled, self.check_backbone())
 
     def load_best(self) -> None:

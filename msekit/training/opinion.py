@@ -74,7 +74,7 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter, heed: Cal
     average = Average(adapter, AVERAGED)
     tokens, frames = (lengths[subset] for lengths in parts.collators["train"].lengths())
     step, total = 0, epochs * -(-len(subset) // BATCH)
-    with reporter.bar("the opinion alone", epochs) as advance:
+    with reporter.bar(f"seed {config.seed}, the opinion alone, epochs", epochs) as advance:
         for epoch in range(EPOCHS_APART, EPOCHS_APART + epochs):
             adapter.train()
             collator, loss_sum = of_epoch(parts.collators["train"], config, epoch), 0.0
@@ -99,7 +99,9 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter, heed: Cal
             heed()
     average.adopt()
     metrics, key = opinions(parts, "valid").metrics(parts.spec, config.evaluation.estimate), parts.spec.key_metric
-    reporter.note(f"the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}")
+    reporter.note(
+        f"seed {config.seed}  the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}"
+    )
     return time.perf_counter() - started
 
 

@@ -89,9 +89,7 @@ def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple
     labels, shares_NK = scores.labels.names, scores.labels.distribution(scores.edges)
     return [
         prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), truth)
-        for id, truth, prediction, shares_K in zip(
-            ids, truths, scores.predictions(estimate), shares_NK, strict=True
-        )
+        for id, truth, prediction, shares_K in zip(ids, truths, scores.predictions(estimate), shares_NK, strict=True)
     ]
 
 

@@ -167,7 +167,8 @@ class Together:
             batches = [run.begin_epoch() for run in active]
             rest = [mine[run.progress.batch :] for run, mine in zip(active, batches, strict=True)]
             left = list(zip(*rest, strict=False))  # as long as every run has batches left
-            title = f"epoch {active[0].progress.epoch + 1}, {len(active)} runs"
+            seeds = ", ".join(str(run.config.seed) for run in active)
+            title = active[0].pace.epoch(active[0].progress).replace(f"seed {active[0].config.seed}", f"seeds {seeds}")
             made = ahead(partial(collate, active), left)
             with closing(made), self.reporter.bar(title, len(left)) as advance:
                 for joint, parts in zip(left, made, strict=True):

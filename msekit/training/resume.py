@@ -93,7 +93,7 @@ def restore(run: Run) -> None:
     run.engine.restore(tensors["adapter"], tensors["optim"])
     run.best = tensors["best"]
     if saved is None:
-        run.reporter.note(f"resuming after epoch {run.progress.epoch}, batch {run.progress.batch}")
+        run.reporter.note(f"seed {config.seed}: resuming after epoch {run.progress.epoch}, batch {run.progress.batch}")
     else:
         _for_more_epochs(run, saved)
 
