@@ -109,6 +109,8 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
                 expected_size=file.size,
                 displayed_filename=file.path,
             )
+            stream.flush()
+            os.fsync(stream.fileno())
         if is_whole(partial, file):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(target)

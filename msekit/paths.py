@@ -1,8 +1,9 @@
-"""Two folders: the user's cache, and what ships with the package."""
+"""Two folders, the user's cache and what ships with the package; and `on_disk`, for what must outlast a power cut."""
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from msekit.errors import MsekitError
@@ -35,3 +36,13 @@ def shipped(kind: str) -> Path:
     """A folder that ships with msekit (`configs`, `launch`), from an installed wheel or a source tree."""
     installed = Path(__file__).parent / "_shipped" / kind
     return installed if installed.is_dir() else Path(__file__).parent.parent / kind
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, would outlast a power cut."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if path.is_dir() else nullcontext():  # some file systems cannot do it for folders
+            os.fsync(file)
+    finally:
+        os.close(file)

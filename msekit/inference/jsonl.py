@@ -6,17 +6,16 @@ relative to the JSON-lines file's folder. Other keys are left alone and named on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from msekit.data.catalogue import MODALITIES
-from msekit.data.readers.own_tables import once
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.json_file import parse_json
 
 LONGEST_LINE = 32 << 20
 """Bytes; the longest published sample (CHERMA, 543 × 1024 numbers) takes a third of it as text."""
@@ -104,8 +103,8 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     if line is None:
         raise MsekitError(f"the line is longer than {LONGEST_LINE >> 20} MB", fix="Give features by path.")
     try:
-        raw: Any = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
+        raw: Any = parse_json(line)
+    except ValueError as error:
         raise MsekitError(f"not a line of JSON: {error}") from error
     if not isinstance(raw, dict):
         raise MsekitError(f"the line holds a {type(raw).__name__}, not an object with 'text'")

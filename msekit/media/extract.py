@@ -18,10 +18,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from msekit.data.catalogue import MODALITIES
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.json_file import parse_json
 from msekit.media.table import Clip
+from msekit.paths import on_disk
 from msekit.reporter import Reporter
 
 LOG = "extract.jsonl"
@@ -105,19 +109,28 @@ def _finished(output: Path, plan: ExtractionPlan) -> dict[str, ClipResult]:
         raise MsekitError(
             "the folder holds features by other extractors or settings", where=output, fix="Choose another --output."
         )
-    records = [record for line in lines if (record := _parsed(line))]  # the last line may be half written
+    results = [result for line in lines if (result := _result_of(line))]  # the last line may be half written
     if lines and not log.read_bytes().endswith(b"\n"):
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *records))
+        records = [plan.record(), *map(asdict, results)]
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         log.write_text(text, encoding="utf-8")
-    return {record["id"]: ClipResult(**record) for record in records}
+    return {result.id: result for result in results}
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> Any:
     try:
-        record = json.loads(line)
+        return parse_json(line)
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+
+
+def _result_of(line: str) -> ClipResult | None:
+    """The result in a line; None for a damaged one, whose clip is extracted again."""
+    try:
+        result = TypeAdapter(ClipResult).validate_python(_parsed(line))
+    except ValidationError:
+        return None
+    return result if set(result.frames) <= set(MODALITIES) else None
 
 
 def _holds(result: ClipResult | None, clip: Clip) -> bool:
@@ -216,6 +229,7 @@ def write_features(path: Path, modality: str, features_LD: Any, extractor: Extra
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({modality: features_LD}, partial, metadata={"extractor": extractor.model_dump_json()})
+    on_disk(partial)
     os.replace(partial, path)
 
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
-from msekit.errors import MsekitError, nearest
+from msekit.errors import MsekitError, brief, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
 from msekit.settings.profiles import profile_of
 from msekit.settings.recipes import default_recipe, recipe_layers
-from msekit.yaml_file import read_mapping
+from msekit.yaml_file import parse_yaml, read_mapping
 
 OPTIONS_OF_THEIR_OWN = {
     "backbone": "--backbone",
@@ -99,7 +99,7 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
                 f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), keys)
             ) from error
         what = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        value = "" if isinstance(first["input"], dict) else f", not {brief(first['input'])}"
         raise MsekitError(f"setting {key}: {what}{value}", where=where) from error
 
 
@@ -136,9 +136,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key:
         raise MsekitError(f"--set takes key=value, not '{text}'", fix="For example --set optim.lr=1e-4.")
     try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise MsekitError(f"--set {key}: the value '{value}' cannot be read") from error
+        nested: Any = parse_yaml(value)
+    except ValueError as error:
+        raise MsekitError(f"--set {key}: the value {brief(value)} cannot be read: {error}") from error
     if key in OPTIONS_OF_THEIR_OWN:
         raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
     for part in reversed(key.split(".")):

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,7 @@ import numpy as np
 
 from msekit.data.catalogue import COLUMNS, MODALITIES, DatasetSpec
 from msekit.errors import MsekitError
+from msekit.json_file import parse_json
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Endings of tables of text, and what stands between their cells unless a description says otherwise."""
@@ -71,19 +70,6 @@ def read_table(path: Path, spec: DatasetSpec) -> Iterator[Sample]:
         raise MsekitError(f"no row has '{spec.columns[key]}', which `columns` names for {key}", where=path)
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`object_pairs_hook` of `json.loads`: an object in which no key is given twice.
-
-    Raises:
-        ValueError: One is.
-    """
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key '{twice[:80]}' is given twice")
-    return content
-
-
 def check_header(names: Iterable[str | None], wanted: Iterable[str], where: object) -> None:
     """Refuse two columns of one name.
 
@@ -126,8 +112,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             if not line.strip():
                 continue
             try:
-                sample = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
-            except (ValueError, RecursionError) as error:
+                sample = parse_json(line)
+            except ValueError as error:
                 raise MsekitError(f"the line is not JSON: {error}", where=where) from error
             if not isinstance(sample, dict):
                 raise MsekitError(f"the line holds a {type(sample).__name__}, not an object", where=where)
