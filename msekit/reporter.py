@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from msekit.errors import shown
+
 UNCUT = 100_000
 """Columns of a stdout that is no terminal: whoever reads a pipe or a file wants whole lines."""
 
@@ -32,12 +34,12 @@ class Reporter:
         self.results = Console(quiet=quiet, highlight=False, width=width)
 
     def show(self, *results: RenderableType) -> None:
-        """A part of the command's result: a table, or a line as it is, without markup.
+        """A part of the command's result: a table, or a text without markup; control characters are spelt out.
 
         A table's title and caption become lines of their own; rich would break them at the table's width.
         """
         for result in results:
-            lines: list[RenderableType | None] = [result]
+            lines: list[RenderableType | None] = [shown(result, "\n\t") if isinstance(result, str) else result]
             if isinstance(result, Table):
                 lines = [result.title, result, result.caption]
                 result.title = result.caption = None
@@ -46,21 +48,22 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """A line of information."""
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(escape(shown(text, "\n")), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line that the user should act on."""
-        self.console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+        self.console.print(f"[yellow]warning:[/yellow] {escape(shown(text))}", soft_wrap=True)
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
         """Say that something takes a while."""
-        with self.console.status(escape(text)):
+        with self.console.status(escape(shown(text))):
             yield
 
     @contextmanager
     def rows(self, text: str) -> Iterator[Callable[[str, int], None]]:
         """Say that rows pass; call what it yields with the split and the number of its rows so far."""
+        text = shown(text)
         with self.console.status(escape(text)) as status:
 
             def passed(split: str, rows: int) -> None:
@@ -82,12 +85,17 @@ class Reporter:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True, disable=self.console.quiet) as progress:
-            task = progress.add_task(escape(text), total=total, completed=start, figures="")
+            task = progress.add_task(escape(shown(text)), total=total, completed=start, figures="")
 
             def advance(steps: int, figures: str = "") -> None:
                 progress.update(task, advance=steps, figures=figures)
 
             yield advance
+
+
+def seen(text: str) -> Text:
+    """A text for a table or a tree: no markup, control characters spelt out."""
+    return Text(shown(text))
 
 
 def table_of(
@@ -107,10 +115,10 @@ def table_of(
         caption: Below it.
         numbers_from: The first of the columns that are aligned on the right; None for none.
     """
-    table = Table(title=None if title is None else Text(title), caption=None if caption is None else Text(caption))
+    table = Table(title=None if title is None else seen(title), caption=None if caption is None else seen(caption))
     for number, heading in enumerate(headings):
         right = numbers_from is not None and number >= numbers_from
-        table.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+        table.add_column(seen(heading), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(seen(cell) for cell in row))
     return table

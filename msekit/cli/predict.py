@@ -13,7 +13,7 @@ import typer
 
 from msekit.cli import options
 from msekit.cli.output import Format, answer, print_json
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, shown
 
 if TYPE_CHECKING:
     from msekit.inference.plugin import PlugIn, Prediction
@@ -105,7 +105,7 @@ def _predict_file(
                 if keep:
                     collected.append(prediction.record())
                 else:
-                    lines.write(json.dumps(prediction.record(), ensure_ascii=False) + "\n")
+                    lines.write(shown(json.dumps(prediction.record(), ensure_ascii=False)) + "\n")
 
             outcome = predict_file(
                 plug_in,

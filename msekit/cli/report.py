@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, shown
 
 
 def report(
@@ -30,8 +30,8 @@ def report(
     beside = bars(collect(runs))
     for folder in beside:
         reporter.note(f"llm-linear on the same backbone and data: {folder}")
-    shown = [*runs, *beside]
-    groups = aggregate(collect(shown))
+    reported = [*runs, *beside]
+    groups = aggregate(collect(reported))
     if fmt == "table":
         if output is not None:
             raise MsekitError("a table goes to the terminal, not to a file", fix="Add --format markdown, json or html.")
@@ -40,11 +40,11 @@ def report(
         if fmt == "html":
             from msekit.reports.html import html_report
 
-            text = html_report(shown)
+            text = html_report(reported)
         else:
             text = render_json(groups) + "\n" if fmt == "json" else render_markdown(groups)
         if output is None:
-            typer.echo(text, nl=False)
+            typer.echo(shown(text, "\n\t"), nl=False)
         else:
             write(output, text)
             reporter.note(f"report: {output}")

@@ -29,16 +29,18 @@ def serve_command(
 
     folders = [fetch_run(run) for run in runs]  # before libraries load
     try:
-        import uvicorn
-
         from msekit.serving.app import create_app
+        from msekit.serving.server import Server, bound
     except ImportError as error:
         raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
+    held = bound(host, port)
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
     from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
+    from msekit.serving.uploads import remove_leftovers
 
+    remove_leftovers()
     reporter = Reporter()
     names = _names(runs)
     with reporter.status(f"loading {runs[0]}"):
@@ -57,11 +59,10 @@ def serve_command(
     if not loopback:
         reporter.warn(f"listening on {host}: whoever reaches this machine can use the page; there is no log-in")
     app = create_app(queue, shelves, None if loopback else ["*"])
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-    socket = server.config.bind_socket()
-    reporter.note(f"http://{host}:{socket.getsockname()[1]}  (Ctrl-C ends it)")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"
+    server = Server(app, lambda: reporter.note(f"{address}  (Ctrl-C ends it)"))
     try:
-        server.run([socket])
+        server.run([held])
     except KeyboardInterrupt:
         pass
     finally:

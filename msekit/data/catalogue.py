@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError, UnsaidLabelsError, nearest
+from msekit.errors import MsekitError, UnsaidLabelsError, nearest, without_control_characters
 from msekit.paths import expanded
 from msekit.yaml_file import read_mapping, unquoted
 
@@ -22,6 +22,7 @@ SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
 COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
 """What a table of samples holds."""
+Label = Annotated[str, AfterValidator(without_control_characters)]
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
@@ -39,7 +40,7 @@ class DatasetSpec(BaseModel):
     """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
     language: Literal["en", "zh"] = "en"
     layout: Layout
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[Label, ...], Field(max_length=10_000)] | None = None
     """Class names in the order of their numbers (erc only)."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Label strings as the files spell them → class names, where they differ."""
@@ -161,8 +162,8 @@ class DatasetSpec(BaseModel):
                 return f"情感强度（{low}消极，{high}积极）="
             # a sign follows "=" naturally; docs/decisions.md has the measured difference
             return f"Sentiment ({low} negative, {high} positive)="
-        numbered = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
-        return f"情绪（{numbered}）：" if self.language == "zh" else f"Emotion ({numbered}): "
+        labels = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
+        return f"情绪（{labels}）：" if self.language == "zh" else f"Emotion ({labels}): "
 
 
 _MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -297,10 +298,9 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
-            shown, example = unquoted(first["input"])
-            raise MsekitError(
-                f"{key} is {shown} as YAML reads it, not a text", where=where, fix=f"Write it in quotes: {example}"
-            ) from error
+            value, example = unquoted(first["input"])
+            what, fix = f"{key} is {value} as YAML reads it, not a text", f"Write it in quotes: {example}"
+            raise MsekitError(what, where=where, fix=fix) from error
         raise MsekitError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=where) from error
 
 

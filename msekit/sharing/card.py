@@ -8,7 +8,9 @@ import yaml
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import BACKBONES
+from msekit.errors import shown
 from msekit.evaluation.units import show
+from msekit.reports.render import plain_markdown
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
 from msekit.runs.files import CONFIG
@@ -74,16 +76,16 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
     unknown = f"see {'https://huggingface.co/' + backbone if backbone.count('/') == 1 else 'its publisher'}"
     reads = [f"{name} ({width} features a frame)" for name, width in description.widths.items() if width]
     body = _BODY.format(
-        title=f"{spec.name} on {backbone}",
+        title=plain_markdown(f"{spec.name} on {backbone}"),
         task=_TASKS[spec.task],
         parameters=description.trainable_parameters,
-        backbone=backbone,
+        backbone=_code(backbone),
         reads=" and ".join(reads) or "neither audio nor vision (text alone)",
         facts=_facts(description),
         example=usage_example(description),
         results=_results(run),
         training=_training(run),
-        labels=description.labels,
+        labels=plain_markdown(description.labels),
         licence=licence or "not stated by its owner",
         backbone_licence=entry.licence if entry else unknown,
         dataset=spec.name,
@@ -92,6 +94,11 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
         version=__version__,
     )
     return f"---\n{_front_matter(run, description, entry.hub if entry else backbone)}\n---\n\n{body}"
+
+
+def _code(text: str) -> str:
+    """A name between backticks, which it cannot leave; a bar would end a table's cell there too."""
+    return shown(text).replace("`", "'").replace("|", "\\|")
 
 
 def usage_example(description: Description) -> str:
@@ -116,16 +123,16 @@ def usage_example(description: Description) -> str:
 def _facts(description: Description) -> str:
     quantized = "" if description.backbone.quantization == "none" else f", held in {description.backbone.quantization}"
     rows = {
-        "task": f"{description.dataset.task}: {description.labels}",
+        "task": plain_markdown(f"{description.dataset.task}: {description.labels}"),
         "language": description.dataset.language,
-        "backbone": f"`{description.backbone.name}`{quantized}",
+        "backbone": f"`{_code(description.backbone.name)}`{quantized}",
         "plug-in": _plug_in(description),
         "backbone fingerprint": f"`{description.backbone.fingerprint}`",
         "data fingerprint": f"`{description.data_fingerprint}`" if description.data_fingerprint else "not known",
         "recipe, seed": f"{description.recipe}, {description.seed}",
         "point estimate": description.estimate,
         "text limit": f"{description.text_limit} tokens",
-        "prompt": f"`{description.dataset.task_prompt}` (sha256 `{description.prompt_sha256[:16]}…`)",
+        "prompt": f"`{_code(description.dataset.task_prompt)}` (sha256 `{description.prompt_sha256[:16]}…`)",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
@@ -136,7 +143,7 @@ def _plug_in(description: Description) -> str:
     if not ADAPTERS[adapter.name].has_opinion:
         return f"`{adapter.name}`"
     depths = ", ".join(f"{share:.0%}" for share in adapter.depths)
-    return f"`{adapter.name}`: hidden states at {depths} of the LLM's depth, behind the cue `{adapter.cue}`"
+    return f"`{adapter.name}`: hidden states at {depths} of the LLM's depth, behind the cue `{_code(str(adapter.cue))}`"
 
 
 def _results(run: Path) -> str:
@@ -160,7 +167,8 @@ def _results(run: Path) -> str:
         interval = (report.confidence or {}).get(metric)
         lines.append(f"| {metric} | {show(metric, value, interval=interval)} |{beside}")
     if report.collapsed_to is not None:
-        lines += ["", f"**Every test sample is predicted as '{report.collapsed_to}': this run has collapsed.**"]
+        collapsed_to = plain_markdown(str(report.collapsed_to))
+        lines += ["", f"**Every test sample is predicted as '{collapsed_to}': this run has collapsed.**"]
     return "\n".join(lines)
 
 
