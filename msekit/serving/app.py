@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +31,20 @@ from starlette.templating import Jinja2Templates
 
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
+from msekit.inference.given_features import MOST_FRAMES
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.json_file import parse_json
 from msekit.serving.limits import LARGEST_BODY, Limits
 from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import Shelf
-from msekit.serving.uploads import features_of_upload
+from msekit.serving.uploads import features_of_upload, folder_for_uploads
 
 _MOST_ROWS = 13
+_LARGEST_JSON = 16 << 20  # bytes, of the longest published sample 10 million; fifty clients may send at once
+_MOST_LISTS = len(MODALITIES) * MOST_FRAMES + 8
+"""In a JSON body; a million take Python seconds in which nobody else is answered."""
+_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _AT_ONCE = 4  # uploads that are turned into features at the same time
 
 
@@ -99,14 +105,9 @@ class Site:
         """The JSON endpoint."""
         try:
             if request.headers.get("content-type", "").startswith("application/json"):
-                try:
-                    fields = await request.json()
-                except (ValueError, RecursionError) as error:
-                    raise MsekitError(f"the body is not JSON: {error}") from error
-                if not isinstance(fields, dict):
-                    raise MsekitError("the body is not a JSON object")
-                if stray := sorted(set(map(str, fields)) - {"text", "plug_in", "sample", *MODALITIES}):
-                    raise MsekitError(f"unknown key '{stray[0]}'")
+                body = await _body_of(request)
+                async with self.gate:
+                    fields = await run_in_threadpool(_fields_of, body)
             else:
                 fields = await self._form(request)
             return JSONResponse((await self.answer(fields)).record())
@@ -136,7 +137,13 @@ class Site:
             form = await request.form(max_files=3, max_fields=8, max_part_size=1 << 20)
         except HTTPException as error:
             raise MsekitError(f"the form cannot be read: {error.detail}") from error
-        return {key: value for key, value in form.items() if not isinstance(value, UploadFile) or value.filename}
+        given = [
+            (key, value) for key, value in form.multi_items() if not isinstance(value, UploadFile) or value.filename
+        ]
+        fields = dict(given)
+        if len(fields) < len(given):
+            raise MsekitError("a field of the form is given twice")
+        return fields
 
     async def answer(self, fields: Mapping[str, Any]) -> Answer:
         """Predict the sample of a form or a JSON object.
@@ -150,7 +157,7 @@ class Site:
         names = self.queue.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:
-            raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, names))
+            raise MsekitError(f"no plug-in named '{name:.80}'", fix=nearest(name[:80], names))
         async with self.gate:
             variants = await run_in_threadpool(self._variants, name, fields)
         predictions = await asyncio.wrap_future(self.queue.submit(name, list(variants.values())))
@@ -163,13 +170,13 @@ class Site:
         text, features = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
         if fields.get("sample"):
             text, features = self._from_shelf(name, str(fields["sample"]))
-        with tempfile.TemporaryDirectory(prefix="msekit-") as folder:
+        with folder_for_uploads() as folder:
             uploads = {key: value for key, value in fields.items() if isinstance(value, UploadFile)}
             for key, upload in uploads.items():
                 features.pop(key, None)
                 features |= {
                     modality: value
-                    for modality, value in features_of_upload(key, upload, description, Path(folder)).items()
+                    for modality, value in features_of_upload(key, upload, description, folder).items()
                     if modality not in uploads or modality == key
                 }
             if not str(text).strip() and all(features.get(key) is None for key in MODALITIES):
@@ -185,7 +192,7 @@ class Site:
 
     def _from_shelf(self, name: str, number: str) -> tuple[str, dict[str, Any]]:
         shelf = self.shelves.get(name)
-        if shelf is None or not number.isascii() or not number.isdigit() or int(number) >= len(shelf):
+        if shelf is None or not _NUMBER.fullmatch(number) or int(number) >= len(shelf):
             raise MsekitError(f"no sample '{number[:20]}' to pick")
         return shelf.table.texts[int(number)], shelf.given(int(number))
 
@@ -216,6 +223,41 @@ class Site:
             "limit": LARGEST_BODY >> 20,
         }
         return self.page.TemplateResponse(request, "page.html", context, status_code=status)
+
+
+async def _body_of(request: Request) -> bytes:
+    """A JSON body; of one that is too large no more is kept than is allowed.
+
+    Raises:
+        MsekitError: It is too large.
+    """
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= _LARGEST_JSON:
+            parts.append(part)
+    if size > _LARGEST_JSON:
+        raise MsekitError(f"the body is larger than {_LARGEST_JSON >> 20} MB", fix="Upload features as files.")
+    return b"".join(parts)
+
+
+def _fields_of(body: bytes) -> dict[str, Any]:
+    """The fields of a JSON body.
+
+    Raises:
+        MsekitError: It is no JSON object, has an unknown key, or holds more lists than features have frames.
+    """
+    if body.count(b"[") + body.count(b"{") > _MOST_LISTS:
+        raise MsekitError(f"the body holds more than {_MOST_LISTS:,} lists", fix="Upload features as files.")
+    try:
+        fields = parse_json(body)
+    except ValueError as error:
+        raise MsekitError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise MsekitError("the body is not a JSON object")
+    if stray := sorted(fields.keys() - {"text", "plug_in", "sample", *MODALITIES}):
+        raise MsekitError(f"unknown key '{stray[0]:.80}'")
+    return fields
 
 
 def _status(error: MsekitError) -> int:
