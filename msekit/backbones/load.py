@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
-from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
+from msekit.backbones.checkpoints.weight_files import read_config, refuse_absurd_sizes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
@@ -102,7 +101,7 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantise
             ignore_mismatched_sizes=True,  # reported below, by name and shapes
             **extra,
         )
-    except (ValueError, KeyError, TypeError, ImportError, OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a damaged configuration or weight file makes transformers raise
         raise MsekitError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=folder) from error
     wanted = {"inputs_embeds", "attention_mask", "position_ids"}
     if lacking := sorted(wanted - set(inspect.signature(model.forward).parameters)):
@@ -151,9 +150,7 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
             where=folder,
             fix="Use a conversion of it to an architecture that transformers has.",
         )
-    for file in weight_files(folder):
-        for _ in tensors_of(file):  # a truncated file is noticed at its header
-            break
+    refuse_absurd_sizes(raw, folder)  # a truncated file is noticed at its header too
     return transformers.AutoModelForCausalLM, {}
 
 

@@ -6,13 +6,14 @@ is built by transformers without memory for its weights (torch's `meta` device):
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msekit.backbones.catalogue import BACKBONES, Architecture, canonical_name
-from msekit.errors import MsekitError, nearest
+from msekit.backbones.checkpoints.weight_files import refuse_absurd_depth
+from msekit.errors import MsekitError, brief, nearest
+from msekit.json_file import read_json
 
 WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
 """Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
@@ -58,10 +59,11 @@ def shape_of(backbone: str) -> Shape:
         return decoder_shape(BACKBONES[name].architecture)
     config = _config_file(backbone)
     try:
-        raw = json.loads(config.read_text(encoding="utf-8"))
+        raw = read_json(config, "backbone's configuration", of_another_program=True)
+        refuse_absurd_depth(raw, config)
         architecture = architecture_from(raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error!r}", where=config) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise MsekitError(f"the backbone's configuration cannot be read: {brief(error)}", where=config) from error
     if architecture is None:
         return _built_shape(config.parent)
     shape = decoder_shape(architecture)
@@ -81,10 +83,7 @@ def text_width(backbone: str) -> int:
     if name in BACKBONES:
         return BACKBONES[name].hidden_size
     path = _config_file(backbone)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
+    config = read_json(path, "backbone's configuration", of_another_program=True)
     top = config if isinstance(config, dict) else {}
     inner = top.get("text_config")
     for part in (top, inner if isinstance(inner, dict) else {}):

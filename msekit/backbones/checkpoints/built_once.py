@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from msekit.errors import MsekitError
-from msekit.paths import cache_root
+from msekit.paths import cache_root, on_disk
 
 
 def built_once(name: str, build: Callable[[Path], None]) -> Path:
@@ -34,6 +34,10 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
+                for file in partial.rglob("*"):  # safetensors makes its files private, in a cache that may be shared
+                    if file.is_file():
+                        file.chmod(partial.stat().st_mode & 0o666)
+                        on_disk(file)
                 os.replace(partial, target)
     except OSError as error:
         raise MsekitError(

@@ -12,6 +12,7 @@ from msekit.backbones.checkpoints.formats import Format
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
+from msekit.paths import on_disk
 from msekit.reporter import Reporter
 
 
@@ -87,6 +88,7 @@ def _write(source: Path, target: Path, published: Format, reporter: Reporter) ->
                 for native, part in published.convert(key, tensor, config)
             }
             save_file(tensors, target / name, metadata={"format": "pt"})
+            on_disk(target / name)
             index |= dict.fromkeys(tensors, name)
             parameters += sum(tensor.numel() for tensor in tensors.values())
             size += sum(tensor.nbytes for tensor in tensors.values())

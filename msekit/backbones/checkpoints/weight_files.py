@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, brief
+from msekit.json_file import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _AGAIN = "Fetch the checkpoint again."
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_MOST_LAYERS = 1000
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
+_SIZES += ("n_embd", "n_inner", "n_head", "d_model", "ffn_dim", "ffn_hidden_size", "padded_vocab_size", "kv_channels")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -23,13 +27,41 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         MsekitError: It is absent, unreadable or not a mapping.
     """
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
+    raw = read_json(folder / "config.json", "checkpoint's configuration", of_another_program=True)
     if not isinstance(raw, dict):
         raise MsekitError("config.json is not a mapping", where=folder)
     return raw
+
+
+def refuse_absurd_depth(raw: dict[str, Any], where: Path) -> None:
+    """Refuse a configuration of more layers than any LLM has: transformers would build them, for minutes or hours.
+
+    Raises:
+        MsekitError: It states so many.
+    """
+    for key, value in _stated(raw, _LAYERS):
+        if value > _MOST_LAYERS:
+            raise MsekitError(f"the configuration states {brief(value)} layers, as {key}", where=where, fix=_AGAIN)
+
+
+def refuse_absurd_sizes(raw: dict[str, Any], folder: Path) -> None:
+    """Refuse a configuration of layers or sizes that no tensor of the checkpoint has: transformers would make them.
+
+    Raises:
+        MsekitError: The first such key.
+    """
+    refuse_absurd_depth(raw, folder)
+    largest = max((size for shape in tensor_shapes(folder).values() for size in shape), default=0)
+    for key, value in _stated(raw, _SIZES):
+        if value > largest:
+            what = f"the configuration states {key} {brief(value)}, and no tensor of the checkpoint is so large"
+            raise MsekitError(what, where=folder, fix=_AGAIN)
+
+
+def _stated(raw: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    inner = raw.get("text_config")
+    for part in (raw, inner if isinstance(inner, dict) else {}):
+        yield from ((key, part[key]) for key in keys if isinstance(part.get(key), int))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -43,10 +75,7 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
         if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MsekitError(f"the index of the weight files is damaged: {error!r}", where=index) from error
+            names = _indexed(index)
             absent = [name for name in names if not (folder / name).is_file()]
             if absent:
                 raise MsekitError(
@@ -56,6 +85,20 @@ def weight_files(folder: Path) -> list[Path]:
                 )
             return [folder / name for name in names]
     raise MsekitError("no weights (model*.safetensors or pytorch_model*.bin)", where=folder)
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names: in its own folder, as every writer of checkpoints has them."""
+    raw = read_json(index, "index of the weight files", of_another_program=True)
+    files = raw.get("weight_map") if isinstance(raw, dict) else None
+    names = set(files.values()) if isinstance(files, dict) and all(map(_is_name, files.values())) else set()
+    if not names:
+        raise MsekitError("the index of the weight files is damaged: it names no files beside it", where=index)
+    return sorted(names)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
 
 
 def tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:
