@@ -28,7 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from msekit.errors import MsekitError, StoppedError, nearest
-from msekit.runs.files import METRICS, REPORT, SUMMARY
+from msekit.json_file import read_json
+from msekit.runs.files import SUMMARY, write_json
+from msekit.runs.history import read_history
+from msekit.runs.report import read_report
 from msekit.settings.plan_runs import DEFAULT_SEED, RunRequest, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
@@ -69,20 +72,20 @@ class Job:
     def started_as(self) -> list[str] | None:
         """The arguments that an earlier sweep gave this run."""
         path = self.folder / ARGUMENTS
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def report(self) -> dict[str, Any] | None:
         """The finished run's report."""
-        path = self.run / REPORT
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        report = read_report(self.run)
+        return None if report is None else report.document()
 
     def latest(self) -> str:
         """The last epoch's figures, while it trains."""
-        path = self.run / METRICS
-        if not path.is_file():
+        history = read_history(self.run)
+        if not history:
             return ""
-        line = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-        return f"epoch {line['epoch']}, train {line['train_loss']:.3f}, valid {line['valid_loss']:.3f}"
+        last = history[-1]
+        return f"epoch {last.epoch}, train {last.train_loss:.3f}, valid {last.valid_loss:.3f}"
 
 
 def read_grid(file: Path) -> tuple[Path, list[Job]]:
@@ -197,7 +200,7 @@ class Sweep:
     def run(self, job: Job, environment: dict[str, str]) -> None:
         """One attempt; it continues where an earlier one stopped."""
         job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / ARGUMENTS).write_text(json.dumps(job.arguments), encoding="utf-8")
+        write_json(job.folder / ARGUMENTS, job.arguments)
         job.state, job.attempts = "running", job.attempts + 1
         started = time.monotonic()
         with (job.folder / "log.txt").open("ab") as log:
@@ -258,7 +261,7 @@ def run_sweep(
     show(jobs)
     outcome = summarise(jobs)
     if output is not None:
-        (output / SUMMARY).write_text(json.dumps(outcome, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_json(output / SUMMARY, outcome)
     if sweep.stopping:
         raise StoppedError("the sweep was stopped", where=output, fix="Give the same command again to go on.")
     return outcome

@@ -134,9 +134,11 @@ class LabelSpace:
             (B,) values: intensities, or class numbers.
 
         Raises:
-            MsekitError: `mean` or `median` of classes.
+            MsekitError: `mean` or `median` of classes, or scores that are no numbers.
         """
         check_estimate(self.task, estimate)
+        if np.isnan(edges_BE).any():
+            raise no_numbers()
         if estimate == "greedy":
             return self.values[self._greedy(edges_BE)]
         return self.point(self.distribution(edges_BE), estimate)
@@ -168,6 +170,13 @@ class LabelSpace:
     def _leaves(self) -> np.ndarray:
         """(K,) node at the end of each label's path: edges are numbered parents first, so its last edge leads there."""
         return np.array([np.flatnonzero(path)[-1] + 1 for path in self.trie.paths])
+
+
+def no_numbers() -> MsekitError:
+    """The refusal of scores that are NaN: whatever were made of them would be no answer."""
+    return MsekitError(
+        "the label scores are no numbers", fix="The adapter's values are beyond what it can compute with."
+    )
 
 
 def check_estimate(task: str, estimate: str) -> None:

@@ -38,7 +38,7 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         [
             metric,
             *(
-                show(metric, report["metrics"].get(metric), interval=report["confidence"].get(metric))
+                show(metric, report["metrics"].get(metric), interval=(report.get("confidence") or {}).get(metric))
                 for report in reports
             ),
             show(metric, over_seeds["mean"], spread=over_seeds["std"]),
@@ -46,14 +46,16 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         for metric, over_seeds in summary["metrics"].items()
     ]
     headings = ["metric", *(f"seed {report['seed']}" for report in reports), "mean ± std"]
-    title = f"{first['backbone']} on {first['dataset']}: test, {first['samples']} samples"
+    title = f"{first['backbone']} on {first['dataset']}: test, {first.get('samples', '?')} samples"
     reporter.show(table_of(headings, rows, title, numbers_from=1))
-    reporter.show(
-        f"estimate {first['estimate']}; in brackets: 95 % bootstrap over test samples; "
-        f"{first['trainable_parameters']:,} trainable parameters; peak memory "
-        f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
-        f"{first['train_samples_per_s']:.1f} train samples/s"
-    )
+    facts = [f"estimate {first['estimate']}; in brackets: 95 % bootstrap over test samples"]
+    if (parameters := first.get("trainable_parameters")) is not None:
+        facts.append(f"{parameters:,} trainable parameters")
+    if peaks := [peak for report in reports if (peak := report.get("peak_memory_bytes")) is not None]:
+        facts.append(f"peak memory {max(peaks) / 1e9:.2f} GB")
+    if (speed := first.get("train_samples_per_s")) is not None:
+        facts.append(f"{speed:.1f} train samples/s")
+    reporter.show("; ".join(facts))
     for bar in collect(bars(collect([folder]))):
         metrics = ", ".join(f"{name} {show(name, bar.report.scalars.get(name))}" for name in summary["metrics"])
         reporter.show(f"{bar.report.adapter} on the same LLM and data: {metrics}")
@@ -73,7 +75,7 @@ def show_metrics(report: dict[str, Any], reporter: Reporter) -> None:
         if isinstance(value, dict):
             rows += [(f"{metric} {label}", show(metric, part)) for label, part in value.items()]
         else:
-            rows.append((metric, show(metric, value, interval=report["confidence"].get(metric))))
+            rows.append((metric, show(metric, value, interval=(report.get("confidence") or {}).get(metric))))
     caption = f"{report['samples']} samples, estimate {report['estimate']}"
     reporter.show(table_of(("metric", "value [95 % bootstrap]"), rows, title, caption=caption, numbers_from=1))
 

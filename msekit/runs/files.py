@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from msekit.errors import MsekitError
+from msekit.paths import on_disk
 
 CONFIG = "config.yaml"
 """The resolved settings."""
@@ -42,22 +45,43 @@ FULL = "all there"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file of another name to write to, which then takes the place of `path`; nothing is left of a failure.
+    """A file of another name to write to, which then takes the place of `path`; nothing is left of a failure,
+    nor of one in which the process was killed.
+
+    What was written is on the disk before the name is, and the name before anything that follows: after a power cut a
+    file is the old one or the new one, and a report is never there before what it reports on.
 
     Raises:
         MsekitError: The disk is full or cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    here = f".{path.name}.{socket.gethostname()}"
+    partial = path.with_name(f"{here}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f"{glob.escape(here)}.*.partial"):
+            if not _runs(left.name.split(".")[-2]):
+                left.unlink(missing_ok=True)
         yield partial
+        on_disk(partial)
         os.replace(partial, path)
+        on_disk(path.parent)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise MsekitError(
             f"the run folder cannot be written: {error}", where=path, fix="Free some space, then use --resume."
         ) from error
+
+
+def _runs(process: str) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,15 +98,3 @@ def write_json(path: Path, document: Any) -> None:
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Write a JSON-lines file atomically."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON-lines file.
-
-    Raises:
-        MsekitError: It is missing or damaged.
-    """
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the file is missing or damaged: {error}", where=path) from error

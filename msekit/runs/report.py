@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msekit.errors import MsekitError
+from msekit.json_file import read_json
 from msekit.runs.files import CONFIG, REPORT, write_json
 from msekit.runs.folder import find_runs
+from msekit.runs.seal import check_text, opened, sealed
+from msekit.yaml_file import read_mapping
 
-Metrics = dict[str, float | dict[str, float | None] | None]
+_Value = Annotated[float, Field(ge=-1e9, le=1e9)]
+Metrics = dict[str, _Value | dict[str, _Value | None] | None]
 """Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined."""
 
 NAMES_A_RUN = {"dataset": None, "backbone": None, "adapter": None, "recipe": None}
@@ -64,7 +67,7 @@ class Report(BaseModel):
     written that does not stand here.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     dataset: str
     backbone: str
@@ -83,7 +86,7 @@ class Report(BaseModel):
     samples: int | None = None
     estimate: str
     metrics: Metrics
-    confidence: dict[str, list[float] | None] | None = None
+    confidence: dict[str, list[_Value] | None] | None = None
     """Metric → 95 % bootstrap interval over the samples."""
     alone: dict[str, Metrics] | None = None
     """Of an adapter with an opinion: the metrics of the LLM without it, `llm`, and of the `opinion` without the LLM."""
@@ -106,6 +109,8 @@ class Report(BaseModel):
     data_fingerprint: str | None = None
     backbone_fingerprint: str | None = None
     prompt_sha256: str | None = None
+    predictions_sha256: str | None = None
+    """Of the file of test predictions that belongs to the report."""
     integrity: Integrity | None = None
     """None for a model that reads neither audio nor vision."""
     best_epoch: int | None = None
@@ -158,7 +163,7 @@ class Report(BaseModel):
 def write_report(folder: Path, report: Report) -> None:
     """Write a folder's `report.json`, which makes it a finished run."""
     assert not report.model_extra, f"unknown to the schema: {', '.join(report.model_extra)}"
-    write_json(folder / REPORT, report.document())
+    write_json(folder / REPORT, sealed(report.document()))
 
 
 def read_report(folder: Path) -> Report | None:
@@ -171,14 +176,13 @@ def read_report(folder: Path) -> Report | None:
     if not where.is_file():
         return None
     try:
-        return Report.model_validate(json.loads(where.read_text(encoding="utf-8")))
+        raw = read_json(where, "report")
+        return Report.model_validate(opened(raw, where) if isinstance(raw, dict) else raw)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {key}: {first['msg']}"
         raise MsekitError(f"the report {what}", where=where, fix="Evaluate the run again.") from error
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the report is damaged: {error}", where=where) from error
 
 
 @dataclass(frozen=True)
@@ -222,10 +226,10 @@ def collect(runs: Sequence[Path]) -> list[RunReport]:
 def _finished(folder: Path) -> RunReport:
     report, config = read_report(folder), folder / CONFIG
     assert report is not None, "find_runs names finished runs"
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MsekitError(f"the run's configuration cannot be read: {error}", where=config) from error
+    settings: dict[str, Any] = {}
+    if config.is_file():
+        settings = read_mapping(config, "run's configuration")
+        check_text(config.read_bytes(), config)
     return RunReport(folder, report, flatten(settings))
 
 

@@ -27,8 +27,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     with replacing(path) as partial:
         save_file(copies, partial, {**(header or {}), _CHECKSUM: _checksum(copies, header or {})})
         os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

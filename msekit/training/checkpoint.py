@@ -10,15 +10,16 @@ import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from msekit.adapters.weights import load_adapter
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, brief
 from msekit.runs.files import STATE
 from msekit.runs.tensors import read_tensors, write_tensors
 
@@ -26,6 +27,8 @@ from msekit.runs.tensors import read_tensors, write_tensors
 @dataclass
 class Progress:
     """Where training stands: `epoch` epochs are complete, and `batch` global batches of the next one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     epoch: int = 0
     batch: int = 0
@@ -155,8 +158,8 @@ def load_state(
         for name, tensor in (average or {}).items():
             tensor.copy_(groups["average"][name])
         torch.set_rng_state(groups["random"]["torch"])
-        return Progress(**json.loads(header["progress"])), groups
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        return TypeAdapter(Progress).validate_json(header["progress"]), groups
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MsekitError(
-            f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder."
+            f"the state is damaged: {brief(error)}", where=path, fix="Begin again in another folder."
         ) from error

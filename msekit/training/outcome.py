@@ -188,7 +188,8 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
     report = Report.model_validate(document)
     if main_process:
         ids = parts.collators["test"].split.ids
-        write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        digest = write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        report = report.model_copy(update={"predictions_sha256": digest})
         write_report(config.output, report)
     if report.collapsed_to is not None:
         reporter.warn(f"every test sample is predicted as '{report.collapsed_to}': the run has collapsed")
