@@ -32,6 +32,7 @@ from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, Baseline, write_description
 from msekit.runs.files import METRICS, write_lines
+from msekit.runs.lock import held_for_training
 from msekit.runs.machine import peak_memory, versions
 from msekit.runs.predictions import prediction_line, write_predictions
 from msekit.runs.report import Report, read_report, write_report
@@ -87,6 +88,22 @@ def run_baseline(
     }
     if (report := read_report(output)) is not None:
         return _finished(output, report.document(), kind)
+    with held_for_training(output, resume=True):  # what an earlier one left unfinished is made anew
+        outcome = _trained(name, spec, cache, seed, backbone, epochs, limit_train, reporter)
+        return _write(kind, spec, cache, output, outcome)
+
+
+def _trained(
+    name: str,
+    spec: DatasetSpec,
+    cache: Cache,
+    seed: int,
+    backbone: str | None,
+    epochs: int,
+    limit_train: int | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train one seed and score the test split: what `_write` takes."""
     size = len(cache.split("train"))
     chosen = np.arange(size)
     if limit_train is not None:
@@ -99,7 +116,7 @@ def run_baseline(
     else:
         outcome = Trainer(name, spec, cache, chosen, seed, epochs, reporter).fit()
     outcome["train_seconds"] = time.perf_counter() - started
-    return _write(kind, spec, cache, output, outcome)
+    return outcome
 
 
 def _finished(output: Path, report: dict[str, Any], kind: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +282,7 @@ def _write(
         shares = outcome["scores"][place].tolist() if spec.labels else []
         scores = dict(zip(spec.labels or (), shares, strict=True))
         lines.append(prediction_line(id, named(predictions[place]), scores, named(split.labels[place])))
-    write_predictions(output, lines)
+    report = report.model_copy(update={"predictions_sha256": write_predictions(output, lines)})
     write_lines(output / METRICS, outcome["history"])
     described = Baseline(kind="baseline", format=FORMAT, msekit=__version__, name=report.adapter, dataset=spec)
     write_description(output, described)

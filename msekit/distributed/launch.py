@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    logs = tempfile.TemporaryDirectory(prefix="msekit-launch-")
+    options.log_dir = logs.name  # torch makes a folder there, and would leave it
     try:
         launch_command(options)
     except SignalException as stop:
@@ -96,6 +99,8 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
         ) from None
     except ChildFailedError as error:
         raise cause_of(error.failures) from None
+    finally:
+        logs.cleanup()
 
 
 def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
