@@ -72,7 +72,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
         """A text that can be the name of a file."""
-        text = super().construct_yaml_str(node)
+        text = str(self.construct_scalar(node))
         try:
             text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:

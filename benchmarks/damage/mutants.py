@@ -19,8 +19,8 @@ for key, value in {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OM
     os.environ.setdefault(key, value)
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "helpers"))
 
-from attacked import readers  # noqa: E402 - the helpers of the tests
-from mutants import FAILED, try_mutants  # noqa: E402
+from attacked import readers  # type: ignore[import-not-found] # noqa: E402 - the helpers of the tests
+from mutants import FAILED, try_mutants  # type: ignore[import-not-found] # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from msekit.cli.main import app  # noqa: E402

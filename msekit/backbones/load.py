@@ -18,7 +18,8 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
-from msekit.backbones.checkpoints.weight_files import read_config, refuse_absurd_sizes
+from msekit.backbones.checkpoints.stated import refuse_absurd_sizes
+from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
@@ -150,7 +151,7 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
             where=folder,
             fix="Use a conversion of it to an architecture that transformers has.",
         )
-    refuse_absurd_sizes(raw, folder)  # a truncated file is noticed at its header too
+    refuse_absurd_sizes(raw, tensor_shapes(folder).values(), folder)  # a truncated file is noticed at its header
     return transformers.AutoModelForCausalLM, {}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.backbones.catalogue import BACKBONES, Architecture, canonical_name
-from msekit.backbones.checkpoints.weight_files import refuse_absurd_depth
+from msekit.backbones.checkpoints.stated import refuse_absurd_depth
 from msekit.errors import MsekitError, brief, nearest
 from msekit.json_file import read_json
 

@@ -81,7 +81,7 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
     file = folder / PREDICTIONS
     written = read_json_lines(file, "predictions file")
     report = read_report(folder)
-    check_digest(file.read_bytes(), report and report.predictions_sha256, file)
+    check_digest(file.read_bytes(), None if report is None else report.predictions_sha256, file)
     try:
         number = {label: place for place, label in enumerate(spec.labels or ())}
         truth, prediction = (

@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msekit.errors import MsekitError, brief
+from msekit.errors import MsekitError
 from msekit.json_file import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _AGAIN = "Fetch the checkpoint again."
-_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
-_MOST_LAYERS = 1000
-_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim")
-_SIZES += ("n_embd", "n_inner", "n_head", "d_model", "ffn_dim", "ffn_hidden_size", "padded_vocab_size", "kv_channels")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -31,37 +27,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise MsekitError("config.json is not a mapping", where=folder)
     return raw
-
-
-def refuse_absurd_depth(raw: dict[str, Any], where: Path) -> None:
-    """Refuse a configuration of more layers than any LLM has: transformers would build them, for minutes or hours.
-
-    Raises:
-        MsekitError: It states so many.
-    """
-    for key, value in _stated(raw, _LAYERS):
-        if value > _MOST_LAYERS:
-            raise MsekitError(f"the configuration states {brief(value)} layers, as {key}", where=where, fix=_AGAIN)
-
-
-def refuse_absurd_sizes(raw: dict[str, Any], folder: Path) -> None:
-    """Refuse a configuration of layers or sizes that no tensor of the checkpoint has: transformers would make them.
-
-    Raises:
-        MsekitError: The first such key.
-    """
-    refuse_absurd_depth(raw, folder)
-    largest = max((size for shape in tensor_shapes(folder).values() for size in shape), default=0)
-    for key, value in _stated(raw, _SIZES):
-        if value > largest:
-            what = f"the configuration states {key} {brief(value)}, and no tensor of the checkpoint is so large"
-            raise MsekitError(what, where=folder, fix=_AGAIN)
-
-
-def _stated(raw: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    inner = raw.get("text_config")
-    for part in (raw, inner if isinstance(inner, dict) else {}):
-        yield from ((key, part[key]) for key in keys if isinstance(part.get(key), int))
 
 
 def weight_files(folder: Path) -> list[Path]:
