@@ -128,8 +128,8 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         fix = "Save it as UTF-8"
         raise MsekitError(f"the {what} is no UTF-8: {error}", where=path, fix=fix) from error
     except (OSError, ValueError) as error:
-        fix = "Keep one of them" if " twice, in line" in str(error) else None
-        raise MsekitError(f"the {what} cannot be read: {error}", where=path, fix=fix) from error
+        remedy = "Keep one of them" if " twice, in line" in str(error) else None
+        raise MsekitError(f"the {what} cannot be read: {error}", where=path, fix=remedy) from error
     if not isinstance(raw, dict):
         raise MsekitError(f"the {what} is not a mapping of keys", where=path)
     return {str(key): value for key, value in raw.items()}

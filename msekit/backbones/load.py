@@ -18,13 +18,13 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
-from msekit.backbones.checkpoints.stated import refuse_absurd_sizes
 from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype, named
 from msekit.backbones.quantise import check_quantised, quantization_config
+from msekit.backbones.shape import refuse_absurd_sizes
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")

@@ -16,7 +16,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest, without_control_characters
 from msekit.paths import expanded
-from msekit.yaml_file import read_mapping, unquoted
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
@@ -101,8 +100,7 @@ class DatasetSpec(BaseModel):
 
     @model_validator(mode="after")
     def _readable_table(self) -> DatasetSpec:
-        strangers = [name for name in self.aliases.values() if name not in (self.labels or ())]
-        if strangers:
+        if strangers := [name for name in self.aliases.values() if name not in (self.labels or ())]:
             raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
         for key in ("encoding", "delimiter"):
             if getattr(self, key) is not None and self.layout != "csv":
@@ -278,9 +276,10 @@ def read_spec(path: Path) -> DatasetSpec:
     Raises:
         MsekitError: The file is unreadable, not a mapping, or a key is unknown, missing or wrong.
     """
+    from msekit.yaml_file import read_mapping  # of no use to whoever uses a plug-in
+
     raw = read_mapping(path, "data set description")
-    unknown = [key for key in raw if key not in DatasetSpec.model_fields]
-    if unknown:
+    if unknown := [key for key in raw if key not in DatasetSpec.model_fields]:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
@@ -298,9 +297,11 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "description"
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+            from msekit.yaml_file import unquoted
+
             value, example = unquoted(first["input"])
-            what, fix = f"{key} is {value} as YAML reads it, not a text", f"Write it in quotes: {example}"
-            raise MsekitError(what, where=where, fix=fix) from error
+            what = f"{key} is {value} as YAML reads it, not a text"
+            raise MsekitError(what, where=where, fix=f"Write it in quotes: {example}") from error
         raise MsekitError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=where) from error
 
 
@@ -319,8 +320,7 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     """
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
-        source = expanded(source)
-        overrides["source"] = source.resolve()
+        overrides["source"] = (source := expanded(source)).resolve()
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from msekit.backbones.holding import held_today
-from msekit.runs.files import CONFIG, write_text
-from msekit.runs.seal import check_text, sealed_text
+from msekit.runs.files import CONFIG, check_text, sealed_text, write_text
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump, read_run_file, validated
 

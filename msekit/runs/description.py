@@ -14,8 +14,7 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError, brief
 from msekit.json_file import read_json
-from msekit.runs.files import DESCRIPTION, write_json
-from msekit.runs.seal import opened, sealed
+from msekit.runs.files import DESCRIPTION, opened, sealed, write_json
 from msekit.settings.config import AdapterConfig
 
 FORMAT = 1

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError, brief
 from msekit.json_file import read_json_lines
-from msekit.runs.files import PREDICTIONS, write_lines
-from msekit.runs.report import read_report
-from msekit.runs.seal import check_digest, digest_of
+from msekit.runs.files import PREDICTIONS, check_digest, digest_of, write_lines
 
 Array = NDArray[Any]
 _ROUNDED = 1e-4
@@ -79,6 +77,8 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
             that are no distribution, or other labels in one line than in the first.
     """
     file = folder / PREDICTIONS
+    from msekit.runs.report import read_report  # of use to reports alone, not to whoever predicts
+
     written = read_json_lines(file, "predictions file")
     report = read_report(folder)
     check_digest(file.read_bytes(), None if report is None else report.predictions_sha256, file)

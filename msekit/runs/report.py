@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msekit.errors import MsekitError
 from msekit.json_file import read_json
-from msekit.runs.files import CONFIG, REPORT, write_json
+from msekit.runs.files import CONFIG, REPORT, check_text, opened, sealed, write_json
 from msekit.runs.folder import find_runs
-from msekit.runs.seal import check_text, opened, sealed
 from msekit.yaml_file import read_mapping
 
 _Value = Annotated[float, Field(ge=-1e9, le=1e9)]

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from msekit.errors import MsekitError
-from msekit.runs.files import write_json, write_text
-from msekit.runs.seal import check_digest, check_text, digest_of, opened, sealed, sealed_text
+from msekit.runs.files import check_digest, check_text, digest_of, opened, sealed, sealed_text, write_json, write_text
 from msekit.runs.tensors import write_tensors
 
 
