@@ -22,6 +22,7 @@ from msekit.baselines.llm_linear import fit_llm_linear
 from msekit.baselines.models import network_of
 from msekit.baselines.text_linear import answer, best_of
 from msekit.data.batches.batch import Batch, Collator, Noise, global_batches
+from msekit.data.batches.kept_frames import KeptFrames
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
@@ -152,6 +153,7 @@ class Trainer:
                 cache.split(split).labels,
                 ways["audio"],
                 ways["vision"],
+                kept=KeptFrames(cache.split(split), ways),
             )
             for split in SPLITS
         }

@@ -18,6 +18,7 @@ from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
+from msekit.data.batches.kept_frames import KeptFrames
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor, resting_values
 from msekit.data.cache.cache import Cache
@@ -33,6 +34,7 @@ from msekit.distributed.zero import (
     held_share,
     loading_in_shards,
 )
+from msekit.gpu import sent
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
@@ -143,7 +145,8 @@ def build(config: RunConfig, reporter: Reporter, splits: tuple[str, ...] = SPLIT
             texts, cut = [[] for _ in texts], 0
         truncated += cut
         ways = preprocessors["audio"], preprocessors["vision"]
-        whole = Collator(cache.split(split), texts, model.labels.indices(cache.split(split).labels), *ways)
+        kept = KeptFrames(cache.split(split), preprocessors)
+        whole = Collator(cache.split(split), texts, model.labels.indices(cache.split(split).labels), *ways, kept=kept)
         if config.data.context and config.adapter.parts.text:
             conversations = in_context(cache.split(split), texts, backbone.encode, limit, config.data.context)
             whole = replace(whole, text_ids=conversations.ids, context=conversations.lengths)
@@ -286,9 +289,9 @@ def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[lis
 
 def text_center(backbone: Backbone, collator: Collator) -> Tensor:
     """The average over a split's texts, without context, of their mean embedding: (d,) float32."""
-    total = torch.zeros(backbone.text_dim, dtype=torch.float64)
+    total = torch.zeros(backbone.text_dim, dtype=torch.float64, device=backbone.device)
     with gathered(backbone.model.get_input_embeddings()):
         for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
             if ids := whole[context:]:
-                total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
-    return (total / max(len(collator.text_ids), 1)).float()
+                total += backbone.embed(sent(torch.tensor(ids), backbone.device)).mean(dim=0).double()
+    return (total.cpu() / max(len(collator.text_ids), 1)).float()
