@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose
 from msekit.backbones.passes.findings import check_takes_embeddings
 from msekit.backbones.passes.prefix import read_prefix, state_of
 from msekit.backbones.quantise import settle
-from msekit.backbones.sequence import MULTIPLE, Sequence
+from msekit.backbones.sequence import Sequence
 from msekit.errors import MsekitError
 
 
