@@ -11,6 +11,7 @@ A library changes its user's process as little as it can. The command line does 
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
+| operators that add in any order are refused | `deterministic`, while `--deterministic` trains | training | yes |
 | cuDNN's attention off, its fp32 in full | `ready_for_cuda` | all on a GPU | no |
 | CUDA's allocator and cuBLAS (environment) | `settle_allocator` in `gpu.py`, before CUDA starts | all on a GPU | no |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
@@ -36,10 +37,13 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
+from msekit.errors import MsekitError
 from msekit.gpu import settle_allocator
 
 
@@ -72,6 +76,33 @@ def ready_for_cuda() -> None:
             getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
     else:  # torch before 2.9
         torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, only operators that compute the same again, if that is wanted; it asks nothing of a CPU.
+
+    Raises:
+        MsekitError: There is none of a kind that is needed.
+    """
+    if not wanted:
+        yield
+        return
+    before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing of ours reads what it did not write
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).partition(",")[0]
+        if "does not have a deterministic implementation" not in said:
+            raise
+        raise MsekitError(
+            f"--deterministic: {said}", fix="Leave --deterministic out, or use another adapter."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def without_compiling() -> None:

@@ -59,7 +59,8 @@ class Trie:
     def family(self) -> np.ndarray:
         """(M - 1, M - 1) bool over the inner nodes but the root: whether the column's node is the row's or above it."""
         nodes = self.inner[1:].tolist()
-        return np.array([[other in self.ancestors(node) for other in nodes] for node in nodes])
+        above = [[other in self.ancestors(node) for other in nodes] for node in nodes]
+        return np.array(above, dtype=bool).reshape(len(nodes), len(nodes))
 
     def ancestors(self, node: int) -> list[int]:
         """A node, its parent, and so on, without the root."""

@@ -51,7 +51,7 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
     reporter.show(
         f"estimate {first['estimate']}; in brackets: 95 % bootstrap over test samples; "
         f"{first['trainable_parameters']:,} trainable parameters; peak memory "
-        f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB; "
+        f"{max(report['peak_memory_bytes'] for report in reports) / 1e9:.2f} GB{_reserved(reports)}; "
         f"{first['train_samples_per_s']:.1f} train samples/s"
     )
     for bar in collect(bars(collect([folder]))):
@@ -61,6 +61,12 @@ def show_summary(folder: Path, reports: list[dict[str, Any]], reporter: Reporter
         reporter.warn(warning)
     for report in reports:
         reporter.note(f"run folder: {folder / ('seed-' + str(report['seed']))}")
+
+
+def _reserved(reports: list[dict[str, Any]]) -> str:
+    """What a GPU's allocator held beside; nothing where no GPU was used."""
+    held = [report["peak_memory_reserved_bytes"] for report in reports if report.get("peak_memory_reserved_bytes")]
+    return f" ({max(held) / 1e9:.2f} GB held by the allocator)" if held else ""
 
 
 def show_metrics(report: dict[str, Any], reporter: Reporter) -> None:

@@ -20,6 +20,12 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
+def peaks(device: torch.device) -> dict[str, int]:
+    """What a report says of memory; on a GPU also the most that the allocator held, with the gaps between tensors."""
+    reserved = {"peak_memory_reserved_bytes": torch.cuda.max_memory_reserved(device)} if device.type == "cuda" else {}
+    return {"peak_memory_bytes": peak_memory(device), **reserved}
+
+
 def versions() -> dict[str, str]:
     """Package → version, of those that are installed."""
     numbers = {"msekit": __version__, "python": platform.python_version()}

@@ -126,6 +126,9 @@ class Report(BaseModel):
     """Of the same: layer → the best value of the key metric on validation."""
     trainable_parameters: int | None = None
     peak_memory_bytes: int | None = None
+    """Of a GPU what tensors took, else what the process did."""
+    peak_memory_reserved_bytes: int | None = None
+    """Of a GPU: what the allocator held for them, gaps included; what no other process could have."""
     train_samples_per_s: float | None = None
     train_seconds: float | None = None
     train_cpu_seconds: float | None = None

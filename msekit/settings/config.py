@@ -141,6 +141,8 @@ class OptimConfig(_Section):
     """Their weight decay."""
     opinion_share: float = Field(0.1, ge=0, le=1)
     """What the opinion's learning rate is multiplied with once it trains with the LLM."""
+    deterministic: bool = False
+    """On a GPU: only kernels that add in the same order every time, which are slower; a CPU has no others."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
 
@@ -187,8 +189,8 @@ class BackboneConfig(_Section):
     """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
     passes: Annotated[Literal["auto", "plain"] | tuple[str, ...], BeforeValidator(check_ways)] = "auto"
     """Shorter ways through the LLM (`backbones/passes/choose.py`): `auto` for every one that works here, `plain` for
-    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `written-out`, `compiled`), which then must
-    work. Values are those of the plain pass up to rounding."""
+    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `joined`, `written-out`, `compiled`), which
+    then must work. Values are those of the plain pass up to rounding."""
 
     @model_validator(mode="after")
     def _one_pass_alone(self) -> BackboneConfig:

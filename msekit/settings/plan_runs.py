@@ -61,6 +61,7 @@ class RunRequest:
     run_file: str | None = None
     """A run file's path, or the name of a shipped one."""
     seeds: tuple[int, ...] | None = None
+    deterministic: bool | None = None
     overrides: tuple[str, ...] = ()
     """`key=value`, from `--set`."""
 
@@ -75,7 +76,7 @@ class RunRequest:
             "layout": self.layout,
             "model": {"quantization": self.quantization},
             "adapter": {"name": self.adapter, "ablate": self.ablate},
-            "optim": {"epochs": self.epochs, "batch_size": self.batch_size},
+            "optim": {"epochs": self.epochs, "batch_size": self.batch_size, "deterministic": self.deterministic},
             "data": {"limit_train": self.limit_train, "on_missing": self.on_missing, "context": self.context},
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from msekit.errors import StoppedError, UnfinishedRunError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
 from msekit.evaluation.units import show
-from msekit.process import flush_denormals, seed_everything
+from msekit.process import deterministic, flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import METRICS, REPORT, write_lines
@@ -44,7 +44,8 @@ from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
 from msekit.training.resume import has_state, refuse_other_run
-from msekit.training.signals import any_signal, heed_signals
+from msekit.training.signals import Asking, heed_signals
+from msekit.training.step import Launched, Step, read_steps
 
 
 def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
         on_main(accelerator, lambda: held.enter_context(held_for_training(config.output, resume)))
         reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
         signals = held.enter_context(StopSignals())
+        held.enter_context(deterministic(config.optim.deterministic))
         held.enter_context(naming_lost_processes(accelerator, config.output))
         parts = build(config, reporter)
         flush_denormals()
@@ -86,19 +88,6 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             write_config(as_decided(config, parts))
         run.fit()
         return run.test()
-
-
-class Step(NamedTuple):
-    """What an optimiser step was; the processes agree on all of it."""
-
-    loss: float
-    """The mean over the global batch's samples."""
-    norm: float
-    """Of its gradient, before clipping."""
-    save_now: bool
-    """Whether it is time to save the state."""
-    stop_now: bool
-    """Whether a signal asks to stop."""
 
 
 class Run:
@@ -122,6 +111,7 @@ class Run:
     ) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
         self.signals = signals or StopSignals()
+        self.asking = Asking(accelerator, parts.backbone.device, self.signals)
         self.adapter = parts.model.adapter
         self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
         if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
@@ -186,7 +176,13 @@ class Run:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(parts, start=1):
             loss += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
-        return self.checked(loss, self.engine.step(self.rate))
+        (step,) = read_steps(self.accelerator, [self.launched(loss, self.engine.step(self.rate))])
+        return self.checked(step)
+
+    def launched(self, loss: Tensor, norm: Tensor) -> Launched:
+        """A step that the device was given to compute, with what this process has to say besides."""
+        due = time.monotonic() - self.last_saved > 60 * self.config.save_minutes
+        return Launched(loss, norm, due, self.signals.received)
 
     @property
     def rate(self) -> float:
@@ -194,22 +190,18 @@ class Run:
         optim, taken = self.config.optim, self.progress.step - self.progress.skipped
         return learning_rate(taken, self.total_steps, optim.warmup, optim.lr)
 
-    def checked(self, loss: Tensor, norm: Tensor) -> Step:
-        """What all processes say of a step, which the moving average then takes in.
+    def checked(self, step: Step) -> Step:
+        """A step on which all processes agree, which the moving average then takes in.
 
         Raises:
             UnfinishedRunError: The loss or the gradient is not finite, and not for its scale; the engine then changed
                 nothing.
         """
-        due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
-        # the one place where a step waits for the device
-        mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
-        if not goes_on(self.progress, mean, norm_mean, self.engine.loss_scale is not None):
-            self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
+        if not goes_on(self.progress, step.loss, step.norm, self.engine.loss_scale is not None):
+            self.stop_on(f"loss became {step.loss}, its gradient's norm {step.norm}")
         if self.average is not None:
             self.average.update(self.progress.step + 1)
-        return Step(mean, norm_mean, any_due > 0, any_stop > 0)
+        return step
 
     def heed(self, step: Step) -> None:
         """Save the state where it is time to, and stop where a signal asks to."""
@@ -228,7 +220,7 @@ class Run:
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
-        if any_signal(self.accelerator, self.parts, self.signals):
+        if self.asking():
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:

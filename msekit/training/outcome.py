@@ -14,7 +14,7 @@ from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
 from msekit.runs.files import ADAPTER
-from msekit.runs.machine import peak_memory, versions
+from msekit.runs.machine import peaks, versions
 from msekit.runs.predictions import prediction_line, write_predictions
 from msekit.runs.report import Report, write_report
 from msekit.runs.tensors import write_tensors
@@ -176,7 +176,7 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         "epochs": progress.epoch,
         "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
         "trainable_parameters": trainable_parameters(parts),
-        "peak_memory_bytes": peak_memory(parts.backbone.device),
+        **peaks(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
         "train_seconds": progress.seconds,
         "train_cpu_seconds": progress.cpu_seconds,

@@ -24,7 +24,7 @@ from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_together
 from msekit.model.assemble import with_adapter
 from msekit.model.mse_model import losses_of
-from msekit.process import flush_denormals, seed_everything
+from msekit.process import deterministic, flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
 from msekit.runs.files import REPORT, STATE
@@ -40,6 +40,7 @@ from msekit.training.loop import Run
 from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
 from msekit.training.signals import heed_signals
+from msekit.training.step import read_steps
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ def train_together(
             for config in rest:
                 held.enter_context(held_for_training(config.output, resume))
             signals = held.enter_context(StopSignals())
+            held.enter_context(deterministic(any(config.optim.deterministic for config in rest)))
             together = start(rest, resume, reporter, signals)
             together.fit()
             finished |= together.test()
@@ -200,16 +202,17 @@ class Together:
         """
         started = clocks()
         device = runs[0].parts.backbone.device
-        sizes, totals = torch.tensor(samples, device=device), torch.zeros(len(runs), device=device)
+        totals = torch.zeros(len(runs), device=device)
         for joined in zip(*parts, strict=True):
             batches = [part.to(device) for part in joined]
-            losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
+            losses = losses_of([run.parts.model for run in runs], batches)
+            losses = [loss * (1 / size) for loss, size in zip(losses, samples, strict=True)]  # as each does alone
             parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
             torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
-            totals += losses.detach()
-        norms = [run.engine.step(run.rate) for run in runs]
-        checks = zip(runs, totals, norms, strict=True)
-        outcomes = [self.attempt(run, partial(run.checked, loss, norm)) for run, loss, norm in checks]
+            totals += torch.stack(losses).detach()
+        launched = [run.launched(loss, run.engine.step(run.rate)) for run, loss in zip(runs, totals, strict=True)]
+        steps = read_steps(self.accelerator, launched)
+        outcomes = [self.attempt(run, partial(run.checked, step)) for run, step in zip(runs, steps, strict=True)]
         seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
