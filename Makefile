@@ -12,11 +12,14 @@ NUMERICS := tests/golden tests/adapters tests/model tests/backbones tests/traini
 AVX2 := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2
 NO_BF16 := ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI MSEKIT_TEST_BF16=off
 
-.PHONY: setup train test fast numerics lint clean
+# what computes with an LLM, which then is in bf16, with a GPU's attention and masks, by none of a CPU's layers
+GPU_LIKE := tests/model tests/training tests/evaluation tests/inference
+
+.PHONY: setup train test fast numerics gpu-like lint clean
 
 # threads that wait sleep: spinning ones take the cores from whatever else runs
-train test fast numerics: export GOMP_SPINCOUNT := 0
-train test fast numerics: export OMP_WAIT_POLICY := PASSIVE
+train test fast numerics gpu-like: export GOMP_SPINCOUNT := 0
+train test fast numerics gpu-like: export OMP_WAIT_POLICY := PASSIVE
 
 setup: $(VENV)/.installed
 
@@ -41,6 +44,10 @@ fast: setup
 numerics: setup
 	$(AVX2) $(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess" $(NUMERICS)
 	$(NO_BF16) $(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess" $(NUMERICS)
+
+# once more as a GPU would compute it; slow on a CPU without a bf16 unit
+gpu-like: setup
+	MSEKIT_TEST_AS_ON_GPU=1 $(BIN)/python -m pytest $(PYTEST) -m "not slow and not multiprocess" $(GPU_LIKE)
 
 lint: setup
 	$(BIN)/ruff check .
