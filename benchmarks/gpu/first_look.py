@@ -51,14 +51,14 @@ class Look:
         """What the machine is."""
         if not self.machine.cuda:
             return {"device": "CPU"}
-        properties = torch.cuda.get_device_properties(0)
+        properties, cudnn = torch.cuda.get_device_properties(0), torch.backends.cudnn
         return {
             "device": properties.name,
             "sm": f"{properties.major}{properties.minor}",
             "GiB": round(properties.total_memory / 2**30, 1),
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": cudnn.version(),
             "cudnn attention": torch.backends.cuda.cudnn_sdp_enabled(),
-            "LSTM in": torch.backends.cudnn.rnn.fp32_precision,
+            "LSTM in": getattr(getattr(cudnn, "rnn", None), "fp32_precision", f"TF32: {cudnn.allow_tf32}"),
         }
 
     def made(self) -> dict[str, Any]:

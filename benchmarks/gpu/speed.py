@@ -271,7 +271,7 @@ def rows(turns_of: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> li
     lines = []
     for name, turns in turns_of.items():
         samples = [statistics.median(turn["samples"]) for turn in turns]
-        row = {"side": name, "samples/s": spread(samples)}
+        row: dict[str, Any] = {"side": name, "samples/s": spread(samples)}
         row["useful tokens/s"] = round(statistics.median(statistics.median(turn["tokens"]) for turn in turns))
         share = statistics.median(statistics.median(turn["flop"]) / turn["matrix"] for turn in turns)
         row |= {"share of the matrix peak": f"{share:.0%}", "matrix peak, TFLOP/s": round(peak, 1)}

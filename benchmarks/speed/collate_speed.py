@@ -48,7 +48,7 @@ def sides(table: MadeTable, settings: DataConfig) -> dict[str, Collator]:
     ids: list[Any] = [list(range(length)) for length in table.tokens]
     anew = Collator(table, ids, table.labels, ways["audio"], ways["vision"])  # type: ignore[arg-type]
     anew = replace(anew, noise=Noise(settings.noise, 1111, 0))
-    return {"anew": anew, "kept": replace(anew, kept=KeptFrames(table, ways))}  # type: ignore[arg-type,dict-item]
+    return {"anew": anew, "kept": replace(anew, kept=KeptFrames(table, ways))}  # type: ignore[arg-type]
 
 
 def milliseconds(collator: Collator, size: int, batches: int) -> float:

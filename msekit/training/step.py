@@ -47,7 +47,7 @@ def read_steps(accelerator: Any, launched: list[Launched]) -> list[Step]:
     figures_R2 = torch.stack([figure.to(device) for each in launched for figure in (each.loss, each.norm)]).view(-1, 2)
     if accelerator.num_processes == 1:  # what this process knows itself need not go to the device and back
         pairs = zip(figures_R2.tolist(), launched, strict=True)
-        return [Step(*figures, each.save_now, each.stop_now) for figures, each in pairs]
+        return [Step(loss, norm, each.save_now, each.stop_now) for (loss, norm), each in pairs]
     said_R2 = torch.tensor([[each.save_now, each.stop_now] for each in launched], dtype=figures_R2.dtype)
     shared_R4 = accelerator.reduce(torch.cat([figures_R2, sent(said_R2, device)], dim=1), "mean")
     return [Step(loss, norm, due > 0, asked > 0) for loss, norm, due, asked in shared_R4.tolist()]

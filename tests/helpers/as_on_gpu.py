@@ -17,6 +17,7 @@ from msekit.training import build
 
 ON = os.environ.get("MSEKIT_TEST_AS_ON_GPU") == "1"
 """Whether this run of the tests computes so."""
+fp32_alone = pytest.mark.skipif(ON, reason="asks what a CPU decides, or what only fp32 tells from rounding")
 
 
 def computing_as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
