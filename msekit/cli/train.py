@@ -74,16 +74,17 @@ def train_command(
         overrides=tuple(overrides or ()),
     )
     runs, folder = plan_runs(request)
-    if dry_run:
-        _show(runs[0])
-    elif not _launched(launch, num_processes, num_machines, machine_rank, main_address):
+    if not (_shown(runs[0], dry_run) or _launched(launch, num_processes, num_machines, machine_rank, main_address)):
         train_all(runs, folder, resume, parallel_seeds)
 
 
-def _show(run: RunConfig) -> None:
-    from msekit.training.dry_run import show_run
+def _shown(run: RunConfig, wanted: bool) -> bool:
+    """Show a run instead of training it, where that is asked for; whether it was."""
+    if wanted:
+        from msekit.training.dry_run import show_run
 
-    show_run(run)
+        show_run(run)
+    return wanted
 
 
 def _launched(name: str | None, processes: int | None, machines: int, rank: int, address: str | None) -> bool:
