@@ -29,7 +29,7 @@ SCORES_APART = 0.1
 """Of log-probabilities by another evaluation batch: twice what the layers' rounding makes of it here (.014 of classes,
 .046 of intensities); the labels' logits are in fp32."""
 ADAPTERS_APART = 2e-4
-"""Of two runs' adapters after eight steps whose passes round in another order: a twentieth of what the rate moves."""
+"""Of two runs' adapters after four steps whose passes round in another order: a tenth of what the rate moves."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def as_on_a_gpu_here(monkeypatch: pytest.MonkeyPatch):
 
 
 def plan(folder: Path, *overrides: str, seeds: str = "1", dataset: str = "synthetic-erc") -> list[RunConfig]:
-    short = ("evaluation.bootstrap=0", "data.limit_train=64", "optim.epochs=2", "optim.lr=5e-4", *overrides)
+    short = ("evaluation.bootstrap=0", "data.limit_train=32", "optim.epochs=2", "optim.lr=5e-4", *overrides)
     request = RunRequest("tiny-llama", dataset, output=folder, seeds=parse_seeds(seeds), overrides=short)
     return plan_runs(request)[0]
 
@@ -72,7 +72,7 @@ def test_stopped_and_resumed_ends_as_undisturbed(tmp_path: Path, own_cache: Path
     rate = Run.rate.fget
 
     def stopping(self: Run) -> float:
-        if self.progress.step == 5:
+        if self.progress.step == 3:
             self.save()
             raise KeyboardInterrupt
         return rate(self)
