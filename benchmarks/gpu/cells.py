@@ -170,14 +170,15 @@ def against_plan(
 def check(model: MSEModel, micro: Batch) -> float:
     """Correct before quick: a finite loss, and a gradient in every part of the adapter."""
     loss = model(micro)
-    assert math.isfinite(float(loss)), float(loss)
+    figure = float(loss.detach()) / len(micro.index)
+    assert math.isfinite(figure), figure
     loss.backward()
     for name, parameter in model.adapter.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
         assert parameter.grad.abs().sum() > 0 or "lstm.bias" in name, name
     model.zero_grad(set_to_none=True)
-    return float(loss.detach()) / len(micro.index)
+    return figure
 
 
 def random_batch(model: MSEModel, config: RunConfig, size: int) -> Batch:
