@@ -133,7 +133,7 @@ class Look:
         for each, model in zip((engine, other), models, strict=True):
             self.step(each, model, batch)
         pairs = zip(models[0].adapter.parameters(), models[1].adapter.parameters(), strict=True)
-        apart = max(float((mine - theirs).abs().max()) for mine, theirs in pairs)
+        apart = max(float((mine.detach() - theirs.detach()).abs().max()) for mine, theirs in pairs)
         assert apart <= self.run.optim.lr, apart
         return {
             "steps on": str({str(state["step"].device) for state in other.optimizer.state.values()}),

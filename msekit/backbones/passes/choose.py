@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from msekit.backbones.cpu import decoder_layers as written_out
 from msekit.backbones.cpu.decoder_layers import FrozenLayers
 from msekit.backbones.holding import WAYS
-from msekit.backbones.passes import joined, last_layer
+from msekit.backbones.passes import last_layer
 from msekit.backbones.passes import prefix as read_before
 from msekit.backbones.passes.agree import decoder_layers
 from msekit.backbones.passes.compiled import CompiledPass
@@ -44,7 +44,7 @@ from msekit.backbones.passes.last_layer import LastLayer
 from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
 from msekit.backbones.passes.plain import plain_pass
 from msekit.backbones.passes.recompute import recomputed, recomputing
-from msekit.backbones.passes.switch import Switch, put_over
+from msekit.backbones.passes.switch import Over, Switch, put_over
 from msekit.backbones.passes.trial import around, far_apart, logits_as_loaded
 from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
@@ -120,7 +120,7 @@ class Chosen:
     ) -> None:
         layers, plain = decoder_layers(model), plain_pass(model)
         # over the modules from the inside to the outside
-        self._joined = put_over(joined.Joined(model).forwards) if "joined" in usable else Switch()
+        self._joined = put_over(_joined(model)) if "joined" in usable else Switch()
         self._lean = put_over(leaner(lean))
         last = LastLayer(model) if "last-layer" in usable else None
         last_switch = put_over(last.forwards) if last else Switch()
@@ -213,7 +213,7 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
     obstacles = {
         "prefix": read_before.obstacle(model),
         "last-layer": last_layer.obstacle(model),
-        "joined": _own_products(settings) or joined.obstacle(model),
+        "joined": None if "joined" in refused else _cannot_be_joined(model, settings),
         "lean-parts": None if lean else "no gated MLP and no RMS norm of a kind that is written out here",
         "written-out": "a compiled pass is of transformers' layers"
         if settings.refusal("compiled") is None
@@ -233,11 +233,19 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
     return chosen
 
 
-def _own_products(settings: PassSettings) -> str | None:
-    """Which way that is wanted has products of its own, so that none can be joined."""
+def _cannot_be_joined(model: Any, settings: PassSettings) -> str | None:
+    """Why a model's products cannot be joined."""
+    from msekit.backbones.passes.joined import obstacle  # read by who asks for the way alone
+
     if settings.refusal("compiled") is None:
         return "a compiled pass joins products itself"
-    return "written-out layers have products of their own" if "written-out" in settings.required else None
+    return "written-out layers have products of their own" if "written-out" in settings.required else obstacle(model)
+
+
+def _joined(model: Any) -> list[Over]:
+    from msekit.backbones.passes.joined import Joined
+
+    return Joined(model).forwards
 
 
 def _check_required(settings: PassSettings, refused: dict[str, str]) -> None:
@@ -266,7 +274,7 @@ def _warn(failed: dict[str, str], one_by_one: dict[str, str]) -> None:
 def _run_of(way: str, twin: Any) -> Pass:
     layers = decoder_layers(twin)
     if way == "joined":
-        return partial(_switched, put_over(joined.Joined(twin).forwards), plain_pass(twin))
+        return partial(_switched, put_over(_joined(twin)), plain_pass(twin))
     tried = LastLayer(twin) if way == "last-layer" else FrozenLayers(layers, [False] * len(layers))
     return partial(_within, tried, put_over(tried.forwards), plain_pass(twin))
 
