@@ -12,11 +12,13 @@ from msekit.version import __version__
 
 if TYPE_CHECKING:
     from msekit.adapters.mse import MSEAdapter
+    from msekit.api.runs import RunResult, TrainConfig, evaluate, train, train_seeds
     from msekit.backbones.backbone import Backbone
     from msekit.backbones.load import load_backbone
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
     from msekit.inference.plugin import PlugIn, Prediction
+    from msekit.training.callbacks import Callback
 
 _HOMES = {
     "MSEAdapter": "msekit.adapters.mse",
@@ -26,8 +28,29 @@ _HOMES = {
     "PlugInHost": "msekit.inference.host",
     "Prediction": "msekit.inference.plugin",
     "load_run": "msekit.inference.load",
+    "Callback": "msekit.training.callbacks",
+    "RunResult": "msekit.api.runs",
+    "TrainConfig": "msekit.api.runs",
+    "evaluate": "msekit.api.runs",
+    "train": "msekit.api.runs",
+    "train_seeds": "msekit.api.runs",
 }
-__all__ = ["Backbone", "MSEAdapter", "PlugIn", "PlugInHost", "Prediction", "__version__", "load_backbone", "load_run"]
+__all__ = [
+    "Backbone",
+    "Callback",
+    "MSEAdapter",
+    "PlugIn",
+    "PlugInHost",
+    "Prediction",
+    "RunResult",
+    "TrainConfig",
+    "__version__",
+    "evaluate",
+    "load_backbone",
+    "load_run",
+    "train",
+    "train_seeds",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from msekit.errors import MsekitError
+from msekit.patience import Lines
+from msekit.reporter import Reporter
 
 _SECONDS = 10.0  # without an answer for so long, the hub counts as unreachable
 _NOUNS = {"dataset": "data set", "model": "model"}
@@ -108,7 +111,10 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
                 headers=build_hf_headers(),
                 expected_size=file.size,
                 displayed_filename=file.path,
+                tqdm_class=in_lines(file.path),
             )
+            stream.flush()
+            os.fsync(stream.fileno())
         if is_whole(partial, file):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.replace(target)
@@ -117,6 +123,43 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
     raise MsekitError(
         f"{file.path} arrived damaged: its checksum is not {file.digest}", where=repo.name, fix="Try again."
     )
+
+
+def in_lines(name: str) -> Any:
+    """The class of a download's bar: None for huggingface_hub's own on a terminal, else one that writes lines."""
+    if sys.stderr.isatty():
+        return None
+    from huggingface_hub.utils import tqdm
+    from rich.filesize import decimal
+
+    class InLines(tqdm):
+        """A line a minute."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            total, start = int(named.get("total") or 0), int(named.get("initial") or 0)
+            self.lines = Lines(Reporter().note, f"fetching {name}", total, start, decimal)
+            super().__init__(*arguments, **named | {"disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.lines.advance(int(n or 0))
+            return None
+
+    return InLines
+
+
+def no_bar() -> Any:
+    """The class of the bar over a repository's files: None for huggingface_hub's own on a terminal, else one unseen."""
+    if sys.stderr.isatty():
+        return None
+    from huggingface_hub.utils import tqdm
+
+    class NoBar(tqdm):
+        """Never drawn: a file has no place for a line that moves."""
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named | {"disable": True})
+
+    return NoBar
 
 
 def is_whole(path: Path, file: HubFile) -> bool:

@@ -1,11 +1,17 @@
-"""The GPU at hand: its name, its memory, and whether it multiplies bf16 numbers itself. Loads torch when asked, where
-there can be a GPU at all."""
+"""The GPU at hand: its name, its memory, whether it multiplies bf16 numbers itself; and numbers on their way to it and
+from it, for which nobody waits. Loads torch when asked, where there can be a GPU at all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 GIB = 1 << 30
 SPARE = GIB
@@ -70,3 +76,46 @@ def card_at_hand() -> Card | None:
     cards = [card(number) for number in range(max(min(processes, torch.cuda.device_count()), 1))]
     smallest = min(cards, key=lambda card: card.memory_bytes)
     return Card(smallest.name, smallest.memory_bytes, all(card.bf16 for card in cards))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of main memory on a device, which copies it while the program goes on."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+class OnItsWay:
+    """A tensor on its way to main memory.
+
+    Args:
+        tensor: On any device; on a CPU it is there.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._there = self._sent = tensor
+        self._event = None
+        if tensor.device.type == "cuda":
+            import torch
+
+            # memory of another kind would be waited for; what is copied must stay until it is
+            self._sent = tensor.contiguous()
+            self._there = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._there.copy_(self._sent, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(tensor.device))
+
+    def arrived(self) -> Tensor:
+        """It, in main memory; waits for what made it, not for what the device was given to do since."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._there
+
+
+def one_late(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Tensors of a device in main memory, each when the next one has been asked for: the device is never idle."""
+    before = None
+    for tensor in tensors:
+        before, arriving = OnItsWay(tensor), before
+        if arriving is not None:
+            yield arriving.arrived()
+    if before is not None:
+        yield before.arrived()

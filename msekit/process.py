@@ -6,11 +6,13 @@ A library changes its user's process as little as it can. The command line does 
 |---|---|---|---|
 | numbers below the normal range count as zero | `flush_denormals`, before training | training | no |
 | Python's, numpy's and torch's global random state | `seed_everything`, before training | training | no |
-| torch's, before a baseline's model is made | `baselines/run.py` | `msekit baseline` | no |
+| torch's, before a baseline is made, and as its state says | `baselines/trainer.py` | `msekit baseline` | no |
 | torch's, as a saved state says | `training/checkpoint.py` | `--resume` | no |
 | torch's, while an adapter is made | `model/make_adapter.py` | all | yes |
 | torch's, while the tiny LLM is made | `backbones/checkpoints/tiny.py` | all | yes |
+| torch's, while a small random encoder is made | `testing/tiny_encoders.py` | tests | yes |
 | torch's, while an LLM's small twin is made | `backbones/passes/twin.py` | all | yes |
+| operators that add in any order are refused | `deterministic`, while `--deterministic` trains | training | yes |
 | cuDNN's attention off, its fp32 in full | `ready_for_cuda` | all on a GPU | no |
 | CUDA's allocator and cuBLAS (environment) | `settle_allocator` in `gpu.py`, before CUDA starts | all on a GPU | no |
 | DeepSpeed's shared-memory operator counts as unusable | `without_compiling`, ZeRO on a CPU | training | no |
@@ -26,7 +28,7 @@ A library changes its user's process as little as it can. The command line does 
 | the `transformers` logger at ERROR, no bars | `backbones/checkpoints/quiet.py` | whoever loads a backbone | yes |
 | limits of `torch._dynamo` | `backbones/passes/compiled.py` | `model.compile` | yes |
 | two warnings of bitsandbytes; `sys.modules["kernels"]` | `backbones/quantise.py` | 8 and 4 bit | the latter |
-| file descriptor 2; a warning and the log of mediapipe | `media/vision.py` | reading faces in clips | the former |
+| file descriptor 2; a warning, the log of mediapipe | `media/face_engines.py` | reading faces in clips | the former |
 | a warning of matplotlib | `reports/figures.py` | HTML reports | yes |
 """
 
@@ -36,10 +38,14 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
+from msekit.errors import MsekitError
 from msekit.gpu import settle_allocator
 
 
@@ -72,6 +78,34 @@ def ready_for_cuda() -> None:
             getattr(torch.backends.cudnn, layers).fp32_precision = "ieee"
     else:  # torch before 2.9
         torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, only operators that compute the same again, if that is wanted; it asks nothing of a CPU.
+
+    Raises:
+        MsekitError: There is none of a kind that is needed.
+    """
+    if not wanted:
+        yield
+        return
+    settings: Any = torch.utils.deterministic
+    before, filled = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # nothing of ours reads what it did not write
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).partition(",")[0]
+        if "does not have a deterministic implementation" not in said:
+            raise
+        raise MsekitError(
+            f"--deterministic: {said}", fix="Leave --deterministic out, or use another adapter."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = filled
 
 
 def without_compiling() -> None:

@@ -44,6 +44,17 @@ def bf16_unit() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def as_on_a_gpu() -> Iterator[None]:
+    """`MSEKIT_TEST_AS_ON_GPU=1` computes as a GPU would (`make gpu-like`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if os.environ.get("MSEKIT_TEST_AS_ON_GPU") == "1":
+            from as_on_gpu import computing_as_on_a_gpu
+
+            computing_as_on_a_gpu(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def few_epochs_alone() -> None:
     """An opinion trains alone for the fewest epochs here; on sets as small as the tests' it would be for the most."""
     from msekit.training import opinion

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.machine import GIB, Machine
+from benchmarks.gpu.direct import backbone_on
+from benchmarks.gpu.machine import GIB, Machine, said
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.fingerprint import fingerprint_model
-from msekit.backbones.load import load_backbone
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.shape import shape_of
 from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
@@ -34,27 +35,36 @@ from msekit.training.optim import optimizer_for
 
 CARD_GB = 24
 PLAN_WITHIN = 0.15
-WARM_UP, MEASURED = 3, 10
+WARM_UP, MEASURED = 1, 5
 
 
 def run(machine: Machine, backbone: str, quantization: str) -> list[dict[str, Any]]:
     """The four data sets on one backbone at one precision; a row for each."""
     machine.cap(CARD_GB)
-    folder = str(machine.checkpoint(backbone))
+    raw, folder = machine.shape(backbone), machine.work / f"{backbone}-direct"
     kind = "none" if quantization == "bf16" else quantization
     rows: list[dict[str, Any]] = []
     for checkpointing in (False, True):
-        loaded = load_backbone(folder, kind, "bf16", device=machine.device, checkpointing=checkpointing)
+        loaded = backbone_on(raw, folder, torch.device(machine.device), kind, checkpointing)
         todo = [name for name in PAPER_DATASETS if not any(row["dataset"] == name and row["fits"] for row in rows)]
         for dataset in todo:
             rows = [row for row in rows if row["dataset"] != dataset]
-            config = cell_config(machine, folder, backbone, dataset, kind, checkpointing)
-            rows.append(measure(machine, loaded, config) | {"backbone": backbone, "precision": quantization})
+            config = cell_config(machine, str(folder), backbone, dataset, kind, checkpointing)
+            rows.append(measured(machine, loaded, config) | {"backbone": backbone, "precision": quantization})
         del loaded
         gc.collect()
         if all(row["fits"] for row in rows):
             break
     return sorted(rows, key=lambda row: PAPER_DATASETS.index(row["dataset"]))
+
+
+def measured(machine: Machine, backbone: Backbone, config: RunConfig) -> dict[str, Any]:
+    """One cell's row; of one that fails, why, and the others are measured all the same."""
+    try:
+        return measure(machine, backbone, config)
+    except Exception as error:  # whatever a card or a kernel that nobody has tried yet raises
+        machine.give_up_if_broken(error)
+        return {"dataset": config.dataset, "fits": False, "failed": said(error)}
 
 
 def cell_config(
@@ -85,7 +95,7 @@ def measure(machine: Machine, backbone: Backbone, config: RunConfig) -> dict[str
     while parts <= size:
         try:
             return row | {"parts": parts, "fits": True} | train(machine, model, config, parts)
-        except torch.cuda.OutOfMemoryError:
+        except torch.OutOfMemoryError:
             parts *= 2
         model.zero_grad(set_to_none=True)
         gc.collect()
@@ -116,7 +126,7 @@ def train(machine: Machine, model: MSEModel, config: RunConfig, parts: int) -> d
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    check(model, micro)
+    loss = check(model, micro)
     step()
     model.score(micro)
     peak = machine.peak()
@@ -131,17 +141,21 @@ def train(machine: Machine, model: MSEModel, config: RunConfig, parts: int) -> d
     seconds = machine.seconds(block)
     assert fingerprint_model(model.backbone.model) == before, "the frozen backbone changed"
     figures = {"samples_per_s": round(parts * len(micro.index) * steps / seconds, 1)}
-    return figures | against_plan(model, config, micro, peak)
+    return figures | {"loss": round(loss, 4)} | against_plan(machine, model, config, micro, peak)
 
 
-def against_plan(model: MSEModel, config: RunConfig, micro: Batch, peak: int | None) -> dict[str, Any]:
+def against_plan(
+    machine: Machine, model: MSEModel, config: RunConfig, micro: Batch, peak: int | None
+) -> dict[str, Any]:
     """The measured peak beside what the plan foresees for the very sequences that were run.
 
     The random checkpoint's made-up tokenizer writes the prompt in another number of tokens than the published one.
     """
     plan = plan_run(config)
-    tokens, samples = model.laid_out(micro).sequence.embeddings.shape[1], len(micro.index)
     prefix = 0 if model.prefix is None else len(model.layout.opening)
+    tokens, samples = model.laid_out(micro).sequence.embeddings.shape[1], len(micro.index)
+    if machine.cuda:  # as `Backbone.logits` pads them
+        tokens += -tokens % MULTIPLE
     work = replace(plan.work, samples=samples, scored_samples=samples, tokens=tokens - prefix, prefix=prefix)
     memory = memory_plan(shape_of(config.backbone), work, holding_of(config, plan.profile))
     foreseen = memory.total(config.model.checkpointing == "on") - memory.reserve
@@ -153,16 +167,18 @@ def against_plan(model: MSEModel, config: RunConfig, micro: Batch, peak: int | N
     }
 
 
-def check(model: MSEModel, micro: Batch) -> None:
-    """Correct before quick: a finite loss near what it should be, and a gradient in every part of the adapter."""
+def check(model: MSEModel, micro: Batch) -> float:
+    """Correct before quick: a finite loss, and a gradient in every part of the adapter."""
     loss = model(micro)
-    assert math.isfinite(float(loss)), float(loss)
+    figure = float(loss.detach()) / len(micro.index)
+    assert math.isfinite(figure), figure
     loss.backward()
     for name, parameter in model.adapter.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
         assert parameter.grad.abs().sum() > 0 or "lstm.bias" in name, name
     model.zero_grad(set_to_none=True)
+    return figure
 
 
 def random_batch(model: MSEModel, config: RunConfig, size: int) -> Batch:

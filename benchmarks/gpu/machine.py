@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +66,34 @@ class Machine:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
+    def shape(self, backbone: str) -> dict[str, Any]:
+        """A published configuration; in the dry run a small one of its kind."""
+        return SHAPES[backbone] | (TINY[backbone] if self.tiny else {})
+
+    def give_up_if_broken(self, error: Exception) -> None:
+        """End a part whose process can compute nothing more: after an error of a kernel every later call fails too.
+
+        Raises:
+            Exception: The error.
+        """
+        if self.cuda and "CUDA error" in str(error):
+            raise error
+
     def checkpoint(self, backbone: str) -> Path:
         """A random checkpoint of a backbone's shape, written once."""
         folder = self.work / f"{backbone}{'-tiny' if self.tiny else ''}"
         if not (folder / "config.json").is_file():  # written last
-            raw = SHAPES[backbone] | (TINY[backbone] if self.tiny else {})
+            raw = self.shape(backbone)
             write_checkpoint(folder, raw, binary=raw["model_type"] == "chatglm")
         return folder
 
     def describe(self) -> str:
         """The device in words."""
         return torch.cuda.get_device_name() if self.cuda else "CPU"
+
+
+def said(error: BaseException) -> str:
+    """An error in one line, with the place that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first[:300]} @ {Path(place.filename).name}:{place.lineno}"

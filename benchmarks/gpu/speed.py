@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.machine import Machine, said
 from benchmarks.speed.agreement import distance, joint_outcomes, kit_outcome, procedure_outcome, scored_loss
 from benchmarks.speed.eval_speed import kit_side as scores_side
 from benchmarks.speed.eval_speed import procedure_side as answers_side
@@ -36,6 +36,7 @@ from msekit.model.labels import LabelSpace
 from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
+from msekit.process import ready_for_cuda
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
 from msekit.training.build import Parts
@@ -121,11 +122,13 @@ class MadeTable:
         return self.vision_LD[: self.vision_lengths[position]]
 
 
-def made(shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False) -> tuple[RunConfig, Parts]:
-    """A run by recipe `paper` over a random backbone of a real shape and made data."""
+def made(
+    shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False, layers: int | None = None
+) -> tuple[RunConfig, Parts]:
+    """A run by recipe `paper` over a random backbone of a real shape (with fewer layers, where asked) and made data."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = dict(SHAPES[shape])
+    settings = SHAPES[shape] | ({"num_hidden_layers": layers} if layers else {})
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(0)
     with torch.device(device):
@@ -168,7 +171,9 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     """
     published = name.startswith(PROCEDURE)
     half = torch.float16 if published else torch.bfloat16
-    config, parts = made(shape, half if device.type == "cuda" else torch.float32, device, name.endswith(COMPILED))
+    shape, _, layers = shape.partition(":")
+    dtype, depth = half if device.type == "cuda" else torch.float32, int(layers) if layers else None
+    config, parts = made(shape, dtype, device, name.endswith(COMPILED), depth)
     if layout := re.match("kit, (.+) layout", name):
         config, parts = in_layout(config, parts, layout[1])
     loss = first_loss(name, config, parts)
@@ -222,7 +227,10 @@ def child(name: str, shape: str, device: str, rounds: int, steps: int) -> dict[s
     """One side, in a process of its own."""
     environment = os.environ | ({"CUDA_LAUNCH_BLOCKING": "1"} if name.startswith(SYNCHRONOUS) else {})
     command = [sys.executable, "-m", "benchmarks.gpu.speed", name, shape, device, str(rounds), str(steps)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    print(done.stderr, file=sys.stderr, end="", flush=True)
+    if done.returncode:
+        raise RuntimeError(next(reversed(done.stderr.splitlines()), f"exit code {done.returncode}"))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -233,39 +241,44 @@ def run(
 
     Args:
         machine: Where; in its dry mode every side takes one step in this process.
-        backbone: One of `SHAPES`.
+        backbone: One of `SHAPES`, with `:N` behind it for N layers alone.
         turns: Processes per side.
         steps: Of a block; a process runs one block to warm up and three that count.
         sides: `SIDES`, or others with a procedure among them.
 
-    Raises:
-        CalledProcessError: A side failed, or does not agree with the procedure.
+    A side that fails, or does not agree with the procedure, has a row that says so; the others are measured.
     """
     turns_of: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    failed: dict[str, str] = {}
     for _ in range(1 if machine.tiny else turns):
-        for name in sides:
-            if machine.tiny:
-                turns_of[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
-            else:
-                turns_of[name].append(child(name, backbone, machine.device, 3, steps))
+        for name in [side for side in sides if side not in failed]:
+            try:
+                if machine.tiny:
+                    turns_of[name].append(measured(name, "tiny", torch.device(machine.device), 1, 1))
+                else:
+                    turns_of[name].append(child(name, backbone, machine.device, 3, steps))
+            except Exception as error:  # whatever a side raises that nobody has run on this machine yet
+                failed[name] = said(error)
     base = next(name for name in sides if name.startswith(PROCEDURE) and not name.startswith(SYNCHRONOUS))
-    return rows(turns_of, base)
+    measured_sides = {name: made for name, made in turns_of.items() if name not in failed}
+    return rows(measured_sides, base) + [{"side": name, "failed": why} for name, why in failed.items()]
 
 
 def rows(turns_of: dict[str, list[dict[str, Any]]], base: str = PROCEDURE) -> list[dict[str, Any]]:
     """Every process gives a median; the range is over the processes."""
-    theirs = [statistics.median(turn["samples"]) for turn in turns_of[base]]
-    peak = max(turn["matrix"] for turns in turns_of.values() for turn in turns) / 1e12
+    theirs = [statistics.median(turn["samples"]) for turn in turns_of.get(base, ())]
+    peak = max((turn["matrix"] for turns in turns_of.values() for turn in turns), default=0.0) / 1e12
     lines = []
     for name, turns in turns_of.items():
         samples = [statistics.median(turn["samples"]) for turn in turns]
-        row = {"side": name, "samples/s": spread(samples)}
+        row: dict[str, Any] = {"side": name, "samples/s": spread(samples)}
         row["useful tokens/s"] = round(statistics.median(statistics.median(turn["tokens"]) for turn in turns))
         share = statistics.median(statistics.median(turn["flop"]) / turn["matrix"] for turn in turns)
         row |= {"share of the matrix peak": f"{share:.0%}", "matrix peak, TFLOP/s": round(peak, 1)}
         row["first loss"] = round(turns[0]["loss"], 4)
         row["peak GB"] = round(max(turn["peak_bytes"] for turn in turns) / 1e9, 2)
-        row[f"x {PROCEDURE}"] = spread([mine / other for mine, other in zip(samples, theirs, strict=True)])
+        ratios = [mine / other for mine, other in zip(samples, theirs, strict=True)] if theirs else []
+        row[f"x {PROCEDURE}"] = spread(ratios) if ratios else "the procedure failed"
         lines.append(row | {key: turns[-1][key] for key in ("prompt", "columns", "machine")})
     return lines
 
@@ -279,6 +292,8 @@ def main() -> None:
     parser.add_argument("rounds", type=int)
     parser.add_argument("steps", type=int)
     options = parser.parse_args()
+    if options.device != "cpu":
+        ready_for_cuda()
     print(
         json.dumps(measured(options.side, options.shape, torch.device(options.device), options.rounds, options.steps))
     )

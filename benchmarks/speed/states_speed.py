@@ -22,7 +22,7 @@ from benchmarks.speed.train_speed import LAYOUTS, in_layout, prepare_all
 from msekit.backbones.hidden_states import StatesWanted
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.model.stored_states import states_table
-from msekit.model.wording import CUES
+from msekit.model.wording import standard_cue
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts
@@ -44,7 +44,7 @@ def chosen_of(parts: Parts, limit: int | None) -> Chosen:
 def states_side(parts: Parts, chosen: Chosen, layers: tuple[int, ...]) -> Side:
     """The states of the samples' texts, made and stored anew in every block."""
     backbone, spec = parts.backbone, parts.spec
-    wanted = StatesWanted(layers, tuple(backbone.encode(CUES[spec.task, spec.language])))
+    wanted = StatesWanted(layers, tuple(backbone.encode(standard_cue(spec))))
     texts = [[collator.text_ids[place] for place in places] for collator, places in chosen]
 
     def block() -> Work:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from msekit.adapters.ablations import WHOLE, Ablation, AdapterParts, parts_of
+from msekit.added import Table
 
 SCALES = (8, 16, 32)
 """k of the Multi-Scale Fusion: MLP i goes h → d_t/k → h (the paper prints h/k; Table 1 needs d_t/k)."""
@@ -19,7 +20,7 @@ STATISTICS = 7
 
 AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]
 """The paper's plug-in, the one guided by the LLM's hidden states, the paper's rivals in Table 5, and three plain ones:
-the names of ADAPTERS, for type checkers."""
+msekit's own names in ADAPTERS, for type checkers."""
 Conditioning = Literal["paper", "unit", "centred"]
 """What makes the pseudo tokens depend on the features from the start: see `adapters/mse.py`."""
 
@@ -173,19 +174,23 @@ class AdapterEntry:
     """Whether it reads hidden states and summaries, and says by itself how likely every label is."""
 
 
-ADAPTERS: dict[AdapterName, AdapterEntry] = {
-    "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
-    "mse-states": AdapterEntry("msekit.adapters.mse_states:make_mse_states", _mse_states, has_opinion=True),
-    "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, adds_tokens=False),
-    "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, adds_tokens=False),
-    "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
-    "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
-    "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),
-}
+ADAPTERS: Table[AdapterEntry] = Table(
+    "adapters",
+    AdapterEntry,
+    {
+        "mse": AdapterEntry("msekit.adapters.mse:make_mse", _mse),
+        "mse-states": AdapterEntry("msekit.adapters.mse_states:make_mse_states", _mse_states, has_opinion=True),
+        "mag": AdapterEntry("msekit.adapters.mag:make_mag", _mag, adds_tokens=False),
+        "chfn": AdapterEntry("msekit.adapters.chfn:make_chfn", _chfn, adds_tokens=False),
+        "linear": AdapterEntry("msekit.adapters.simple:make_linear", _linear),
+        "mlp": AdapterEntry("msekit.adapters.simple:make_mlp", _mlp),
+        "prompt": AdapterEntry("msekit.adapters.simple:make_prompt", _prompt, reads_features=False),
+    },
+)
 
 
 def parameter_count(
-    name: AdapterName,
+    name: str,
     text_dim: int,
     audio_width: int,
     vision_width: int,

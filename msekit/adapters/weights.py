@@ -23,6 +23,10 @@ def check_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object)
                 f"{name} is {tuple(tensors[name].shape)} in the adapter file but {tuple(own[name].shape)} is needed",
                 where=where,
             )
+        if own[name].is_floating_point() != tensors[name].is_floating_point():
+            raise MsekitError(
+                f"{name} is of {tensors[name].dtype} in the adapter file, not {own[name].dtype}", where=where
+            )
 
 
 def load_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:

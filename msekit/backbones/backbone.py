@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from msekit.backbones.catalogue import check_architecture
 from msekit.backbones.fingerprint import fingerprint_model
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose
 from msekit.backbones.passes.findings import check_takes_embeddings
 from msekit.backbones.passes.prefix import read_prefix, state_of
 from msekit.backbones.quantise import settle
-from msekit.backbones.sequence import MULTIPLE, Sequence
-from msekit.errors import MsekitError
+from msekit.backbones.sequence import Sequence
+from msekit.errors import MsekitError, brief
 
 
 @dataclass(eq=False)
@@ -101,7 +102,7 @@ class Backbone:
 
     def encode(self, text: str) -> list[int]:
         """Text → tokens, without special tokens. Half of a surrogate pair (a cut emoji) is read as U+FFFD."""
-        return self.tokenizer(_whole(text), add_special_tokens=False, verbose=False)["input_ids"]
+        return self._known(self._tokens(_whole(text), False))
 
     def decode(self, token: int) -> str:
         """A token's text by itself."""
@@ -110,16 +111,32 @@ class Backbone:
     def encode_all(self, texts: list[str]) -> list[list[int]]:
         """Many texts at once, each as `encode` does it."""
         whole = [_whole(text) for text in texts]
-        return self.tokenizer(whole, add_special_tokens=False, verbose=False)["input_ids"] if whole else []
+        return [self._known(ids) for ids in self._tokens(whole, False)] if whole else []
+
+    def _tokens(self, text: str | list[str], special: bool) -> Any:
+        try:
+            return self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # the tokenizers library panics over a pattern that takes it too long
+            raise MsekitError(f"the tokenizer cannot read a text: {brief(error)}", where=self.name) from error
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """The tokens, all of which the LLM has embeddings for: a GPU would end the process over another one."""
+        rows = self.model.get_input_embeddings().num_embeddings
+        if ids and max(ids) >= rows:
+            what = f"the tokenizer writes token {max(ids)}, and the LLM has embeddings for {rows}"
+            raise MsekitError(what, where=self.name, fix="Give the tokenizer that belongs to the weights.")
+        return ids
 
     @property
     def bos(self) -> list[int]:
         """The tokens that open a sequence: what the tokenizer itself adds in front, else its bos token if any."""
-        bare, full = self.encode("a"), self.tokenizer("a")["input_ids"]
+        bare, full = self.encode("a"), self._known(self._tokens("a", True))
         added = full[: len(full) - len(bare)] if full[len(full) - len(bare) :] == bare else []
         if added:
             return added
-        return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+        return [] if self.tokenizer.bos_token_id is None else self._known([self.tokenizer.bos_token_id])
 
     @property
     def end(self) -> int:
@@ -130,7 +147,7 @@ class Backbone:
         """
         if self.tokenizer.eos_token_id is None:
             raise MsekitError("the tokenizer has no end-of-sequence token", where=self.name)
-        return self.tokenizer.eos_token_id
+        return self._known([self.tokenizer.eos_token_id])[0]
 
     def logits(self, sequence: Sequence, exact: Tensor | None = None) -> Tensor:
         """Next-token logits of the last `sequence.answers` columns: (B, answers, V).

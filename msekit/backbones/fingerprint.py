@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from msekit.backbones.checkpoints.weight_files import tensors_of, weight_files
 from msekit.backbones.quantise import quantization_state
+from msekit.json_file import read_json
 
 _CHUNK = {"cpu": 1 << 16}  # words summed at a time: what stays in the core's own cache
 _CHUNK_ELSEWHERE = 1 << 22
@@ -84,7 +85,8 @@ def fingerprint_configuration(folder: Path) -> str:
     for file in sorted(files):
         content = file.read_bytes()
         if file.name.endswith("config.json"):
-            content = json.dumps(_deciding(json.loads(content)), sort_keys=True).encode()
+            decides = _deciding(read_json(file, of_another_program=True))
+            content = json.dumps(decides, sort_keys=True).encode()
         digest.update(f"{file.name} {len(content)} ".encode() + content)
     return digest.hexdigest()
 

@@ -15,11 +15,14 @@ FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""
 NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
-WAYS = ("prefix", "last-layer", "lean-parts", "written-out", "compiled")
+WAYS = ("prefix", "last-layer", "lean-parts", "joined", "written-out", "compiled")
 """Shorter ways through a frozen LLM (`model.passes`); `passes/choose.py` says what each is."""
 LAID_OUT_ON = "AuthenticAMD"
 """The vendor of CPUs on which weights laid out once are multiplied faster (1.1 times in a training step); on Intel's
 torch's own products are (benchmarks/speed/RESULTS.md)."""
+MULTIPLE = 8
+"""What the keys are padded to a multiple of for a GPU or a compiled pass, so that few sizes come up; kernels that want
+their masks aligned want it so."""
 PACKED_MOST = 3 << 29
 """Bytes that copies of an LLM's weights, laid out for their products on a CPU, may take (`cpu/packed_products.py`)."""
 

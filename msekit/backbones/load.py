@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
-from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
+from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
 from msekit.backbones.passes.choose import PassSettings
 from msekit.backbones.precision import DTYPES, default_device, default_dtype, named
 from msekit.backbones.quantise import check_quantised, quantization_config
+from msekit.backbones.shape import refuse_absurd_sizes
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How the names of classes end that write text."""
 
 
 def load_backbone(
@@ -51,7 +54,7 @@ def load_backbone(
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         double_quantization: Quantise the scales of nf4 too.
         passes: Shorter ways that its pass may take: `auto` for every one that works, `plain` for none, or names
-            (`prefix`, `last-layer`, `lean-parts`, `written-out`, `compiled`), which then must work.
+            (`prefix`, `last-layer`, `lean-parts`, `joined`, `written-out`, `compiled`), which then must work.
         compiled: Let `torch.compile` make one program of its pass.
 
     Returns:
@@ -102,7 +105,7 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantise
             ignore_mismatched_sizes=True,  # reported below, by name and shapes
             **extra,
         )
-    except (ValueError, KeyError, TypeError, ImportError, OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a damaged configuration or weight file makes transformers raise
         raise MsekitError(f"the checkpoint cannot be loaded: {_first_line(error)}", where=folder) from error
     wanted = {"inputs_embeds", "attention_mask", "position_ids"}
     if lacking := sorted(wanted - set(inspect.signature(model.forward).parameters)):
@@ -110,13 +113,66 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device, quantise
             f"{type(model).__name__} does not take {', '.join(lacking)}, which pseudo tokens and label scoring need",
             where=folder,
         )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if info.get(kind):
-            first = sorted(map(str, info[kind]))[0]
-            raise MsekitError(f"the checkpoint has {len(info[kind])} {kind.replace('_', ' ')}: {first}", where=folder)
+    if "key_mapping" in extra:
+        from msekit.backbones.checkpoints.text_part import of_the_text
+
+        info["unexpected_keys"] = of_the_text(set(info.get("unexpected_keys") or ()), model)
+    _refuse_other_weights(info, type(model).__name__, folder)
     if device.type == "cuda" and model.config._attn_implementation != "sdpa":
         _LOGGER.warning("%s has no fused attention: its scores are written out, layer by layer", type(model).__name__)
     return model if _placed(device, quantised) else model.to(device)
+
+
+def _refuse_other_weights(info: Mapping[str, Any], loaded_as: str, folder: Path) -> None:
+    """Refuse a checkpoint whose weights are not those of the class that it is loaded as.
+
+    Args:
+        info: What transformers says of the loading.
+        loaded_as: Name of the class.
+        folder: The checkpoint.
+
+    Raises:
+        MsekitError: They are not, with the first that is not.
+    """
+    said = {
+        "missing_keys": f"lacks {{}} of the weights of {loaded_as}",
+        "unexpected_keys": f"holds {{}} weights that {loaded_as} has no place for",
+        "mismatched_keys": "holds {} weights of another shape than its config.json says",
+        "error_msgs": "holds {} weights that cannot be read",
+    }
+    stated = _stated(read_config(folder), loaded_as)
+    other = stated != loaded_as and not stated.endswith(_CAUSAL)
+    for kind, what in said.items():
+        if not (names := info.get(kind)):
+            continue
+        first = sorted(name[0] if isinstance(name, tuple) else str(name) for name in names)[0]
+        counted = f"{what.format(len(names))}, the first {first}"
+        if kind == "missing_keys" and other:
+            counted = f"is a {stated}, which is no causal LM: it {counted}"
+        fix = "Use a model that was trained to write text." if other else "Fetch the checkpoint again."
+        raise MsekitError(f"the checkpoint {counted}", where=folder, fix=fix)
+
+
+def _stated(raw: Mapping[str, Any], otherwise: str) -> str:
+    """The class that a config.json says the checkpoint is of."""
+    names = raw.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else otherwise
+
+
+def _refuse_encoder(kind: str, raw: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a model that reads in both directions, which transformers would load as a causal LM without a word.
+
+    Raises:
+        MsekitError: It is one.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not raw.get("is_decoder"):
+        raise MsekitError(
+            f"{_stated(raw, kind)} is no causal LM: {kind} reads a text in both directions and does not write",
+            where=folder,
+            fix="Use a model that was trained to write text.",
+        )
 
 
 def _placed(device: torch.device, quantised: Any) -> dict[str, torch.device | int] | None:
@@ -140,7 +196,11 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
     """
     import transformers
 
+    from msekit.backbones.checkpoints.kinds import refuse_quantised
+    from msekit.backbones.checkpoints.text_part import NAMES, text_part
+
     raw = read_config(folder)
+    refuse_quantised(raw, folder)
     if published := format_of(raw):
         return published.model_class, {"config": published.checked_config(folder, raw)}
     kind = raw.get("model_type")
@@ -151,9 +211,11 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
             where=folder,
             fix="Use a conversion of it to an architecture that transformers has.",
         )
-    for file in weight_files(folder):
-        for _ in tensors_of(file):  # a truncated file is noticed at its header
-            break
+    _refuse_encoder(str(kind), raw, folder)
+    shapes = tensor_shapes(folder).values()  # a truncated file is noticed at its header
+    if (part := text_part(folder, raw)) is not None:
+        return part[0], {"config": part[1], "key_mapping": NAMES}
+    refuse_absurd_sizes(raw, shapes, folder)
     return transformers.AutoModelForCausalLM, {}
 
 

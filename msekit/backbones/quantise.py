@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from msekit.backbones.holding import FOUR_BIT_BLOCK
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 
 
 def quantization_config(quantization: str, double: bool, dtype: torch.dtype) -> Any:
@@ -35,10 +35,8 @@ def quantization_config(quantization: str, double: bool, dtype: torch.dtype) -> 
     try:
         _import_bitsandbytes()
     except Exception as error:  # a library whose native part cannot be loaded raises what it likes
-        raise MsekitError(
-            f"{quantization} needs bitsandbytes, which cannot be imported: {error}",
-            fix="Run `pip install bitsandbytes`, or use --quantization none.",
-        ) from error
+        what = f"{quantization} needs bitsandbytes, which cannot be imported: {error}"
+        raise needs_extra(what, "quant", "use --quantization none") from error
     from transformers import BitsAndBytesConfig
 
     if quantization != "nf4":

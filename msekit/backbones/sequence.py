@@ -10,10 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MULTIPLE = 8
-"""What the keys are padded to a multiple of for a GPU or a compiled pass, so that few sizes come up; kernels that want
-their masks aligned want it so."""
-
 
 def scores_mask(seen_B1SK: Tensor, dtype: torch.dtype) -> Tensor:
     """What is added to attention scores so that rows (S) see only some keys (K), of which the last are their own.

@@ -6,16 +6,26 @@ is built by transformers without memory for its weights (torch's `meta` device):
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msekit.backbones.catalogue import BACKBONES, Architecture, canonical_name
-from msekit.errors import MsekitError, nearest
+from msekit.errors import MsekitError, brief, nearest
+from msekit.json_file import read_json
+from msekit.words import reason
 
 WIDTH_KEYS = ("word_embed_proj_dim", "hidden_size", "n_embd", "d_model")
 """Where configurations keep the width of the embeddings; OPT's differs from its hidden size and comes first."""
+
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_MOST_LAYERS = 1000
+_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("n_embd", "n_inner", "n_head", "d_model", "ffn_dim"),
+)
+_AGAIN = "Fetch the checkpoint again."
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,11 @@ def shape_of(backbone: str) -> Shape:
         return decoder_shape(BACKBONES[name].architecture)
     config = _config_file(backbone)
     try:
-        raw = json.loads(config.read_text(encoding="utf-8"))
+        raw = read_json(config, "backbone's configuration", of_another_program=True)
+        refuse_absurd_depth(raw, config)
         architecture = architecture_from(raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error!r}", where=config) from error
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise MsekitError(f"the backbone's configuration cannot be read: {reason(error)}", where=config) from error
     if architecture is None:
         return _built_shape(config.parent)
     shape = decoder_shape(architecture)
@@ -81,10 +92,7 @@ def text_width(backbone: str) -> int:
     if name in BACKBONES:
         return BACKBONES[name].hidden_size
     path = _config_file(backbone)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the backbone's configuration cannot be read: {error}", where=path) from error
+    config = read_json(path, "backbone's configuration", of_another_program=True)
     top = config if isinstance(config, dict) else {}
     inner = top.get("text_config")
     for part in (top, inner if isinstance(inner, dict) else {}):
@@ -147,12 +155,18 @@ def _built_shape(folder: Path) -> Shape:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
+    from msekit.backbones.checkpoints.text_part import text_part
+    from msekit.backbones.checkpoints.weight_files import read_config
+
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        part = text_part(folder, read_config(folder))
+        config = part[1] if part else AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         text = config.get_text_config()
         heads = text.num_attention_heads
+    except MsekitError:
+        raise
     except Exception as error:  # whatever an unknown configuration makes transformers raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise MsekitError(
@@ -182,7 +196,13 @@ def _built_shape(folder: Path) -> Shape:
 
 def _config_file(backbone: str) -> Path:
     """The configuration in a folder, by its own path, or of a hub model that was downloaded before."""
+    from msekit.backbones.checkpoints.kinds import gguf_at
+
     path = Path(backbone)
+    if (gguf := gguf_at(path)) is not None:
+        from msekit.backbones.checkpoints.locate import checkpoint_folder
+
+        return checkpoint_folder(str(gguf)) / "config.json"
     if path.is_file():
         return path
     if path.is_dir():
@@ -206,3 +226,40 @@ def _config_file(backbone: str) -> Path:
             fix=f"Run `hf download {backbone} config.json`, or give a folder.",
         )
     return Path(cached)
+
+
+def refuse_absurd_depth(raw: dict[str, Any], where: Path) -> None:
+    """Refuse a configuration of more layers than any LLM has: transformers would build them, for minutes or hours.
+
+    Raises:
+        MsekitError: It states so many.
+    """
+    for key, value in _stated(raw, _LAYERS):
+        if value > _MOST_LAYERS:
+            raise MsekitError(f"the configuration states {brief(value)} layers, as {key}", where=where, fix=_AGAIN)
+
+
+def refuse_absurd_sizes(raw: dict[str, Any], shapes: Iterable[tuple[int, ...]], folder: Path) -> None:
+    """Refuse a configuration of layers or sizes that no tensor of the checkpoint has: transformers would make them.
+
+    Args:
+        raw: The configuration.
+        shapes: Of the tensors beside it.
+        folder: The checkpoint.
+
+    Raises:
+        MsekitError: The first such key.
+    """
+    refuse_absurd_depth(raw, folder)
+    largest = max((size for shape in shapes for size in shape), default=0)
+    for key, value in _stated(raw, _SIZES):
+        if value > largest:
+            what = f"the configuration states {key} {brief(value)}, and no tensor of the checkpoint is so large"
+            raise MsekitError(what, where=folder, fix=_AGAIN)
+
+
+def _stated(raw: dict[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    inner = raw.get("text_config") if isinstance(raw, dict) else None
+    for part in (raw, inner):
+        if isinstance(part, dict):
+            yield from ((key, part[key]) for key in keys if isinstance(part.get(key), int))

@@ -29,10 +29,10 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.metrics import goodness, higher_is_better, metrics_of
 from msekit.evaluation.scoring import SHUFFLE_SEED
 from msekit.model.stored_states import StatesTable, states_table
-from msekit.model.wording import CUES
+from msekit.model.wording import standard_cue
 from msekit.reporter import Reporter
 
 EVERY = 4
@@ -83,11 +83,11 @@ def fit_llm_linear(
     with reporter.status(f"loading {backbone_name}"):
         backbone = load_backbone(backbone_name, dtype=run_dtype(folder, "none", default_device()))
     layers = tuple(sorted({*range(0, depth(backbone) + 1, EVERY), depth(backbone)}))
-    wanted = StatesWanted(layers, tuple(backbone.encode(CUES[spec.task, spec.language])))
+    wanted = StatesWanted(layers, tuple(backbone.encode(standard_cue(spec))))
     tables = {split: _states(backbone, cache.split(split).texts, spec.text_limit, wanted, reporter) for split in SPLITS}
     frames = frame_blocks(cache)
     train, valid = cache.split("train").labels[chosen], cache.split("valid").labels
-    sign, metric_fn = 1.0 if higher_is_better(spec.key_metric) else -1.0, metrics_of(spec)
+    key, metric_fn = spec.key_metric, metrics_of(spec)
     ways = [(False, False), *([(True, False), (True, True)] if frames else [])]
     best, by_layer, scores = Choice(0, False, False, 0.0), dict[int, float](), Block()
     with reporter.bar("layers and strengths", len(layers) * len(ways) * len(STRENGTHS)) as advance:
@@ -96,7 +96,7 @@ def fit_llm_linear(
             for hears, even in ways:
                 features = joined([*texts, *(frames if hears else [])], chosen, even)
                 for strength, predict in fits(spec, features["train"], train):
-                    score = sign * metric_fn(valid, answer(predict(features["valid"])))[spec.key_metric]
+                    score = goodness(key, metric_fn(valid, answer(predict(features["valid"])))[key])
                     if not by_layer or score > max(by_layer.values()):
                         best = Choice(layer, hears, even, strength)
                         scores = {name: predict(features[name]) for name in ("test", "shuffled")}
@@ -111,7 +111,7 @@ def fit_llm_linear(
         "layer": best.layer,
         "reads": ["text", *(name for name in _modalities(cache) if best.hears)],
         "even_blocks": best.even,
-        "valid_by_layer": {str(layer): sign * score for layer, score in by_layer.items()},
+        "valid_by_layer": {str(layer): score if higher_is_better(key) else -score for layer, score in by_layer.items()},
         "backbone_fingerprint": backbone.fingerprint,
         "dtype": str(backbone.model.dtype),
     }

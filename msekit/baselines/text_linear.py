@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.description_checks import UNSPACED
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.metrics import goodness, metrics_of
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """C of the logistic regression, and 1 / alpha of the ridge: from most to least regularised."""
@@ -34,7 +35,7 @@ def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    analyzer = "char" if spec.language == "zh" else "word"
+    analyzer = "char" if spec.language in UNSPACED else "word"
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), lowercase=True, analyzer=analyzer)
     if spec.range is None and len(np.unique(train[1])) < 2:
         raise MsekitError(f"the {len(train[1])} training samples are of one class", fix="Train on more of them.")
@@ -63,13 +64,12 @@ def best_of(spec: DatasetSpec, train: Split, valid: Split) -> tuple[Scorer, floa
     Returns:
         The model, its strength and its validation score.
     """
-    sign = 1.0 if higher_is_better(spec.key_metric) else -1.0
     models = {strength: fit(spec, train, strength) for strength in STRENGTHS}
     scores = {
         strength: metrics_of(spec)(valid[1], answer(model(valid[0])))[spec.key_metric]
         for strength, model in models.items()
     }
-    best = max(STRENGTHS, key=lambda strength: sign * scores[strength])
+    best = max(STRENGTHS, key=lambda strength: goodness(spec.key_metric, scores[strength]))
     return models[best], best, scores[best]
 
 

@@ -31,7 +31,7 @@ def list_command(fmt: Format = "table") -> None:
                 entry["name"],
                 f"{entry['parameters'] / 1e6:,.1f} M",
                 decimal(entry["checkpoint_bytes"]),
-                entry["licence"],
+                entry["licence"] + (", gated" if entry["gated"] else ""),
                 entry["hub"] or "",
                 "yes" if entry["folder"] else "no",
             )

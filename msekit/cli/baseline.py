@@ -1,50 +1,102 @@
-"""`msekit baseline NAME --dataset D`: a simpler model on the same cache, metrics and report."""
+"""`msekit baseline NAME|all --dataset D`: simpler models and the paper's rivals on the same cache and metrics."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from msekit.baselines.catalogue import BASELINES, READS_LLM, check_backbone
+from msekit.baselines.catalogue import BASELINES, READS_LLM, check_text
+from msekit.baselines.finished import finished_baseline, folder_name, kind_of
+from msekit.cli import options
 from msekit.cli.output import Format, answer
-from msekit.errors import choice
+from msekit.errors import UnfinishedRunError, choice
+
+if TYPE_CHECKING:
+    from msekit.experiments.baseline_table import Request
+
+ALL = "all"
 
 
 def baseline_command(
-    name: Annotated[str, typer.Argument(help=f"Which model: {choice(BASELINES)}.")],
+    name: Annotated[str, typer.Argument(help=f"Which model: {choice(BASELINES)}; or {ALL}.")],
     dataset: Annotated[str, typer.Option(help="Catalogue name, or a YAML describing your own.")],
-    source: Annotated[Path | None, typer.Option(help="Folder or file of the published features.")] = None,
-    backbone: Annotated[str | None, typer.Option(help=f"The frozen LLM that {READS_LLM} reads; for no other.")] = None,
+    source: options.Source = None,
+    labels: options.Labels = None,
+    span: options.Range = None,
+    language: options.Language = None,
+    prompt: options.Prompt = None,
+    encoding: options.Encoding = None,
+    delimiter: options.Delimiter = None,
+    columns: options.Columns = None,
+    validation: options.Validation = None,
+    backbone: Annotated[
+        str | None, typer.Option(help=f"The frozen LLM that {READS_LLM} reads, and others by --text-from backbone.")
+    ] = None,
+    text_from: options.TextFrom = "words",
+    text_layer: Annotated[int | None, typer.Option(min=0, help="The LLM's layer [at two thirds of its depth].")] = None,
+    sentence: Annotated[
+        Literal["last", "mean"], typer.Option(help="A whole text as one state: of its last token, or the mean.")
+    ] = "last",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many samples.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>, with the LLM's if any].")
+        Path | None, typer.Option(help="Output folder [runs/<dataset>-<name>, with the text's origin if not words].")
     ] = None,
     fmt: Format = "table",
 ) -> None:
-    """Train and test a baseline: a classical one, or a linear model on the frozen LLM's hidden states. Finished seeds
-    are reused."""
-    check_backbone(name, backbone)
-    from msekit.baselines.run import run_baseline
-    from msekit.data.catalogue import resolve_dataset
+    """Train and test a baseline: a linear model, a classical network or one of the paper's rivals; or all of them.
+    Finished seeds are reused, an unfinished one goes on behind its last epoch."""
+    if name != ALL:
+        check_text(name, backbone, text_from, sentence)
+    from msekit.data.readers.found_labels import find_set
+    from msekit.runs.look_first import look_at_backbone, look_at_data
+    from msekit.settings.plan_runs import parse_seeds
+
+    described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
+    spec, numbers = find_set(dataset, source, described.settings()), tuple(parse_seeds(seeds))
+    around = output.resolve() if output else Path("runs").resolve()
+    folder = around if output else around / folder_name(spec.name, name, backbone, text_from)
+    for seed in () if name == ALL else numbers:  # what is refused is refused before libraries load
+        finished_baseline(folder / f"seed-{seed}", kind_of(name, spec.name, seed, backbone, epochs, limit_train))
+    look_at_data(spec)
+    if backbone is not None:
+        look_at_backbone(backbone)
+    from msekit.baselines.texts import TextFrom
+    from msekit.experiments.baseline_table import Request
+
+    text = TextFrom(text_from, backbone, text_layer, sentence)
+    request = Request(tuple(BASELINES) if name == ALL else (name,), spec, text, numbers, epochs, limit_train)
+    if name == ALL:
+        _run_all(request, around, fmt)
+    else:
+        _run_one(request, folder, fmt)
+
+
+def _run_all(request: Request, around: Path, fmt: str) -> None:
+    from msekit.experiments.baseline_table import document_of, draw, run_all
+    from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    rows = run_all(request, around, reporter)
+    document = document_of(request, rows)
+    answer(fmt, document, lambda: draw(document, reporter))
+    if broken_off := sum(len(row.broken_off) for row in rows):
+        raise UnfinishedRunError(f"{broken_off} of the runs broke off, as said above", where=around)
+
+
+def _run_one(request: Request, folder: Path, fmt: str) -> None:
+    from msekit.experiments.baseline_table import label_of
     from msekit.reporter import Reporter
     from msekit.reports.aggregate import aggregate
     from msekit.reports.render import as_json, render_table
     from msekit.runs.report import collect
-    from msekit.settings.plan_runs import parse_seeds
 
     reporter = Reporter()
-    spec = resolve_dataset(dataset, source)
-    read = "" if backbone is None else f"-{Path(backbone).name}"
-    folder = (output or Path("runs") / f"{spec.name}-{name}{read}").resolve()
-    for seed in parse_seeds(seeds):
-        place = folder / f"seed-{seed}"
-        run_baseline(
-            name, spec, seed, place, backbone=backbone, epochs=epochs, limit_train=limit_train, reporter=reporter
-        )
-        reporter.note(f"run folder: {place}")
+    request.run(request.names[0], folder, reporter)
     groups = aggregate(collect([folder]))
     answer(fmt, [as_json(group) for group in groups], lambda: render_table(groups, reporter))
+    if fmt == "table":
+        reporter.show(*(label_of(group) for group in groups))

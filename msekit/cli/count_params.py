@@ -33,7 +33,7 @@ def count_params(
 
     adapter = adapter or "mse"
     if adapter not in ADAPTERS:
-        raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS))
+        raise MsekitError(f"unknown adapter '{adapter}'", fix=nearest(adapter, ADAPTERS.names))
     if ablate is not None and ablate not in ABLATIONS:
         raise MsekitError(f"unknown ablation '{ablate}'", fix=nearest(ablate, ABLATIONS))
     if ablate is not None and adapter != "mse":
@@ -68,11 +68,11 @@ def cell(
 
     spec, audio_width, vision_width = data
     size = PUBLISHED.get((backbone, spec.name)) or AdapterConfig.model_validate({})
-    if ADAPTERS[adapter].has_opinion:  # type: ignore[index]  # trained by recipe `best`, which has no published sizes
+    if ADAPTERS[adapter].has_opinion:  # trained by recipe `best`, which has no published sizes
         size = AdapterConfig.model_validate({})
     sizes = (size.audio_hidden, size.vision_hidden, size.pseudo_tokens)
     trainable = parameter_count(
-        adapter,  # type: ignore[arg-type]
+        adapter,
         text_dim,
         audio_width,
         vision_width,

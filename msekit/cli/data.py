@@ -1,4 +1,4 @@
-"""`msekit data`: fetch features from the hub, verify them, prepare the Arrow cache, look at it, list what is known."""
+"""`msekit data`: fetch features, verify them, prepare the cache, look at it, list what is known, write an example."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from msekit.reporter import Reporter
     from msekit.settings.plan_runs import OwnSet
 
-app = typer.Typer(help="Data sets: fetch, prepare, verify, info, list.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Data sets: fetch, prepare, verify, info, list, clips, example.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
-Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
+Source = options.Source
 Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the features in the cache.")]
 
 
@@ -28,9 +32,13 @@ def fetch_command(name: Name) -> None:
     """Download the published features from the hub, or check and complete what is here."""
     from msekit.data.catalogue import resolve_dataset
     from msekit.data.download import fetch
+    from msekit.data.hub_tables import PREFIX, fetch_table
     from msekit.reporter import Reporter
 
     reporter = Reporter()
+    if name.startswith(PREFIX):
+        reporter.note(f"complete: {fetch_table(name, reporter)}")
+        return
     reporter.note(f"complete: {fetch(resolve_dataset(name), reporter)}")
 
 
@@ -107,17 +115,57 @@ def info_command(
 ) -> None:
     """Show shapes, lengths, labels and unusual values (building the cache first where needed)."""
     from msekit.data import describe
+    from msekit.data.readers.beside import beside_the_rows
     from msekit.reporter import Reporter
 
     reporter = Reporter()
     described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec = _spec(name, source, described, reporter)
     cache = _prepared(spec, dtype, reporter)
-    description = describe.cache_facts(cache)
+    description = describe.cache_facts(cache) | {"beside": beside_the_rows(spec)}
     answer(fmt, description, lambda: describe.show_description(cache, description, reporter))
     if plot is not None:
         describe.plot(cache, plot)
         reporter.note(f"plot {plot}")
+
+
+@app.command("example")
+def example_command(
+    name: Annotated[str, typer.Argument(help="moods (emotions) or opinions (intensities).")],
+    output: Annotated[Path | None, typer.Option(help="A new folder [NAME].")] = None,
+) -> None:
+    """Write a small data set as one of your own would be: the documents' examples run on it."""
+    from msekit.data.example import SIZES, write_example
+    from msekit.reporter import Reporter
+
+    path = write_example(name, output or Path(name))
+    Reporter().note(f"{sum(SIZES.values())} samples; next: msekit train --backbone smollm2-135m --dataset {path}")
+
+
+@app.command("clips")
+def clips_command(
+    toolkit: Annotated[Literal["emobox", "mertools"], typer.Argument(help="Whose label files.")],
+    labels: Annotated[Path, typer.Argument(help="A corpus' folder of EmoBox, or a label….npz of MERTools.")],
+    output: Annotated[Path, typer.Option(help="The table of clips, a CSV for msekit extract --table.")],
+    texts: Annotated[Path | None, typer.Option(help="mertools: the transcription….csv.")] = None,
+    target: Annotated[Literal["emo", "val"], typer.Option(help="mertools: emotion or valence.")] = "emo",
+    suffix: Annotated[str, typer.Option(help="mertools: ending of the clips' files.")] = ".mp4",
+) -> None:
+    """Make a table of clips from the label files of EmoBox or MERTools."""
+    from msekit.data.readers.label_files import emobox_rows, mertools_rows, write_rows
+    from msekit.reporter import Reporter
+
+    reporter, left_out = Reporter(), list[str]()
+    if toolkit == "emobox":
+        rows = emobox_rows(labels)
+    else:
+        rows, left_out = mertools_rows(labels, texts, target, suffix)
+    if left_out:
+        reporter.warn(f"left out, for they have no labels: {', '.join(left_out)}")
+    write_rows(rows, output)
+    names = sorted({row["label"] for row in rows})
+    shown = f"labels {','.join(names)}" if len(names) <= 30 else "intensities"
+    reporter.note(f"{len(rows)} clips, {shown}; next: msekit extract CLIPS --table {output} --output FOLDER")
 
 
 @app.command("list")
@@ -131,13 +179,20 @@ def list_command(fmt: Format = "table") -> None:
         for spec in DATASETS.values():
             labels = ", ".join(spec.labels) if spec.labels else str(list(spec.range or ()))
             widths = " × ".join("?" if width is None else str(width) for width in (spec.audio_width, spec.vision_width))
-            rows.append(
-                (spec.name, spec.task, spec.language, labels, widths, "/".join(map(str, spec.split_sizes or ("?",))))
-            )
-        headings = ("name", "task", "language", "labels or range", "audio × vision width", "train/valid/test")
+            sizes = "/".join(map(str, spec.split_sizes or ("?",)))
+            rows.append((spec.name, spec.task, spec.language, labels, widths, sizes, _features_of(spec)))
+        sizes_of = ("audio × vision width", "train/valid/test")
+        headings = ("name", "task", "language", "labels or range", *sizes_of, "features")
         Reporter().show(table_of(headings, rows))
 
     answer(fmt, [spec.model_dump(mode="json") for spec in DATASETS.values()], show)
+
+
+def _features_of(spec: DatasetSpec) -> str:
+    """Where a catalogue set's features come from."""
+    if spec.layout == "synthetic":
+        return "made on the spot"
+    return f"hub: {spec.hub}" if spec.hub else "--source: the paper's authors' files"
 
 
 def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -> DatasetSpec:
@@ -184,3 +239,29 @@ def _prepared(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter:
     for warning in cache.info.warnings:
         reporter.warn(warning)
     return cache
+
+
+@app.command("from-mertools")
+def from_mertools_command(
+    labels: Annotated[Path, typer.Argument(help="label.npz.")],
+    output: Annotated[Path, typer.Option(help="Folder for the set.")],
+    audio: Annotated[Path | None, typer.Option(help="Folder of <name>.npy with the audio features.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="Likewise.")] = None,
+    transcripts: Annotated[Path | None, typer.Option(help="CSV with name and chinese, english or text.")] = None,
+    test: Annotated[str, typer.Option(help="The corpus that is tested on.")] = "test1",
+    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "zh",
+) -> None:
+    """Read MERTools' layout: labels, transcripts and folders of features become a set of one's own."""
+    from msekit.data.readers.mertools import write_own_folder
+    from msekit.errors import MsekitError
+    from msekit.reporter import Reporter
+
+    features = {key: folder for key, folder in (("audio", audio), ("vision", vision)) if folder is not None}
+    for folder in features.values():
+        if not folder.is_dir():
+            raise MsekitError("no such folder", where=folder)
+    reporter = Reporter()
+    path, notes = write_own_folder(labels, features, output, transcripts=transcripts, test=test, language=language)
+    for note in notes:
+        reporter.warn(note)
+    reporter.note(f"next: msekit train --backbone NAME --dataset {path}")

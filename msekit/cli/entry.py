@@ -6,6 +6,7 @@ ours.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -66,7 +67,11 @@ def _command(interrupts: Interrupts) -> None:
     if not any(name in os.environ for name in _WAITING):
         # OpenMP's threads would spin while they wait: beside other work a pass takes eight times as long
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks ends no command
+            stream.reconfigure(errors="backslashreplace")
     app = import_module("msekit.cli.main").app  # by its name: that module offers `run`, as older installations call it
+    from msekit.cli.output import PlainFormatter
     from msekit.distributed.processes import hand_over
     from msekit.errors import MsekitError
     from msekit.paths import cache_root
@@ -74,7 +79,7 @@ def _command(interrupts: Interrupts) -> None:
     # torch's own choice for what it compiles is a folder of a known name under /tmp, where others may have left code
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    handler.setFormatter(PlainFormatter())
     logging.getLogger("msekit").addHandler(handler)
     try:
         app()

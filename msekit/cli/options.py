@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,9 +16,31 @@ from msekit.settings import choices
 from msekit.settings.plan_runs import OwnSet
 from msekit.settings.recipes import RECIPES
 
+
+def keys(incomplete: str) -> list[tuple[str, str]]:
+    """Settings whose key begins so, with what they are, for the shell."""
+    from msekit.settings.schema import settings
+
+    return [(setting.key, setting.doc) for setting in settings() if setting.key.startswith(incomplete)]
+
+
+def assignments(incomplete: str) -> list[tuple[str, str]]:
+    """`KEY=`, or behind a key its values where they can be listed, for the shell."""
+    from msekit.settings.resolve import OPTIONS_OF_THEIR_OWN
+    from msekit.settings.schema import values_of
+
+    key, equals, begun = incomplete.partition("=")
+    if equals:
+        return [(f"{key}={value}", "") for value in values_of(key) if value.startswith(begun)]
+    return [(f"{name}=", doc) for name, doc in keys(key) if name not in OPTIONS_OF_THEIR_OWN]
+
+
+Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
 Labels = Annotated[str | None, typer.Option(help="Class names in the order of their numbers: joy,anger,…")]
 Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest intensity: -3,3.")]
-Language = Annotated[str | None, typer.Option(help="Language of the prompt: en or zh.")]
+Language = Annotated[
+    str | None, typer.Option(help="Language of the texts: en, zh, or any other with a --prompt: de, ….")
+]
 Prompt = Annotated[str | None, typer.Option(help="Task prompt in your own words.")]
 Encoding = Annotated[str | None, typer.Option(help="Of a CSV's text: gb18030, utf-16, … [UTF-8].")]
 Delimiter = Annotated[str | None, typer.Option(help="Between a CSV's cells: ';', tab [a comma].")]
@@ -40,13 +63,23 @@ Ablate = Annotated[str | None, typer.Option(help=f"A row of the paper's Table 4:
 Quantization = Annotated[
     str | None, typer.Option(help=f"How the LLM is held: {choice(KINDS)} [the run's or the profile's].")
 ]
+TextFrom = Annotated[
+    Literal["words", "file", "backbone"],
+    typer.Option(help="What baselines read of a text: learned words, the file's own features, or an LLM's states."),
+]
 Estimate = Annotated[choices.Estimate | None, typer.Option(help="Point estimate [the run's].")]
 OnMissing = Annotated[
     str | None, typer.Option(help=f"Samples that lack a modality: {choice(choices.MISSING_POLICIES)} [zero].")
 ]
 Context = Annotated[int | None, typer.Option(help="Previous utterances of the dialogue before the text [0].")]
+Folds = Annotated[str | None, typer.Option(help="Cross-validate: all, or the numbers of the folds to test.")]
+Track = Annotated[
+    list[str] | None, typer.Option(help=f"Show the run in {choice(choices.TRACKERS)} too; several with commas.")
+]
 RunFile = Annotated[str | None, typer.Option("--config", help="A run file, or the name of a shipped one.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.", autocompletion=assignments)
+]
 
 LAUNCHES = sorted(path.stem for path in shipped("launch").glob("*.yaml"))
 Launch = Annotated[str | None, typer.Option(help=f"Run in several processes: {', '.join(LAUNCHES)}, or a file.")]
@@ -54,6 +87,11 @@ NumProcesses = Annotated[int | None, typer.Option(min=1, help="Processes over al
 NumMachines = Annotated[int, typer.Option(min=1, help="Machines; give this command on each.")]
 MachineRank = Annotated[int, typer.Option(min=0, help="Number of this machine, from 0.")]
 MainAddress = Annotated[str | None, typer.Option(help="HOST:PORT on machine 0, reachable from all.")]
+
+
+def names(given: list[str] | None) -> tuple[str, ...] | None:
+    """An option that is given several times, or once with commas."""
+    return tuple(name.strip() for text in given for name in text.split(",")) if given else None
 
 
 def own_set(

@@ -6,10 +6,13 @@ Warnings and notices go through `Reporter` to stderr.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from msekit.errors import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
 Format = Annotated[
     Literal["table", "json"], typer.Option("--format", help="A table, or one JSON document; both on stdout.")
 ]
+
+
+class PlainFormatter(logging.Formatter):
+    """Warnings of msekit's log as lines, control characters spelt out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return f"warning: {shown(super().format(record), kept=chr(10))}"
 
 
 def answer(fmt: str, document: Any, show: Callable[[], None]) -> None:
@@ -34,8 +45,8 @@ def answer(fmt: str, document: Any, show: Callable[[], None]) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout: characters as they are, no NaN."""
-    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))
+    """One JSON document on stdout: characters as they are but for those that steer a terminal, no NaN."""
+    typer.echo(shown(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1), "\n"))
 
 
 def table_of_facts(facts: dict[str, Any], title: str | None = None) -> Table:

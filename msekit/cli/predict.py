@@ -7,13 +7,14 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from msekit.cli import options
 from msekit.cli.output import Format, answer, print_json
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, shown
+from msekit.words import reason
 
 if TYPE_CHECKING:
     from msekit.inference.plugin import PlugIn, Prediction
@@ -22,46 +23,49 @@ if TYPE_CHECKING:
 _UNUSABLE_LINES = 2  # exit code of a run over a file in which some lines could not be predicted
 
 
+Source = Annotated[
+    Path | None,
+    typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}.'),
+]
+History = Annotated[
+    list[str] | None, typer.Option(help="What was said before it, oldest first: --history 'Ross: I did.' …")
+]
+Transcribe = Annotated[
+    str | None, typer.Option(help="Hear the words of a clip: tiny, base, …, a folder [as in training].")
+]
+Segment = Annotated[
+    Literal["none", "vad"], typer.Option(help="A long recording: an answer for each utterance, with times.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")]
+
+
 def predict_command(
     run: Annotated[str, typer.Argument(help="A run's or exported folder, or a hub repository user/name.")],
-    source: Annotated[
-        Path | None,
-        typer.Option("--input", help='JSON lines {"id"?, "text", "audio"?, "vision"?}; features by path or inline.'),
-    ] = None,
+    source: Source = None,
     output: Annotated[Path | None, typer.Option(help="Where the JSON lines of --input go [stdout].")] = None,
     text: Annotated[str | None, typer.Option(help="One sample: what was said.")] = None,
     audio: Annotated[Path | None, typer.Option(help="Its sound: a clip, or .npy, .npz, .safetensors.")] = None,
     vision: Annotated[Path | None, typer.Option(help="Its face: a clip, or features.")] = None,
     video: Annotated[Path | None, typer.Option(help="A clip with both.")] = None,
+    history: History = None,
+    speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
+    transcribe: Transcribe = None,
+    segment: Segment = "none",
+    plot: Annotated[Path | None, typer.Option(help="Its answers over time: .png, .svg, .pdf.")] = None,
     estimate: options.Estimate = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most samples computed together.")] = 16,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the run's backbone.")] = None,
     quantization: options.Quantization = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Use a backbone whose fingerprint differs from the run's.")
-    ] = False,
+    force: Force = False,
     fmt: Format = "table",
 ) -> None:
     """Predict: a label or intensity with the probability of every label."""
-    if (source is None) == (text is None):
-        raise MsekitError("predict takes one sample or a file of them", fix="Give --text, or --input FILE.jsonl.")
-    if source is not None and (audio or vision or video):
-        raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
-    if video is not None:
-        if vision is not None:
-            raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
-        audio, vision = audio or video, video
-    if source is not None and not source.is_file() and not source.is_fifo():
-        raise MsekitError("no such file", where=source)
-    if source is not None and output is not None and output.resolve() == source.resolve():
-        raise MsekitError("the output would overwrite the input", where=output)
-    for modality, file in (("audio", audio), ("vision", vision)):
-        if file is not None and not file.is_file():
-            raise MsekitError(f"no such {modality} file", where=file)
+    audio, vision = _checked(source, output, text, audio, vision, video, history, speaker, transcribe, segment, plot)
     from msekit.runs.folder import fetch_run
 
     folder = fetch_run(run)  # before libraries load
     from msekit.inference.load import load_run
+    from msekit.inference.samples import utterance_of
     from msekit.model.labels import check_estimate
     from msekit.reporter import Reporter
 
@@ -74,13 +78,103 @@ def predict_command(
     if source is not None:
         _predict_file(plug_in, source, output, estimate, batch_size, fmt, reporter)
         return
-    assert text is not None
-    prediction = plug_in.predict(text, audio, vision, estimate=estimate)
+    if segment != "none":
+        _predict_recording(plug_in, video or audio, output, transcribe, estimate, plot, reporter)  # type: ignore[arg-type]
+        return
+    if text is None:
+        from msekit.inference.recordings import ears_of
+        from msekit.media.transcribe import transcript
+
+        text = transcript(audio, ears_of(plug_in, transcribe))  # type: ignore[arg-type]
+        reporter.note(f"heard: {text}")
+    said = [utterance_of(line) for line in history or ()]
+    prediction = plug_in.predict(text, audio, vision, history=said, speaker=speaker, estimate=estimate)
     for note in prediction.notes:
         reporter.warn(note)
     seconds = {"preparation": prediction.timing.preparation, "model": prediction.timing.model}
     document = prediction.record() | {"estimate": prediction.estimate, "seconds": seconds}
     answer(fmt, document, lambda: _show(prediction, reporter))
+
+
+def _checked(
+    source: Path | None,
+    output: Path | None,
+    text: str | None,
+    audio: Path | None,
+    vision: Path | None,
+    video: Path | None,
+    history: list[str] | None,
+    speaker: str | None,
+    transcribe: str | None,
+    segment: str,
+    plot: Path | None,
+) -> tuple[Path | None, Path | None]:
+    """The files of sound and face, once all that was asked for can be."""
+    from msekit.data.readers.feature_files import file_and_array
+    from msekit.media.decode import CLIP_SUFFIXES
+
+    clip = audio or video
+    heard = source is None and text is None and clip is not None and clip.suffix.lower() in CLIP_SUFFIXES
+    if not heard and (source is None) == (text is None):
+        fix = "Give --text, a clip with words in it, or --input FILE.jsonl."
+        raise MsekitError("predict takes one sample or a file of them", fix=fix)
+    if source is not None and (clip or vision):
+        raise MsekitError("--audio, --vision and --video belong to --text", fix="Name files in the lines of --input.")
+    if source is not None and (history or speaker):
+        raise MsekitError("--history and --speaker belong to --text", fix="Put them into the lines of --input.")
+    if transcribe and text is not None:
+        raise MsekitError("--text and --transcribe are two texts", fix="Give one of them.")
+    if transcribe and source is not None:
+        raise MsekitError("--transcribe is of a clip", fix="Put texts into the lines of --input.")
+    if segment != "none" and not heard:
+        raise MsekitError("--segment is of a recording", fix="Give --video or --audio, and no --text.")
+    if plot is not None and segment == "none":
+        raise MsekitError("--plot shows a recording's utterances", fix="Add --segment vad.")
+    if video is not None and vision is not None:
+        raise MsekitError("--video and --vision are two faces", fix="Give one of them.")
+    if source is not None and not source.is_file() and not source.is_fifo():
+        raise MsekitError("no such file", where=source)
+    if source is not None and output is not None and output.resolve() == source.resolve():
+        raise MsekitError("the output would overwrite the input", where=output)
+    if video is not None:
+        audio, vision = clip, video
+    for modality, file in (("audio", audio), ("vision", vision)):
+        if file is not None and not file_and_array(file)[0].is_file():
+            raise MsekitError(f"no such {modality} file", where=file)
+    return audio, vision
+
+
+def _predict_recording(
+    plug_in: PlugIn,
+    recording: Path,
+    output: Path | None,
+    transcribe: str | None,
+    estimate: str | None,
+    plot: Path | None,
+    reporter: Reporter,
+) -> None:
+    """Answers with times, one JSON line each, and their plot."""
+    import tempfile
+
+    from msekit.inference.recordings import ears_of, predict_recording
+    from msekit.reports.timeline import check_ending, draw_timeline
+
+    if plot is not None:
+        check_ending(plot)
+    ears, records = ears_of(plug_in, transcribe), []
+    with (
+        tempfile.TemporaryDirectory(prefix="msekit-") as folder,
+        output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as stream,
+    ):
+        complain = lambda piece, what: reporter.warn(f"{piece}: {what}")  # noqa: E731
+        for record in predict_recording(plug_in, recording, Path(folder), ears, complain, estimate=estimate):
+            records.append(record)
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            stream.flush()
+    reporter.note(f"{len(records)} utterances; heard by {ears}")
+    if plot is not None:
+        draw_timeline(records, plot, recording.name)
+        reporter.note(f"plot: {plot}")
 
 
 def _predict_file(
@@ -105,7 +199,7 @@ def _predict_file(
                 if keep:
                     collected.append(prediction.record())
                 else:
-                    lines.write(json.dumps(prediction.record(), ensure_ascii=False) + "\n")
+                    lines.write(shown(json.dumps(prediction.record(), ensure_ascii=False)) + "\n")
 
             outcome = predict_file(
                 plug_in,
@@ -118,7 +212,7 @@ def _predict_file(
     except OSError as error:
         if output is None:
             raise
-        raise MsekitError(f"the output cannot be written: {error.strerror}", where=output) from error
+        raise MsekitError(f"the output cannot be written: {reason(error)}", where=output) from error
     seconds = time.perf_counter() - start
     if outcome.ignored_keys:
         reporter.note(f"keys that predict does not read: {', '.join(sorted(outcome.ignored_keys))}")

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, shown
+from msekit.words import reason
 
 
 def report(
@@ -30,8 +31,8 @@ def report(
     beside = bars(collect(runs))
     for folder in beside:
         reporter.note(f"llm-linear on the same backbone and data: {folder}")
-    shown = [*runs, *beside]
-    groups = aggregate(collect(shown))
+    reported = [*runs, *beside]
+    groups = aggregate(collect(reported))
     if fmt == "table":
         if output is not None:
             raise MsekitError("a table goes to the terminal, not to a file", fix="Add --format markdown, json or html.")
@@ -40,11 +41,11 @@ def report(
         if fmt == "html":
             from msekit.reports.html import html_report
 
-            text = html_report(shown)
+            text = html_report(reported)
         else:
             text = render_json(groups) + "\n" if fmt == "json" else render_markdown(groups)
         if output is None:
-            typer.echo(text, nl=False)
+            typer.echo(shown(text, "\n\t"), nl=False)
         else:
             write(output, text)
             reporter.note(f"report: {output}")
@@ -62,4 +63,4 @@ def write(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MsekitError(f"the report cannot be written: {error.strerror}", where=file) from error
+        raise MsekitError(f"the report cannot be written: {reason(error)}", where=file) from error

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from msekit.cli import options
-from msekit.errors import MsekitError
+from msekit.errors import needs_extra
 
 
 def serve_command(
@@ -29,18 +29,21 @@ def serve_command(
 
     folders = [fetch_run(run) for run in runs]  # before libraries load
     try:
-        import uvicorn
-
         from msekit.serving.app import create_app
+        from msekit.serving.server import Server, bound
     except ImportError as error:
-        raise MsekitError(f"serving needs {error.name}", fix="pip install 'msekit[serve]'") from error
+        raise needs_extra(f"serving needs {error.name}", "serve") from error
+    held = bound(host, port)
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
     from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
+    from msekit.serving.uploads import remove_leftovers
 
+    remove_leftovers()
     reporter = Reporter()
     names = _names(runs)
+    reporter.note(f"loading {runs[0]} and its LLM")
     with reporter.status(f"loading {runs[0]}"):
         first = load_run(folders[0], backbone, quantization=quantization, force=force)
     plug_ins = PlugInHost(first.backbone)
@@ -48,6 +51,7 @@ def serve_command(
     for name, folder in zip(names, folders, strict=True):
         for notice in plug_ins.add(name, folder, force=force).notices:
             reporter.warn(f"{name}: {notice}")
+        reporter.note(f"{name}: looking for samples to pick from")
         with reporter.status(f"samples for {name}"):
             shelf = shelf_of(folder, dataset, source, reporter)
         if shelf is not None:
@@ -57,11 +61,10 @@ def serve_command(
     if not loopback:
         reporter.warn(f"listening on {host}: whoever reaches this machine can use the page; there is no log-in")
     app = create_app(queue, shelves, None if loopback else ["*"])
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-    socket = server.config.bind_socket()
-    reporter.note(f"http://{host}:{socket.getsockname()[1]}  (Ctrl-C ends it)")
+    address = f"http://{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"
+    server = Server(app, lambda: reporter.note(f"{address}  (Ctrl-C ends it)"))
     try:
-        server.run([socket])
+        server.run([held])
     except KeyboardInterrupt:
         pass
     finally:

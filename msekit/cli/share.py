@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from msekit.cli.output import Format, answer
+from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
     from msekit.reporter import Reporter
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
 def export_command(
     run: Annotated[Path, typer.Argument(help="A seed's folder, or a folder that holds one seed.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    licence: Annotated[str | None, typer.Option(help="Your terms for the plug-in, for the model card.")] = None,
-    data_licence: Annotated[str | None, typer.Option(help="The terms of the training data.")] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", "--license", help="Your terms for the plug-in: an SPDX name (cc-by-4.0), or words."),
+    ] = None,
+    data_licence: Annotated[
+        str | None, typer.Option("--data-licence", "--data-license", help="The terms of the training data.")
+    ] = None,
 ) -> None:
     """Write a run's plug-in with a model card into a folder that can be shared."""
     from msekit.reporter import Reporter
@@ -52,7 +58,16 @@ def import_command(
     output: Annotated[Path, typer.Option(help="The run folder to write.")],
 ) -> None:
     """Turn a checkpoint of the authors' program into a run folder. Nothing in it is executed."""
+    from msekit.data.catalogue import resolve_dataset
     from msekit.reporter import Reporter
+    from msekit.runs.folder import refuse_occupied
+    from msekit.runs.look_first import look_at_backbone
+
+    if not file.is_file():  # before libraries load
+        raise MsekitError("no such file", where=file)
+    resolve_dataset(dataset)
+    look_at_backbone(backbone)
+    refuse_occupied(output, resume=False)
     from msekit.sharing.import_authors import import_checkpoint
 
     folder = import_checkpoint(file, backbone, dataset, output.resolve())
@@ -70,6 +85,12 @@ def average_command(
 ) -> None:
     """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
     from msekit.reporter import Reporter
+    from msekit.runs.folder import find_runs, refuse_occupied
+
+    for run in runs:  # before libraries load
+        find_runs(run)
+    if output is not None:
+        refuse_occupied(output, resume=False)
     from msekit.studies.merge_seeds import average_runs
 
     reporter = Reporter()

@@ -11,17 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from msekit.data.description_checks import Folds, check_answers, check_key, check_table, with_key
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError, UnsaidLabelsError, nearest
-from msekit.paths import expanded
-from msekit.yaml_file import read_mapping, unquoted
+from msekit.errors import MsekitError, UnsaidLabelsError, nearest, without_control_characters
+from msekit.paths import expanded, shipped
+from msekit.words import first_fault
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
-COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", *MODALITIES)
+COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", "fold", "session", *MODALITIES)
 """What a table of samples holds."""
+Label = Annotated[str, AfterValidator(without_control_characters)]
 Task = Literal["msa", "erc"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
@@ -37,9 +39,10 @@ class DatasetSpec(BaseModel):
     """Letters, digits, `_`, `-` and `.`: it names folders."""
     task: Task
     """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
-    language: Literal["en", "zh"] = "en"
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-\w+)*$")] = "en"
+    """By its ISO 639 code; msekit has prompts for `en` and `zh`, any other language needs a `prompt` of its own."""
     layout: Layout
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[Label, ...], Field(max_length=10_000)] | None = None
     """Class names in the order of their numbers (erc only)."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Label strings as the files spell them → class names, where they differ."""
@@ -70,57 +73,39 @@ class DatasetSpec(BaseModel):
     """What a row holds (`text`, `label`, …) → the column of the table that holds it, where it is called otherwise."""
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of train's rows that is set apart as valid, for tables that have no such split; None for none."""
-    metrics: MetricFamily | None = None
-    """msa only; None for what `metric_family` says."""
+    folds: Folds | None = None
+    """How the rows are parted for cross-validation, in place of the column `split`; None for not."""
+    fold: Annotated[int, Field(ge=1)] | None = None
+    """The fold that is the test split; `msekit train --folds` chooses it."""
+    metrics: MetricFamily | tuple[str, ...] | None = None
+    """A family of definitions (msa only), or the metrics by name (`evaluation/metrics.py`); None for what
+    `metric_family` says, and for emotions all usual ones."""
+    key_metric: str = ""
+    """The validation metric that selects the best epoch; where it is not said MAE for msa, WF1 for erc, or the first
+    of `metrics`."""
     hub: str | None = None
     """Hub data set repository with the processed features."""
     hub_revision: str | None = None
     """Commit, tag or branch of it; None for the newest."""
-    extractors: dict[Literal["audio", "vision"], Extractor] = Field(default_factory=dict)
-    """What made the features, where `msekit extract` did."""
+    extractors: dict[Literal["audio", "vision", "text"], Extractor] = Field(default_factory=dict)
+    """What made the features and transcribed the texts, where `msekit extract` did."""
 
     @field_validator("delimiter", mode="before")
     @classmethod
     def _named_tab(cls, value: object) -> object:
         return "\t" if value in ("tab", "\\t") else value
 
-    @model_validator(mode="after")
-    def _labels_or_range(self) -> DatasetSpec:
-        if self.task == "erc" and (self.labels is None or self.range is not None):
-            raise ValueError("an erc data set needs `labels` (a list, in the order of their numbers) and no `range`")
-        if self.task == "msa" and (self.range is None or self.labels is not None):
-            raise ValueError("an msa data set needs `range: [low, high]` and no `labels`")
-        if self.labels is not None and (len(self.labels) < 2 or len(set(self.labels)) < len(self.labels)):
-            raise ValueError("`labels` must be two or more different names")
-        if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
-            raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
-        if self.metrics is not None and self.task == "erc":
-            raise ValueError("`metrics` are chosen for intensities; an erc data set has none to choose")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _key_of_the_task(cls, said: object) -> object:
+        """Fill in `key_metric`, so that a description says it."""
+        return with_key(said) if isinstance(said, Mapping) else said
 
     @model_validator(mode="after")
-    def _readable_table(self) -> DatasetSpec:
-        strangers = [name for name in self.aliases.values() if name not in (self.labels or ())]
-        if strangers:
-            raise ValueError(f"`aliases` lead to class names, and '{strangers[0]}' is none of `labels`")
-        for key in ("encoding", "delimiter"):
-            if getattr(self, key) is not None and self.layout != "csv":
-                raise ValueError(f"`{key}` is of CSV files, and the layout here is '{self.layout}'")
-        for key in ("columns", "validation"):
-            if getattr(self, key) and self.layout not in ("csv", "folder"):
-                raise ValueError(f"`{key}` is of tables of one's own, and the layout here is '{self.layout}'")
-        for key in self.columns:
-            if key not in COLUMNS:
-                raise ValueError(f"`columns` says '{key}'. {nearest(key, COLUMNS)}")
-        if len(set(self.columns.values())) < len(self.columns):
-            raise ValueError("`columns` takes one column for two things")
-        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            raise ValueError(f"`delimiter` is one character, as ';', and not {self.delimiter!r}")
-        if self.encoding is not None:
-            try:
-                "".encode(self.encoding)
-            except (LookupError, ValueError):
-                raise ValueError(f"`encoding` is one that Python knows, as gb18030, not '{self.encoding}'") from None
+    def _consistent(self) -> DatasetSpec:
+        check_answers(self)
+        check_table(self, COLUMNS)
+        check_key(self)
         return self
 
     @property
@@ -132,10 +117,11 @@ class DatasetSpec(BaseModel):
         general ones otherwise, so no set gets it by its range.
         """
         namesake = DATASETS.get(self.name)
-        if self.metrics is None and namesake is not None and namesake.range == self.range:
-            return namesake.metrics or "general"
-        on_seven_point_scale = self.range == (-3.0, 3.0)
-        return self.metrics or ("mosi" if on_seven_point_scale else "general")
+        if isinstance(self.metrics, str):
+            return self.metrics
+        if namesake is not None and namesake.range == self.range:
+            return namesake.metrics if isinstance(namesake.metrics, str) else "general"
+        return "mosi" if self.range == (-3.0, 3.0) else "general"
 
     @property
     def grid(self) -> tuple[float, ...]:
@@ -144,11 +130,6 @@ class DatasetSpec(BaseModel):
             return ()
         low, high = (round(value * 10) for value in self.range)
         return tuple(tenth / 10 for tenth in range(low, high + 1))
-
-    @property
-    def key_metric(self) -> str:
-        """The validation metric that selects the best epoch (facts: MAE for msa, WF1 for erc)."""
-        return "mae" if self.task == "msa" else "wf1"
 
     @property
     def task_prompt(self) -> str:
@@ -161,8 +142,8 @@ class DatasetSpec(BaseModel):
                 return f"情感强度（{low}消极，{high}积极）="
             # a sign follows "=" naturally; docs/decisions.md has the measured difference
             return f"Sentiment ({low} negative, {high} positive)="
-        numbered = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
-        return f"情绪（{numbered}）：" if self.language == "zh" else f"Emotion ({numbered}): "
+        labels = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
+        return f"情绪（{labels}）：" if self.language == "zh" else f"Emotion ({labels}): "
 
 
 _MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -277,9 +258,10 @@ def read_spec(path: Path) -> DatasetSpec:
     Raises:
         MsekitError: The file is unreadable, not a mapping, or a key is unknown, missing or wrong.
     """
+    from msekit.yaml_file import read_mapping  # of no use to whoever uses a plug-in
+
     raw = read_mapping(path, "data set description")
-    unknown = [key for key in raw if key not in DatasetSpec.model_fields]
-    if unknown:
+    if unknown := [key for key in raw if key not in DatasetSpec.model_fields]:
         raise MsekitError(f"unknown key '{unknown[0]}'", where=path, fix=nearest(unknown[0], DatasetSpec.model_fields))
     spec = _checked(raw, path)
     if spec.source is None and spec.hub is not None:
@@ -294,33 +276,38 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
     try:
         return DatasetSpec(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
+        first, key, what = first_fault(error)
         if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
-            shown, example = unquoted(first["input"])
-            raise MsekitError(
-                f"{key} is {shown} as YAML reads it, not a text", where=where, fix=f"Write it in quotes: {example}"
-            ) from error
-        raise MsekitError(f"{key}: {first['msg'].removeprefix('Value error, ')}", where=where) from error
+            from msekit.yaml_file import unquoted
+
+            value, example = unquoted(first["input"])
+            what, fix = f"{key} is {value} as YAML reads it, not a text", f"Write it in quotes: {example}"
+            raise MsekitError(what, where=where, fix=fix) from error
+        raise MsekitError(what, where=where) from error
 
 
 def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:
     """Find a data set by catalogue name or by the path of a YAML that describes it, or describe it by options.
 
     Args:
-        name: `mosei`, `synthetic-erc`, …, or `path/to/set.yaml`, or with options any name of one's own.
+        name: `mosei`, …, `path/to/set.yaml`, `hub:owner/name`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
-        options: `labels`, `range`, `language`, `prompt`, `encoding`, `delimiter`, `columns`, `validation`:
-            override what is known; None says nothing. A set that is neither in the catalogue nor in a YAML needs labels
-            or a range; its layout is seen from its files.
+        options: `labels`, `range`, `language`, …: override what is known; None says nothing. A set that is neither in
+            the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
+    from msekit.data.find_files import layout_of, refuse_missing, unknown_set, without_files
+
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
         source = expanded(source)
         overrides["source"] = source.resolve()
+    if name.startswith("hub:"):
+        from msekit.data.hub_tables import described as of_the_hub
+
+        return _checked(of_the_hub(name, overrides), name)
     if name in DATASETS:
         spec = DATASETS[name]
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
@@ -328,23 +315,24 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
         if not path.is_file():
             raise MsekitError("no such data set description", where=name)
         spec = read_spec(path)
-    elif "labels" in overrides or "range" in overrides:
+    elif (described := shipped("configs") / "datasets" / f"{name}.yaml").is_file():
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
+        spec = read_spec(described)
+    elif "labels" in overrides or "range" in overrides:
+        if source is None:
+            raise MsekitError(f"data set '{name}' needs its files", fix=without_files(name))
         task: Task = "erc" if "labels" in overrides else "msa"
-        return _checked({"name": name, "task": task, "layout": layout_of(source, task), **overrides}, name)
+        said = {"name": name, "task": task, "layout": "csv", **overrides}  # which takes every option
+        _checked(said, name)
+        refuse_missing(source)
+        return _checked(said | {"layout": layout_of(source, task)}, name)
     elif source is not None and source.exists():
         fix = "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"
         raise UnsaidLabelsError(f"unknown data set '{name}', and its labels are not said", where=source, fix=fix)
     else:
-        raise MsekitError(f"unknown data set '{name}'", fix=nearest(name, DATASETS) + " A YAML's path works too.")
-    return _checked(spec.model_dump() | overrides, name) if overrides else spec
-
-
-def layout_of(source: Path, task: Task) -> Layout:
-    """The layout that a folder's or file's name shows: one's own, or else the published one of the task."""
-    if any(source.glob("samples.*")):
-        return "folder"
-    if source.suffix in (".csv", ".tsv") or any(source.glob("train.[ct]sv")):
-        return "csv"
-    return "erc-pickle" if task == "erc" else "msa-pickle"
+        if source is not None:
+            refuse_missing(source)
+        raise unknown_set(name, DATASETS)
+    said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)
+    return _checked(said | overrides, name) if overrides else spec

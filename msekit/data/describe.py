@@ -12,8 +12,9 @@ from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
 from msekit.data.findings import by_cause, line_of
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 from msekit.reporter import Reporter, table_of
+from msekit.words import reason
 
 _BAR = 12  # characters of the longest bar
 _LENGTH_BINS = 8
@@ -29,6 +30,8 @@ def show_verification(outcome: Verification, reporter: Reporter) -> None:
         ("empty texts", *(str(check.empty_texts) for check in checks)),
         ("repeated ids", *(str(check.repeated_ids) for check in checks)),
     ]
+    if any(check.without_label for check in checks):
+        rows.append(("without label", *(str(check.without_label) for check in checks)))
     rows += [(f"{key} {what}", *cells) for key in MODALITIES for what, cells in _modality_lines(checks, key)]
     counts = [binned_labels(check.labels, outcome.task) for check in checks]
     rows += [
@@ -135,6 +138,8 @@ def show_description(cache: Cache, facts: dict[str, Any], reporter: Reporter) ->
     reporter.show(table_of(("", *SPLITS), rows, f"{facts['name']} ({facts['task']}, {facts['dtype']})"))
     reporter.show(_label_histogram(facts))
     reporter.show(*(_length_histogram(cache, key) for key in MODALITIES if facts[key]["width"]))
+    for line in facts.get("beside", ()):
+        reporter.show(f"beside the rows: {line}")
     reporter.show(f"fingerprint {facts['fingerprint']}", f"cache {facts['cache']}")
 
 
@@ -146,7 +151,7 @@ def _shares(facts: dict[str, Any]) -> tuple[list[str], list[dict[str, int]]]:
 
 def _label_histogram(facts: dict[str, Any]) -> Table:
     names, counts = _shares(facts)
-    scales = [_BAR / max(count.values()) for count in counts]
+    scales = [_BAR / max(1, *count.values()) for count in counts]
     rows = []
     for name in names:
         here = [(count.get(name, 0), scale) for count, scale in zip(counts, scales, strict=True)]
@@ -176,13 +181,13 @@ def plot(cache: Cache, file: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MsekitError("plots need matplotlib", fix="pip install 'msekit[plot]'") from error
+        raise needs_extra("plots need matplotlib", "plot") from error
     facts = cache_facts(cache)
     figure = Figure(figsize=(11, 7), layout="constrained")
     (labels, texts), (audio, vision) = figure.subplots(2, 2)
     names, counts = _shares(facts)
     for place, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
-        shares = [count.get(name, 0) / sum(count.values()) for name in names]
+        shares = [count.get(name, 0) / max(1, sum(count.values())) for name in names]
         labels.bar(np.arange(len(names)) + 0.27 * (place - 1), shares, width=0.27, label=split)
     # matplotlib's own font has no Chinese characters
     shown = names if all(name.isascii() for name in names) else [str(number) for number in range(len(names))]
@@ -200,4 +205,4 @@ def plot(cache: Cache, file: Path) -> None:
     try:
         figure.savefig(file, dpi=120)
     except (OSError, ValueError) as error:
-        raise MsekitError(f"the plot cannot be written: {error}", where=file) from error
+        raise MsekitError(f"the plot cannot be written: {reason(error)}", where=file) from error

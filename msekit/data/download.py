@@ -16,6 +16,7 @@ from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.open_source import LAYOUTS
 from msekit.downloads import HubRepo, download, explained, is_whole, listing
 from msekit.errors import MsekitError
+from msekit.json_file import read_json
 from msekit.paths import cache_root
 from msekit.reporter import Reporter
 
@@ -38,10 +39,10 @@ def downloaded(spec: DatasetSpec) -> Path | None:
     """The folder of a complete download of the wanted revision; None without one. The hub is not asked."""
     folder = _folder(spec)
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        record = read_json(folder / _RECORD)
         here = folder / record["commit"]
         sizes = {name: (here / name).stat().st_size for name in record["sizes"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (MsekitError, OSError, ValueError, KeyError, TypeError):
         return None
     wanted = spec.hub_revision in (None, record["commit"], record.get("revision"))
     return here if wanted and sizes == record["sizes"] and set(sizes) == set(_endings(spec)) else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from msekit.errors import MsekitError
+
+_LANGUAGES = {"en": "English", "zh": "Chinese"}
 
 
 class Extractor(BaseModel):
@@ -18,10 +21,40 @@ class Extractor(BaseModel):
     version: str
     """Release of the package that computes them."""
     settings: dict[str, Any] = {}
+    place: str | None = None
+    """Folder of an encoder that came from one; it may move, and is no part of what the features are."""
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is a pretrained model: `version` then names its weights."""
+        return "layers" in self.settings
+
+    def makes_the_same(self, other: Extractor) -> bool:
+        """Whether features of both can be mixed."""
+        return self.model_copy(update={"place": None}) == other.model_copy(update={"place": None})
+
+    def record(self) -> dict[str, Any]:
+        """It as JSON."""
+        return self.model_dump(exclude_none=True)
 
     def __str__(self) -> str:
         settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
         return f"{self.name} {self.version}" + (f" ({settings})" if settings else "")
+
+
+def other_language(extractors: Mapping[Any, Extractor], language: str) -> str | None:
+    """What to tell whoever reads speech of one language through an encoder of another; None if none does.
+
+    Args:
+        extractors: Modality → record.
+        language: Of the set.
+    """
+    audio = extractors.get("audio")
+    speech = audio.settings.get("speech") if audio is not None else None
+    if audio is None or speech in (None, language):
+        return None
+    heard, spoken = (_LANGUAGES.get(name, name) for name in (speech, language))
+    return f"{audio.name} was trained on {heard} speech alone, and this set is {spoken}: whisper-… heard many languages"
 
 
 def check_extractor(modality: str, trained: Extractor | None, offered: Extractor | None, where: object = None) -> None:
@@ -36,7 +69,7 @@ def check_extractor(modality: str, trained: Extractor | None, offered: Extractor
     Raises:
         MsekitError: Both are on record and differ.
     """
-    if trained is not None and offered is not None and trained != offered:
+    if trained is not None and offered is not None and not trained.makes_the_same(offered):
         raise MsekitError(
             f"the plug-in was trained on {modality} features of {trained}, these are of {offered}",
             where=where,

@@ -8,6 +8,7 @@ from msekit.data.cache.cache import Cache, prepare
 from msekit.data.cache.split_table import CacheSettings
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.download import downloaded, with_features
+from msekit.data.extractor import other_language
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 
@@ -31,6 +32,8 @@ def open_data(spec: DatasetSpec, dtype: Literal["float32", "float16"], reporter:
         cache = prepare(spec, CacheSettings(dtype=dtype))
     for warning in cache.info.warnings:
         reporter.warn(warning)
+    if (note := other_language(spec.extractors, spec.language)) is not None:
+        reporter.warn(note)
     return spec, cache
 
 

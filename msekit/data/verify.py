@@ -19,6 +19,7 @@ from msekit.data.findings import Finding, Findings, by_cause
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import Contents, Row, RowError, Unread, named
 from msekit.data.readers.set_apart import advice_on_empty
+from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
 
 _ABSENT = "is absent"
@@ -53,6 +54,7 @@ class SplitCheck(BaseModel):
     unusable: int = 0
     expected: int | None = None
     labels: dict[str, int] = {}
+    without_label: int = 0
     empty_texts: int = 0
     longest_text: int = 0
     """Characters."""
@@ -176,8 +178,11 @@ class Inspection:
             if frames_LD is not None:
                 self._check_width(key, len(frames_LD), frames_LD.shape[1], row.id)
         check.samples += 1
-        label = label_name(self.spec, row.label)
-        check.labels[label] = check.labels.get(label, 0) + 1
+        if is_absent(row.label):
+            check.without_label += 1
+        else:
+            label = label_name(self.spec, row.label)
+            check.labels[label] = check.labels.get(label, 0) + 1
         check.longest_text = max(check.longest_text, len(row.text))
         if not row.text.strip():
             check.empty_texts += 1
@@ -219,7 +224,9 @@ class Inspection:
                     "warning", split, f"{size} samples; '{self.spec.name}' as published has {check.expected}"
                 )
             missing = [label for label, count in check.labels.items() if not count]
-            if missing and check.samples:
+            if check.without_label:
+                self.findings.note("warning", split, remark(split, check.without_label, check.samples))
+            if missing and check.samples > check.without_label:
                 self.findings.note("warning", split, f"no sample is labelled {', '.join(missing)}")
             if not self.spec.labels:
                 check.labels = dict(sorted(check.labels.items(), key=lambda item: float(item[0])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from msekit.distributed.processes import STOPPING
 from msekit.distributed.zero import Zero
 from msekit.errors import LostProcessError, MsekitError
 from msekit.process import deepspeed_on_cpu, divide_losses_once, ready_for_cuda, without_compiling
@@ -51,14 +53,21 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
 
 
 class StopSignals:
-    """Within, SIGTERM and SIGUSR1 (what schedulers send before they take a machine away) ask instead of kill."""
+    """Within, what schedulers send before they take a machine away asks instead of kills."""
 
     received = False
     """Whether one has come."""
+    failure: tuple[str, Exception] | None = None
+    """What asked in a signal's place: something that watches the run, and the error it raised."""
 
     def __enter__(self) -> StopSignals:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        own = threading.current_thread() is threading.main_thread()  # no other may; there signals go where they went
+        self._before = {number: signal.signal(number, self._note) for number in STOPPING if own}
         return self
+
+    def ask(self, who: str, error: Exception) -> None:
+        """Ask to stop, as a signal would."""
+        self.received, self.failure = True, (who, error)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True

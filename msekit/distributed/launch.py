@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from msekit.distributed.processes import LAUNCHED
+from msekit.distributed.processes import LAUNCHED, STOPPING, check_deepspeed
 from msekit.errors import LostProcessError, MsekitError, StoppedError, nearest
 from msekit.paths import shipped
 from msekit.process import quiet_launcher, use_cpu_alone, use_interface
@@ -85,6 +86,8 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    logs = tempfile.TemporaryDirectory(prefix="msekit-launch-")
+    options.log_dir = logs.name  # torch makes a folder there, and would leave it
     try:
         launch_command(options)
     except SignalException as stop:
@@ -96,6 +99,8 @@ def launch(name: str, where: Where, arguments: list[str]) -> None:
         ) from None
     except ChildFailedError as error:
         raise cause_of(error.failures) from None
+    finally:
+        logs.cleanup()
 
 
 def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
@@ -128,7 +133,8 @@ def launcher_options(file: Path, where: Where, arguments: list[str]) -> Any:
     else:
         words += ["--main_process_port", "0"]  # any free one
     options = launch_command_parser().parse_args([*words, "--module", "msekit", *arguments])
-    options.signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    names = ("SIGINT", "SIGHUP", "SIGQUIT", *(number.name for number in STOPPING))
+    options.signals_to_handle = ",".join(name for name in names if hasattr(signal, name))
     return options
 
 
@@ -161,9 +167,11 @@ def obstacle_to(file: Path) -> str | None:
     settings = read_mapping(file, "launch configuration")
     if settings.get("distributed_type") != "DEEPSPEED":
         return None
-    from accelerate.utils import is_deepspeed_available
-
-    return None if is_deepspeed_available() else "DeepSpeed is not installed"
+    try:
+        check_deepspeed()
+    except MsekitError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 class ProcessFailedError(MsekitError):

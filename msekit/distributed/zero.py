@@ -33,9 +33,16 @@ class Zero:
 
     @classmethod
     def asked_for(cls) -> Zero | None:
-        """From the environment that accelerate's launcher sets; None for a run without DeepSpeed."""
+        """From the environment that accelerate's launcher sets; None for a run without DeepSpeed.
+
+        Raises:
+            MsekitError: DeepSpeed is asked for and not installed.
+        """
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
             return None
+        from msekit.distributed.processes import check_deepspeed  # which nobody without ZeRO need load
+
+        check_deepspeed()
         return cls(
             int(os.environ.get(f"{_PREFIX}ZERO_STAGE", "2")),
             os.environ.get(f"{_PREFIX}OFFLOAD_OPTIMIZER_DEVICE", "none"),

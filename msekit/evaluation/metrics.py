@@ -3,7 +3,8 @@
 Definitions: the paper's section "Metrics"; where it is silent, the usual ones of the field's benchmarks:
 Acc-7 and the non-zero Acc-2 of CMU-MOSEI, the non-positive/positive Acc-2 and the weak subset of CH-SIMS v2
 (Liu et al. 2022), weighted F1 of MELD (Poria et al. 2018). A metric that the samples leave undefined is None,
-never NaN. Everything is computed from counts and sums in numpy, so that a bootstrap of it costs about a second.
+never NaN; samples without a label, whose truth is NaN, count in none. Everything is computed from counts and sums in
+numpy, so that a bootstrap of it costs about a second.
 
 N: samples. C: classes.
 """
@@ -12,16 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msekit.added import Table
 from msekit.errors import MsekitError, nearest
+from msekit.evaluation.answers import Emotions, Intensities
+from msekit.evaluation.on_request import (
+    accuracy_of,
+    concordance,
+    f1_of,
+    mean_squared_error,
+    micro_f1_without,
+    per_class_precision,
+    per_class_recall,
+)
 
 if TYPE_CHECKING:
-    from msekit.data.catalogue import DatasetSpec, MetricFamily
+    from msekit.data.catalogue import DatasetSpec, MetricFamily, Task
 
 Array = NDArray[Any]
 MetricFn = Callable[[Array, Array], dict[str, Any]]
@@ -36,107 +48,64 @@ NEARLY_CONSTANT = 1e-12
 
 
 @dataclass(frozen=True)
-class Intensities:
-    """True and predicted intensities, each [N], and what several metrics read of them."""
-
-    truth: Array
-    prediction: Array
-    strict: bool
-    """Positive is > 0 and not >= 0."""
-
-    @cached_property
-    def sign(self) -> tuple[float | None, float | None]:
-        """Accuracy and weighted F1 of the sign."""
-        return self.sign_of(np.ones(self.truth.size, dtype=bool), self.strict)
-
-    @cached_property
-    def clear_sign(self) -> tuple[float | None, float | None]:
-        """The same on the samples whose truth is not 0, positive being > 0."""
-        return self.sign_of(self.truth != 0, strict=True)
-
-    def sign_of(self, chosen: Array, strict: bool) -> tuple[float | None, float | None]:
-        """Accuracy and weighted F1 of the sign on chosen samples, bool [N]."""
-        truth, prediction = self.truth[chosen], self.prediction[chosen]
-        return _binary(truth > 0, prediction > 0) if strict else _binary(truth >= 0, prediction >= 0)
-
-
-@dataclass(frozen=True)
-class Emotions:
-    """True and predicted class numbers, each [N], and what several metrics read of them."""
-
-    truth: Array
-    prediction: Array
-    labels: Sequence[str]
-    """The C class names, in the order of their numbers."""
-
-    @cached_property
-    def by_class(self) -> tuple[Array, Array, Array]:
-        """Correct answers, true samples and F1 of every class, each [C]; see `_f1_by_class`."""
-        return _f1_by_class(self.truth, self.prediction, len(self.labels))
-
-    @property
-    def weighted_f1(self) -> float | None:
-        """F1, the classes weighed by their true samples."""
-        _, support, f1 = self.by_class
-        return float(np.nansum(f1 * support) / self.truth.size) if self.truth.size else None
-
-    @property
-    def macro_f1(self) -> float | None:
-        """The plain mean of F1 over the classes that occur in truth or prediction (scikit-learn's own default), so
-        a class of the label set that a split never shows does not pull it down."""
-        return float(np.nanmean(self.by_class[2])) if self.truth.size else None
-
-    @property
-    def average_recall(self) -> float | None:
-        """The plain mean of the recall over the classes that occur in truth (UAR, Schuller et al. 2009)."""
-        correct, support, _ = self.by_class
-        occurs = support > 0
-        return float(np.mean(correct[occurs] / support[occurs])) if self.truth.size else None
-
-    @property
-    def per_class_f1(self) -> dict[str, float | None]:
-        """Class name → F1, None for a class that is in neither truth nor prediction."""
-        values = [None if np.isnan(value) else float(value) for value in self.by_class[2]]
-        return dict(zip(self.labels, values, strict=True))
-
-
-@dataclass(frozen=True)
 class Metric:
     """One metric."""
 
-    compute: Callable[[Any], Any]
-    """From `Intensities` or `Emotions`, as `families` says."""
-    families: tuple[str, ...]
-    """`MetricFamily` names (intensities), or `erc`."""
+    compute: Callable[..., Any]
+    """From `Intensities` or `Emotions`, as `families` or `on_request` says."""
+    families: tuple[str, ...] = ()
+    """`MetricFamily` names (intensities), or `erc`: data sets that have it unless their description chooses."""
+    on_request: Task | None = None
+    """Data sets whose description may ask for it, beside those of `families`."""
+    of_a_class: bool = False
+    """Whether a description names a class with it (`f1_of:joy`), which `compute` takes too."""
     higher_is_better: bool = True
     percent: bool = True
     """A fraction, which people read in percent; otherwise it has a unit of its own (`mae`: label units)."""
 
 
 _MSA, _ERC = ("general", "mosi", "sims"), ("erc",)
-METRICS: dict[str, Metric] = {
-    "acc2": Metric(lambda answers: answers.sign[0], _MSA),
-    "f1": Metric(lambda answers: answers.sign[1], _MSA),
-    "acc2_nonzero": Metric(lambda answers: answers.clear_sign[0], ("mosi",)),
-    "f1_nonzero": Metric(lambda answers: answers.clear_sign[1], ("mosi",)),
-    "acc7": Metric(lambda answers: _acc7(answers.truth, answers.prediction), ("mosi",)),
-    "acc2_weak": Metric(
-        lambda answers: answers.sign_of(np.abs(answers.truth) <= WEAK_LIMIT + TOLERANCE, strict=True)[0], ("sims",)
-    ),
-    "mae": Metric(
-        lambda answers: _mean(np.abs(answers.truth - answers.prediction)), _MSA, higher_is_better=False, percent=False
-    ),
-    "corr": Metric(lambda answers: _pearson(answers.truth, answers.prediction), _MSA, percent=False),
-    "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
-    "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
-    "macro_f1": Metric(lambda answers: answers.macro_f1, _ERC),
-    "uar": Metric(lambda answers: answers.average_recall, _ERC),
-    "per_class_f1": Metric(lambda answers: answers.per_class_f1, _ERC),
-}
-"""In the order of a report."""
+METRICS: Table[Metric] = Table(
+    "metrics",
+    Metric,
+    {
+        "acc2": Metric(lambda answers: answers.sign[0], _MSA),
+        "f1": Metric(lambda answers: answers.sign[1], _MSA),
+        "acc2_nonzero": Metric(lambda answers: answers.clear_sign[0], ("mosi",)),
+        "f1_nonzero": Metric(lambda answers: answers.clear_sign[1], ("mosi",)),
+        "acc7": Metric(lambda answers: _acc7(answers.truth, answers.prediction), ("mosi",)),
+        "acc2_weak": Metric(
+            lambda answers: answers.sign_of(np.abs(answers.truth) <= WEAK_LIMIT + TOLERANCE, strict=True)[0], ("sims",)
+        ),
+        "mae": Metric(
+            lambda answers: _mean(np.abs(answers.truth - answers.prediction)),
+            _MSA,
+            higher_is_better=False,
+            percent=False,
+        ),
+        "corr": Metric(lambda answers: _pearson(answers.truth, answers.prediction), _MSA, percent=False),
+        "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
+        "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
+        "macro_f1": Metric(lambda answers: answers.macro_f1, _ERC),
+        "uar": Metric(lambda answers: answers.average_recall, _ERC),
+        "per_class_f1": Metric(lambda answers: answers.per_class_f1, _ERC),
+        "acc3": Metric(lambda answers: accuracy_of(3, answers, TOLERANCE), on_request="msa"),
+        "acc5": Metric(lambda answers: accuracy_of(5, answers, TOLERANCE), on_request="msa"),
+        "mse": Metric(mean_squared_error, on_request="msa", higher_is_better=False, percent=False),
+        "ccc": Metric(concordance, on_request="msa", percent=False),
+        "war": Metric(lambda answers: _mean(answers.truth == answers.prediction), on_request="erc"),
+        "micro_f1_without": Metric(micro_f1_without, on_request="erc", of_a_class=True),
+        "f1_of": Metric(f1_of, on_request="erc", of_a_class=True),
+        "per_class_recall": Metric(per_class_recall, on_request="erc"),
+        "per_class_precision": Metric(per_class_precision, on_request="erc"),
+    },
+)
+"""In the order of a report. `war`, the recall of the classes weighed by their true samples, is the accuracy."""
 
 
-def msa_metrics(truth: Array, prediction: Array, family: MetricFamily) -> dict[str, float | None]:
+def msa_metrics(
+    truth: Array, prediction: Array, family: MetricFamily, names: tuple[str, ...] = ()
+) -> dict[str, float | None]:
     """The metrics of intensity regression.
 
     `general`: `acc2` and `f1` tell non-negative (>= 0) from negative; `mae`, and Pearson's `corr`.
@@ -149,6 +118,7 @@ def msa_metrics(truth: Array, prediction: Array, family: MetricFamily) -> dict[s
         truth: True intensities [N].
         prediction: Predicted intensities [N].
         family: The data set's.
+        names: Metrics in place of the family's; it still decides their definitions.
 
     Returns:
         Metric name → value; None for `corr` of fewer than two samples or of a constant, and for a metric whose
@@ -157,10 +127,10 @@ def msa_metrics(truth: Array, prediction: Array, family: MetricFamily) -> dict[s
     truth, prediction = _pair(truth, prediction, np.float64)
     if family == "sims":
         truth, prediction = truth.clip(-1.0, 1.0), prediction.clip(-1.0, 1.0)
-    return _computed(Intensities(truth, prediction, strict=family == "sims"), family)
+    return _computed(Intensities(truth, prediction, strict=family == "sims"), family, names)
 
 
-def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str]) -> dict[str, Any]:
+def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str], names: tuple[str, ...] = ()) -> dict[str, Any]:
     """The metrics of emotion classification: `acc`, `wf1`, `macro_f1`, `uar` (None without samples), and
     `per_class_f1`.
 
@@ -170,13 +140,24 @@ def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str]) -> dict[
         truth: True class numbers [N], each below `len(labels)`.
         prediction: Predicted class numbers [N].
         labels: The C class names, in the order of their numbers.
+        names: Metrics in place of these.
     """
-    return _computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc")
+    return _computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc", names)
 
 
-def _computed(answers: Intensities | Emotions, family: str) -> dict[str, Any]:
-    """Every metric of a family."""
-    return {name: metric.compute(answers) for name, metric in METRICS.items() if family in metric.families}
+def _computed(answers: Intensities | Emotions, family: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """The named metrics, or every one of a family."""
+    if names:
+        classes = {name: [label] if (label := name.partition(":")[2]) else [] for name in names}
+        values = {name: metric_named(name).compute(answers, *classes[name]) for name in names}
+    else:
+        values = {name: metric.compute(answers) for name, metric in METRICS.items() if family in metric.families}
+    return {name: _defined(value) for name, value in values.items()}
+
+
+def _defined(value: Any) -> Any:
+    """A metric's value, or None for one that is no finite number."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def metrics_of(spec: DatasetSpec) -> MetricFn:
@@ -184,14 +165,41 @@ def metrics_of(spec: DatasetSpec) -> MetricFn:
 
     Args:
         spec: The data set. ERC arrays hold class numbers in the order of `spec.labels`, MSA arrays intensities.
+
+    Raises:
+        MsekitError: Its description chooses a metric that there is not, or not for it.
     """
+    for name in chosen_metrics(spec):
+        _refuse_unfit(name, spec)
     if spec.labels is None:
-        return partial(msa_metrics, family=spec.metric_family)
-    return partial(erc_metrics, labels=spec.labels)
+        return partial(msa_metrics, family=spec.metric_family, names=chosen_metrics(spec))
+    return partial(erc_metrics, labels=spec.labels, names=chosen_metrics(spec))
+
+
+def chosen_metrics(spec: DatasetSpec) -> tuple[str, ...]:
+    """The metrics that a description chooses by name; none where it leaves them to its family."""
+    return spec.metrics if isinstance(spec.metrics, tuple) else ()
+
+
+def _refuse_unfit(name: str, spec: DatasetSpec) -> None:
+    metric, (_, colon, label) = metric_named(name), name.partition(":")
+    where = f"metrics of '{spec.name}'"
+    if spec.task not in {metric.on_request, *("erc" if family == "erc" else "msa" for family in metric.families)}:
+        raise MsekitError(f"'{name}' is no metric of a data set for {spec.task}", where=where)
+    if metric.of_a_class and label not in (spec.labels or ()):
+        examples = ", ".join(f"{name.partition(':')[0]}:{known}" for known in spec.labels or ())
+        raise MsekitError(f"'{name}' names no class", where=where, fix=f"Name one of its classes: {examples}")
+    if colon and not metric.of_a_class:
+        raise MsekitError(f"'{name}' takes no class", where=where, fix=f"Write {name.partition(':')[0]}.")
 
 
 def bootstrap(
-    truth: Array, prediction: Array, metric_fn: MetricFn, repeats: int = 1000, seed: int = 0
+    truth: Array,
+    prediction: Array,
+    metric_fn: MetricFn,
+    repeats: int = 1000,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
 ) -> dict[str, list[float] | None]:
     """95 % percentile intervals of every scalar metric, by resampling the samples with replacement.
 
@@ -204,22 +212,36 @@ def bootstrap(
         metric_fn: What to compute; `functools.partial(msa_metrics, family="mosi")` for instance.
         repeats: Resamples.
         seed: Seed of the resampling.
+        groups: What each sample belongs to (N of them: a speaker, a dialogue); whole groups are then drawn.
 
     Returns:
         Metric name → [2.5th percentile, 97.5th percentile] over the resamples in which it is defined; None
         where it is defined in none. Tables (`per_class_f1`) are left out.
     """
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if groups is not None and len(groups) != len(truth):
+        raise ValueError(f"{len(groups)} groups for {len(truth)} samples")
+    truth, prediction = labelled(truth, prediction)
     names = [name for name, value in metric_fn(truth, prediction).items() if not isinstance(value, dict)]
     rng = np.random.default_rng(seed)
     kept: dict[str, list[float]] = {name: [] for name in names}
+    members = _members(groups) if groups is not None else []
     for _ in range(repeats if truth.size else 0):
         chosen = rng.integers(0, truth.size, truth.size)
+        if members:
+            chosen = np.concatenate([members[place] for place in rng.integers(0, len(members), len(members))])
         replicate = metric_fn(truth[chosen], prediction[chosen])
         for name in names:
             if replicate[name] is not None:
                 kept[name].append(replicate[name])
     return {name: np.percentile(values, [2.5, 97.5]).tolist() if values else None for name, values in kept.items()}
+
+
+def _members(groups: Sequence[Hashable]) -> list[Array]:
+    """The positions of each group's samples."""
+    places: dict[Hashable, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    return [np.array(found) for found in places.values()]
 
 
 def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
@@ -237,15 +259,25 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
     return values[0] if len(values) > 1 and len(set(values)) == 1 else None
 
 
+def labelled(truth: Array, *others: Array) -> tuple[Array, ...]:
+    """The truths [N] that are known, and what else is given of those samples; an unknown one is NaN."""
+    arrays = [np.asarray(values) for values in (truth, *others)]
+    assert arrays[0].ndim == 1, arrays[0].shape
+    assert all(len(values) == len(arrays[0]) for values in arrays), [values.shape for values in arrays]
+    known = ~np.isnan(arrays[0].astype(np.float64))
+    return tuple(arrays if known.all() else (values[known] for values in arrays))
+
+
 def metric_named(name: str) -> Metric:
-    """The metric of a name.
+    """The metric of a name, with or without the class that it is of.
 
     Raises:
         MsekitError: There is none.
     """
-    if name not in METRICS:
-        raise MsekitError(f"unknown metric '{name}'", fix=nearest(name, METRICS))
-    return METRICS[name]
+    base = name.partition(":")[0]
+    if base not in METRICS:
+        raise MsekitError(f"unknown metric '{name}'", fix=nearest(base, METRICS.names))
+    return METRICS[base]
 
 
 def higher_is_better(metric: str) -> bool:
@@ -253,11 +285,16 @@ def higher_is_better(metric: str) -> bool:
     return metric_named(metric).higher_is_better
 
 
+def goodness(metric: str, value: float | None) -> float:
+    """A metric's value as a number of which the larger is the better; one that is not defined is the worst."""
+    return -np.inf if value is None else value if higher_is_better(metric) else -value
+
+
 def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
-    """Both as one-dimensional arrays of one type; a NaN here would be a bug upstream."""
-    truth, prediction = np.asarray(truth, dtype), np.asarray(prediction, dtype)
-    assert truth.ndim == 1, truth.shape
+    """Both as one-dimensional arrays of one type, of the samples that have a label."""
+    truth, prediction = labelled(truth, prediction)
     assert truth.shape == prediction.shape, (truth.shape, prediction.shape)
+    truth, prediction = truth.astype(dtype), prediction.astype(dtype)
     assert bool(np.isfinite(truth).all()), "non-finite truth"
     assert bool(np.isfinite(prediction).all()), "non-finite prediction"
     return truth, prediction
@@ -271,25 +308,6 @@ def _acc7(truth: Array, prediction: Array) -> float | None:
 def _mean(values: Array) -> float | None:
     """The mean of [N] numbers or truth values; None of nothing."""
     return float(values.mean()) if values.size else None
-
-
-def _binary(truth: Array, prediction: Array) -> tuple[float | None, float | None]:
-    """Accuracy and weighted F1 of two boolean arrays [N]."""
-    if not truth.size:
-        return None, None
-    correct, support, f1 = _f1_by_class(truth.astype(np.int64), prediction.astype(np.int64), 2)
-    return float(correct.sum() / truth.size), float(np.nansum(f1 * support) / truth.size)
-
-
-def _f1_by_class(truth: Array, prediction: Array, classes: int) -> tuple[Array, Array, Array]:
-    """Correct answers, true samples and F1 of every class, each [C]; F1 is NaN for a class in neither array."""
-    assert not truth.size or min(truth.min(), prediction.min()) >= 0, "negative class number"
-    assert not truth.size or max(truth.max(), prediction.max()) < classes, "class number outside the labels"
-    correct = np.bincount(truth[truth == prediction], minlength=classes)
-    support = np.bincount(truth, minlength=classes)
-    either = support + np.bincount(prediction, minlength=classes)
-    f1 = np.divide(2.0 * correct, either, out=np.full(classes, np.nan), where=either > 0)
-    return correct, support, f1
 
 
 def _pearson(truth: Array, prediction: Array) -> float | None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.evaluation.metrics import labelled
 
 Array = NDArray[Any]
 BINS = 10
@@ -71,6 +72,7 @@ def answers(distribution_NK: Array, values_K: Array, truth_N: Array, spec: Datas
         truth_N: True class numbers or intensities.
         spec: The data set. Intensities: positive is > 0 for SIMS's metrics, >= 0 otherwise, as in Acc-2.
     """
+    truth_N, distribution_NK = labelled(truth_N, distribution_NK)
     if spec.range is None:
         return distribution_NK.max(axis=1), values_K[distribution_NK.argmax(axis=1)] == truth_N
     above = np.greater if spec.metric_family == "sims" else np.greater_equal
@@ -95,10 +97,11 @@ def reliability(confidence_N: Array, right_N: Array, bins: int = BINS) -> list[B
     ]
 
 
-def calibration_error(bins: list[Bin]) -> float:
-    """ECE: the mean distance between confidence and accuracy over the bins, by their samples (Naeini et al. 2015)."""
+def calibration_error(bins: list[Bin]) -> float | None:
+    """ECE: the mean distance between confidence and accuracy over the bins, by their samples (Naeini et al. 2015); None
+    of nothing."""
     total = sum(group.samples for group in bins)
-    return sum(group.samples * abs(group.confidence - group.accuracy) for group in bins) / total
+    return sum(group.samples * abs(group.confidence - group.accuracy) for group in bins) / total if bins else None
 
 
 def describe_calibration(distribution_NK: Array, values_K: Array, truth_N: Array, spec: DatasetSpec) -> dict[str, Any]:

@@ -6,19 +6,21 @@ edges of the label trie, K labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from msekit.data.batches.ahead import ahead
-from msekit.data.batches.batch import Collator, evaluation_batches
+from msekit.data.batches.batch import Batch, Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import gather_rows, on_main
-from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
+from msekit.evaluation.metrics import bootstrap, collapsed_to, labelled, metrics_of
+from msekit.gpu import one_late
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
@@ -35,7 +37,7 @@ class Scores:
     edges: np.ndarray
     """(N, E) float32 log-probabilities of the trie's edges."""
     truths: np.ndarray
-    """(N,) class numbers or intensities."""
+    """(N,) class numbers or intensities; NaN for a sample without a label."""
     labels: LabelSpace
     llm: np.ndarray | None = None
     """(N, E) those of the LLM alone; None where the adapter has no opinion beside it."""
@@ -49,8 +51,8 @@ class Scores:
 
     def loss(self) -> float:
         """Mean negative log-probability of the true labels, in nats: the training loss on this split."""
-        scores_NK = self.labels.log_probabilities(self.edges)
-        return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(self.truths)].mean())
+        truths_N, scores_NK = labelled(self.truths, self.labels.log_probabilities(self.edges))
+        return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(truths_N)].mean())
 
     def predictions(self, estimate: str) -> np.ndarray:
         """(N,) point estimates."""
@@ -128,16 +130,9 @@ def score_together(
     made = ahead(lambda indices: collator(indices).pinned_for(device), batches + [[0]] * (rounds - len(batches)))
     rows: dict[int, np.ndarray] = {}
     with closing(made), reporter.bar(title, total=sum(map(len, batches))) as advance:
-        for number, batch in enumerate(made):
-            if between is not None:
-                between()
-            every = [
-                torch.stack([part for part in edges if part is not None])
-                for edges in edges_of(models, batch.to(device))
-            ]
-            edges_BRPE = torch.stack(every).permute(2, 0, 1, 3).cpu().numpy()
+        for number, edges_BRPE in enumerate(one_late(_edges(models, made, between))):
             if number < len(batches):
-                rows.update(zip(batches[number], edges_BRPE, strict=True))
+                rows.update(zip(batches[number], edges_BRPE.numpy(), strict=True))
                 advance(len(batches[number]))
     rows = gather_rows(accelerator, rows)
     edges_NRPE = np.stack([rows[position] for position in range(len(collator.split))])
@@ -145,3 +140,13 @@ def score_together(
         Scores(edges_NRPE[:, number, 0], collator.split.labels, model.labels, *edges_NRPE[:, number, 1:].swapaxes(0, 1))
         for number, model in enumerate(models)
     ]
+
+
+def _edges(models: list[MSEModel], made: Iterable[Batch], between: Callable[[], None] | None) -> Iterator[Tensor]:
+    """Edges of every batch by every model, (B, R, P, E), on the models' device."""
+    for batch in made:
+        if between is not None:
+            between()
+        every = edges_of(models, batch.to(models[0].backbone.device))
+        parts = [torch.stack([part for part in edges if part is not None]) for edges in every]
+        yield torch.stack(parts).permute(2, 0, 1, 3)

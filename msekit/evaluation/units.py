@@ -17,9 +17,9 @@ def axis(metric: str) -> tuple[float, str]:
     return (100.0, "%") if metric_named(metric).percent else (1.0, "")
 
 
-def percent(share: float) -> str:
-    """A share of 1 as people read it: `48.53 %`."""
-    return f"{100 * share:.2f} %"
+def percent(share: float | None) -> str:
+    """A share of 1 as people read it: `48.53 %`; "undefined" for None."""
+    return "undefined" if share is None else f"{100 * share:.2f} %"
 
 
 def show(

@@ -14,7 +14,7 @@ from typing import Any
 from msekit import paper
 from msekit.adapters.ablations import Ablation
 from msekit.backbones.catalogue import canonical_name
-from msekit.data.catalogue import resolve_dataset
+from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.errors import LostProcessError, MsekitError, StoppedError, UnfinishedRunError
 from msekit.reporter import Reporter
 from msekit.runs.files import REPORT
@@ -72,13 +72,16 @@ class Experiment:
         return [run.output for run in self.runs if (run.output / REPORT).is_file()]
 
 
-def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[Experiment]:
+def experiments(
+    table: str, backbones: list[str], datasets: list[str], find: Callable[[str], DatasetSpec] = resolve_dataset
+) -> list[Experiment]:
     """The rows of a table on the given backbones and data sets.
 
     Args:
         table: `table2` … `table5`.
         backbones: Empty for the paper's.
         datasets: Empty for the paper's.
+        find: From a data set's name to what it is.
 
     Raises:
         MsekitError: A data set of the other task than the table's; two of one name, whose runs would share folders.
@@ -88,7 +91,7 @@ def experiments(table: str, backbones: list[str], datasets: list[str]) -> list[E
     _refuse_namesakes("backbones", backbones, [Path(backbone).name for backbone in backbones])
     own = list(dict.fromkeys(dataset for dataset, _ in TABLES[table].columns))
     for dataset in datasets:
-        task = resolve_dataset(dataset).task
+        task = find(dataset).task
         if TASKS.get(table, task) != task:
             other = next(name for name, its in TASKS.items() if its == task)
             raise MsekitError(f"{table} is about {TASKS[table]}, '{dataset}' is {task}", fix=f"Use {other}.")
@@ -123,9 +126,10 @@ def cost(rows: list[Experiment], samples: Callable[[RunConfig], int]) -> list[di
         samples: A run → the samples of one of its epochs.
 
     Returns:
-        `{"row", "dataset", "backbone", "runs", "finished", "samples", "hours"}`: samples to pass through the backbone
-        at most (every missing run to the end of its schedule), and hours at the speed of the runs already finished on
-        that backbone and data set, None before there is one.
+        `{"row", "dataset", "backbone", "runs", "finished", "samples", "hours", "rough"}`: samples to pass through the
+        backbone at most (every missing run to the end of its schedule), and hours at the speed of the runs already
+        finished on that backbone and data set; before there is one, roughly by how fast this machine multiplies, or
+        None.
     """
     speeds: dict[tuple[str, str], list[float]] = {}
     for row in rows:
@@ -146,10 +150,27 @@ def cost(rows: list[Experiment], samples: Callable[[RunConfig], int]) -> list[di
                 "runs": len(row.runs),
                 "finished": len(row.finished()),
                 "samples": left,
-                "hours": left / (sum(here) / len(here)) / 3600 if here else None,
+                "hours": left / (sum(here) / len(here)) / 3600 if here else _rough_hours(row.runs[0], left),
+                "rough": not here,
             }
         )
     return lines
+
+
+def _rough_hours(run: RunConfig, samples: int) -> float | None:
+    """Hours for so many samples, before a run of that kind has ended; None where nothing can be said."""
+    from msekit.backbones.shape import shape_of
+    from msekit.planning.duration import expected_seconds
+    from msekit.planning.plan_run import plan_run
+
+    if not samples:
+        return 0.0
+    try:
+        plan = plan_run(run)
+        expected = expected_seconds(plan, shape_of(run.backbone).parameters, samples, 1)
+    except MsekitError:  # its configuration is not at hand
+        return None
+    return None if expected is None else expected[0] / 3600
 
 
 def run_missing(rows: list[Experiment], reporter: Reporter) -> list[str]:

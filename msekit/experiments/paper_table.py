@@ -174,6 +174,8 @@ def _first_cells(row: dict[str, Any]) -> list[str]:
 
 def _text(row: dict[str, Any], name: str, part: str) -> str:
     cell = row["metrics"].get(name)
+    if row.get("reason"):
+        return "—"
     if cell is None or cell[part] is None:
         return ""
     spread = cell["std"] if part == "mean" else None
@@ -206,6 +208,7 @@ def markdown(document: dict[str, Any]) -> str:
         parts.append("\n".join([f"### {title}", "", f"| {' | '.join(headings)} |"]))
         parts[-1] += "\n" + "\n".join([rule, *(f"| {' | '.join(line)} |" for line in body)])
     notes = [f"- {line}" for line in document["footnotes"]]
+    notes += [f"- {row['row']} —: {row['reason']}" for row in document["rows"] if row.get("reason")]
     warned = [f"- **Warning:** {line}" for line in document["warnings"]]
     apart = ["**Not as in the paper:**", *(f"- {line}" for line in document["differs"])]
     blocks = [*parts[:-1], "\n".join(warned), "\n".join(apart), parts[-1], "\n".join(notes)]
@@ -217,6 +220,9 @@ def draw(document: dict[str, Any], reporter: Reporter) -> None:
     blocks = [*lines_of(document), (f"the paper: {document['caption']}", *paper_lines(document["table"]))]
     for title, headings, body in blocks:
         reporter.show(table_of(headings, body, title, numbers_from=1))
+    for row in document["rows"]:
+        if row.get("reason"):
+            reporter.show(f"{row['row']} on {row['dataset']} —: {row['reason']}")
     for line in document["warnings"]:
         reporter.warn(line)
     reporter.show(*(f"not as in the paper: {line}" for line in document["differs"]), *document["footnotes"])

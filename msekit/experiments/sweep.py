@@ -27,8 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msekit.distributed.processes import STOPPING
 from msekit.errors import MsekitError, StoppedError, nearest
-from msekit.runs.files import METRICS, REPORT, SUMMARY
+from msekit.json_file import read_json
+from msekit.runs.files import SUMMARY, write_json
+from msekit.runs.history import read_history
+from msekit.runs.report import read_report
+from msekit.settings.config import RunConfig
 from msekit.settings.plan_runs import DEFAULT_SEED, RunRequest, parse_seeds, plan_runs
 from msekit.yaml_file import read_mapping
 
@@ -53,6 +58,8 @@ class Job:
     arguments: list[str]
     """Of `msekit train`."""
     seed: int
+    config: RunConfig | None = None
+    """Its settings."""
     state: str = "waiting"
     """waiting, running, finished, failed or stopped."""
     device: str = ""
@@ -69,20 +76,20 @@ class Job:
     def started_as(self) -> list[str] | None:
         """The arguments that an earlier sweep gave this run."""
         path = self.folder / ARGUMENTS
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def report(self) -> dict[str, Any] | None:
         """The finished run's report."""
-        path = self.run / REPORT
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        report = read_report(self.run)
+        return None if report is None else report.document()
 
     def latest(self) -> str:
         """The last epoch's figures, while it trains."""
-        path = self.run / METRICS
-        if not path.is_file():
+        history = read_history(self.run)
+        if not history:
             return ""
-        line = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-        return f"epoch {line['epoch']}, train {line['train_loss']:.3f}, valid {line['valid_loss']:.3f}"
+        last = history[-1]
+        return f"epoch {last.epoch}, train {last.train_loss:.3f}, valid {last.valid_loss:.3f}"
 
 
 def read_grid(file: Path) -> tuple[Path, list[Job]]:
@@ -116,27 +123,33 @@ def read_grid(file: Path) -> tuple[Path, list[Job]]:
 def make_job(base: dict[str, Any], varied: dict[str, Any], output: Path) -> Job:
     """One combination, its settings checked as `msekit train` would."""
     settings = base | varied
-    seed = settings.pop("seed", DEFAULT_SEED)
     name = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in varied.items())
-    folder = output / name
-    options = {key: str(settings.pop(key)) for key in OPTIONS if settings.get(key) is not None}
-    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items() if key not in OPTIONS)
+    request = request_of(settings, output / name)
+    (config,), _ = plan_runs(request)
+    options = {key: str(settings[key]) for key in OPTIONS if settings.get(key) is not None}
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    arguments += ["--seeds", str(seed), "--output", str(folder)]
-    arguments += [part for override in overrides for part in ("--set", override)]
+    seed = settings.get("seed", DEFAULT_SEED)
+    arguments += ["--seeds", str(seed), "--output", str(output / name)]
+    arguments += [part for override in request.overrides for part in ("--set", override)]
+    return Job(name, varied, output / name, arguments, seed, config)
+
+
+def request_of(settings: dict[str, Any], folder: Path) -> RunRequest:
+    """A run by its settings, dotted keys and options alike."""
+    options = {key: str(settings[key]) for key in OPTIONS if settings.get(key) is not None}
     source = options.get("source")
-    request = RunRequest(
+    return RunRequest(
         backbone=options.get("backbone"),
         dataset=options.get("dataset"),
         source=Path(source).resolve() if source else None,
         recipe=options.get("recipe"),
         run_file=options.get("config"),
-        seeds=parse_seeds(str(seed)),
+        seeds=parse_seeds(str(settings.get("seed", DEFAULT_SEED))),
         output=folder,
-        overrides=overrides,
+        overrides=tuple(
+            f"{key}={json.dumps(value)}" for key, value in settings.items() if key not in (*OPTIONS, "seed")
+        ),
     )
-    plan_runs(request)
-    return Job(name, varied, folder, arguments, seed)
 
 
 def _short(value: Any) -> str:
@@ -197,7 +210,7 @@ class Sweep:
     def run(self, job: Job, environment: dict[str, str]) -> None:
         """One attempt; it continues where an earlier one stopped."""
         job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / ARGUMENTS).write_text(json.dumps(job.arguments), encoding="utf-8")
+        write_json(job.folder / ARGUMENTS, job.arguments)
         job.state, job.attempts = "running", job.attempts + 1
         started = time.monotonic()
         with (job.folder / "log.txt").open("ab") as log:
@@ -223,7 +236,7 @@ class Sweep:
 @contextmanager
 def stopping_on_signals(sweep: Sweep) -> Iterator[None]:
     """Within, Ctrl-C and a scheduler's signals stop the sweep in good order."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGINT, *STOPPING)
     before = {number: signal.signal(number, sweep.stop) for number in numbers}
     try:
         yield
@@ -258,7 +271,7 @@ def run_sweep(
     show(jobs)
     outcome = summarise(jobs)
     if output is not None:
-        (output / SUMMARY).write_text(json.dumps(outcome, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_json(output / SUMMARY, outcome)
     if sweep.stopping:
         raise StoppedError("the sweep was stopped", where=output, fix="Give the same command again to go on.")
     return outcome

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from msekit.evaluation.units import show
 from msekit.experiments.sweep import Job, Outcome
-from msekit.reporter import Reporter, table_of
+from msekit.reporter import Reporter, seen, table_of
 
 _COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
 
@@ -42,7 +41,7 @@ class Display:
             if self.last_states.get(job.name) != job.state:
                 self.last_states[job.name] = job.state
                 problem = f": {job.problem}" if job.state == "failed" else ""
-                self.console.print(escape(f"{job.state:<9} {job.name}{problem}"), soft_wrap=True)
+                self.console.print(seen(f"{job.state:<9} {job.name}{problem}"), soft_wrap=True)
 
 
 def show_summary(outcome: Outcome, output: Path, reporter: Reporter) -> None:
@@ -69,5 +68,5 @@ def job_table(jobs: list[Job]) -> Table:
         colour = _COLOURS.get(job.state)
         state = f"[{colour}]{job.state}[/{colour}]" if colour else job.state
         latest = job.problem if job.state == "failed" else job.latest()
-        table.add_row(escape(job.name), state, job.device, escape(latest), f"{job.seconds / 60:.1f}")
+        table.add_row(seen(job.name), state, job.device, seen(latest), f"{job.seconds / 60:.1f}")
     return table

@@ -81,13 +81,13 @@ def frames_of(
 
 def _read(path: Path, modality: str, width: int, extractor: Extractor | None) -> np.ndarray:
     """A feature file of the right kind, or a clip through the extractor that training's features came from."""
-    from msekit.data.readers.feature_files import read_features  # of use to paths alone, not to arrays
+    from msekit.data.readers.feature_files import file_and_array, read_features  # of use to paths alone, not to arrays
     from msekit.data.readers.rows import MOST_VALUES
     from msekit.media.decode import CLIP_SUFFIXES
     from msekit.media.extract import extractor_of, features_of
 
     if path.suffix.lower() not in CLIP_SUFFIXES:
-        check_extractor(modality, extractor, extractor_of(path), path)
+        check_extractor(modality, extractor, extractor_of(file_and_array(path)[0]), path)
         # twice: room for a sequence that is somewhat too long, of which an error of its own tells
         return read_features(path, modality, most=min(2 * max(width, 1) * MOST_FRAMES, MOST_VALUES))
     if extractor is None:

@@ -21,7 +21,8 @@ import torch
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError, nearest
-from msekit.inference.plugin import BATCH_SIZE, PlugIn, read_plug_in
+from msekit.inference.plugin import BATCH_SIZE, PlugIn
+from msekit.inference.restore import read_plug_in
 from msekit.runs.folder import fetch_run
 
 
@@ -91,6 +92,8 @@ class PlugInHost:
         audio: Any = None,
         vision: Any = None,
         *,
+        history: Any = None,
+        speaker: Any = None,
         ids: Sequence[str] | None = None,
         estimate: str | None = None,
         batch_size: int = BATCH_SIZE,
@@ -100,7 +103,10 @@ class PlugInHost:
         Raises:
             MsekitError: No such plug-in, or a sample that cannot be used.
         """
-        return self.plug_in(name).predict(text, audio, vision, ids=ids, estimate=estimate, batch_size=batch_size)
+        said = {"history": history, "speaker": speaker}
+        return self.plug_in(name).predict(
+            text, audio, vision, **said, ids=ids, estimate=estimate, batch_size=batch_size
+        )
 
     def generate(self, prompt: str, max_new_tokens: int = 64) -> str:
         """Ordinary text from the LLM alone, greedily: what it would write if there were no plug-ins.

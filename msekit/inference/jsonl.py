@@ -1,22 +1,23 @@
 """Prediction of a JSON-lines file as a stream: bounded lines, bounded memory, and a bad line never stops the rest.
 
-A line is `{"id"?, "text", "audio"?, "vision"?}`; audio and vision are nested lists or the path of a feature file,
+A line is `{"id"?, "text", "audio"?, "vision"?, "history"?, "speaker"?}`; history is a list of pairs of speaker and
+text; audio and vision are nested lists or the path of a feature file,
 relative to the JSON-lines file's folder. Other keys are left alone and named once.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from msekit.data.catalogue import MODALITIES
-from msekit.data.readers.own_tables import once
 from msekit.errors import MsekitError
 from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.json_file import parse_json
+from msekit.words import reason
 
 LONGEST_LINE = 32 << 20
 """Bytes; the longest published sample (CHERMA, 543 × 1024 numbers) takes a third of it as text."""
@@ -24,6 +25,8 @@ _PIECE = 1 << 20  # bytes read at a time
 _WINDOW_BATCHES = 32  # batches' worth of lines that are sorted by length together
 _WINDOW_BYTES = 256 << 20  # features held at a time
 _KNOWN = {"id", "text", *MODALITIES}
+_OF_A_DIALOGUE = ("history", "speaker")
+"""Read by plug-ins that were trained with context."""
 
 
 @dataclass
@@ -82,7 +85,7 @@ def predict_file(
                 if len(window) >= _WINDOW_BATCHES * batch_size or waiting_bytes >= _WINDOW_BYTES:
                     flush()
     except OSError as error:
-        raise MsekitError(f"the file cannot be read: {error.strerror}", where=path) from error
+        raise MsekitError(f"the file cannot be read: {reason(error)}", where=path) from error
     flush()
     return outcome
 
@@ -104,16 +107,18 @@ def _sample(plug_in: PlugIn, number: int, line: bytes | None, folder: Path, outc
     if line is None:
         raise MsekitError(f"the line is longer than {LONGEST_LINE >> 20} MB", fix="Give features by path.")
     try:
-        raw: Any = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise MsekitError(f"not a line of JSON: {error}") from error
+        raw: Any = parse_json(line)
+    except ValueError as error:
+        raise MsekitError(f"not a line of JSON: {reason(error)}") from error
     if not isinstance(raw, dict):
         raise MsekitError(f"the line holds a {type(raw).__name__}, not an object with 'text'")
     if "text" not in raw:
         raise MsekitError("key 'text' is missing")
-    outcome.ignored_keys |= raw.keys() - _KNOWN
+    dialogue = _OF_A_DIALOGUE if plug_in.description.context else ()
+    outcome.ignored_keys |= raw.keys() - {*_KNOWN, *dialogue}
     identity = raw.get("id", number)
     if not isinstance(identity, (str, int)):
         raise MsekitError(f"'id' is a {type(identity).__name__}, not a text or a number")
     features = {key: folder / raw[key] if isinstance(raw.get(key), str) else raw.get(key) for key in MODALITIES}
-    return prepare_sample(plug_in.description, str(identity), raw["text"], features)
+    said = {key: raw.get(key) for key in dialogue}
+    return prepare_sample(plug_in.description, str(identity), raw["text"], features, **said)

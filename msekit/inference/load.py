@@ -11,7 +11,8 @@ from msekit.backbones.holding import held_today
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, dtype_here
 from msekit.errors import MsekitError
-from msekit.inference.plugin import PlugIn, read_plug_in
+from msekit.inference.plugin import PlugIn
+from msekit.inference.restore import read_plug_in
 from msekit.runs.description import read_description
 from msekit.runs.folder import fetch_run
 

@@ -9,24 +9,27 @@ Batches hold samples of like length, are padded and masked, and give what each s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
+from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
-from msekit.inference.restore import usable_adapter
-from msekit.inference.samples import Prepared, PreparedSamples, prepare_sample
+from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
 from msekit.model.assemble import assemble
 from msekit.model.labels import check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
-from msekit.runs.description import Description, read_description
+from msekit.runs.description import Description
 from msekit.runs.predictions import prediction_line
+
+if TYPE_CHECKING:
+    from msekit.model.embedded import EmbeddedPrompt
 
 BATCH_SIZE = 16
 
@@ -76,12 +79,6 @@ class PlugIn:
     def __init__(
         self, description: Description, adapter: Adapter, backbone: Backbone, notices: tuple[str, ...] = ()
     ) -> None:
-        if description.context:
-            raise MsekitError(
-                f"the plug-in was trained with {description.context} previous utterances as context, which predict "
-                "does not take yet",
-                fix="Use `msekit evaluate`, or a run without --context.",
-            )
         self.description, self.backbone, self.notices = description, backbone, notices
         adapter.requires_grad_(False).eval()
         self.model = assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
@@ -92,12 +89,21 @@ class PlugIn:
         if self.model.layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
 
+    @classmethod
+    def from_pretrained(cls, run: str | Path, **settings: Any) -> PlugIn:
+        """`msekit.load_run`, with its arguments and errors, under the name that other libraries have for it."""
+        from msekit.inference.load import load_run
+
+        return load_run(run, **settings)
+
     def predict(
         self,
         text: str | Sequence[str],
         audio: Any = None,
         vision: Any = None,
         *,
+        history: Any = None,
+        speaker: Any = None,
         ids: Sequence[str] | None = None,
         estimate: str | None = None,
         batch_size: int = BATCH_SIZE,
@@ -110,6 +116,9 @@ class PlugIn:
                 where training's features came from `msekit extract`; None where it is missing. For many samples a
                 list of these, or None.
             vision: Likewise.
+            history: What was said before in the dialogue, the oldest first: pairs of speaker (or None) and text. For
+                many samples a list of these, or None. Read by plug-ins trained with `--context`.
+            speaker: Who says the text, as training's data named speakers; likewise.
             ids: Names of the samples; None to number them.
             estimate: `greedy`, `argmax`, `mean` or `median`; None for the one the run was trained with.
             batch_size: Most samples computed together.
@@ -122,8 +131,8 @@ class PlugIn:
         """
         single = isinstance(text, str)
         texts = [text] if single else list(text)
-        columns = {"audio": audio, "vision": vision}
-        lists = {key: [value] if single else _column(value, len(texts), key) for key, value in columns.items()}
+        columns = {"audio": audio, "vision": vision, "history": history, "speaker": speaker}
+        lists = {key: [value] if single else column_of(value, len(texts), key) for key, value in columns.items()}
         names = [str(number) for number in range(len(texts))] if ids is None else list(map(str, ids))
         if len(names) != len(texts):
             raise MsekitError(f"{len(names)} ids for {len(texts)} texts")
@@ -132,8 +141,10 @@ class PlugIn:
                 self.description,
                 names[number],
                 sample_text,
-                {key: values[number] for key, values in lists.items()},
+                {key: lists[key][number] for key in MODALITIES},
                 None if single else f"sample {number}",
+                history=lists["history"][number],
+                speaker=lists["speaker"][number],
             )
             for number, sample_text in enumerate(texts)
         ]
@@ -154,21 +165,23 @@ class PlugIn:
             raise MsekitError(f"a batch size is at least 1, not {batch_size}")
         answers: dict[int, Prediction] = {}
         for positions, edges_BE, cut_B, seconds in self._scored(samples, batch_size):
-            values_B = self.labels.predict(edges_BE, estimate)  # type: ignore[arg-type]
-            for row, (position, scores_K) in enumerate(zip(positions, self.labels.distribution(edges_BE), strict=True)):
+            for row, position in enumerate(positions):
                 sample = samples[position]
-                limit = self.description.text_limit
-                answers[position] = Prediction(
-                    sample.id,
-                    self._named(values_B[row]),
-                    dict(zip(self.labels.names, scores_K.tolist(), strict=True)),
-                    estimate,
-                    Timing(sample.seconds, seconds, len(positions)),
-                    sample.notes + ((f"the text was cut to {limit} tokens",) if cut_B[row] else ()),
-                )
+                timing = Timing(sample.seconds, seconds, len(positions))
+                notes = sample.notes + self._cut_note(cut_B[row])
+                answers[position] = self._answer(sample.id, edges_BE[row : row + 1], estimate, timing, notes)
         return [answers[position] for position in range(len(samples))]
 
-    def write(self, text: str, audio: Any = None, vision: Any = None, **options: Any) -> str:
+    def write(
+        self,
+        text: str,
+        audio: Any = None,
+        vision: Any = None,
+        *,
+        history: Any = None,
+        speaker: Any = None,
+        **options: Any,
+    ) -> str:
         """The answer to one sample as the LLM writes it, token by token, held to the labels and to the opinion.
 
         Greedily it is what `predict` says with the estimate `greedy`; options such as `do_sample` and `num_beams` let
@@ -178,6 +191,8 @@ class PlugIn:
             text: What was said.
             audio: See `predict`.
             vision: See `predict`.
+            history: See `predict`.
+            speaker: See `predict`.
             options: Of transformers' `generate`.
 
         Raises:
@@ -185,22 +200,86 @@ class PlugIn:
         """
         from msekit.model.decoding import write_answers
 
-        sample = prepare_sample(self.description, "0", text, {"audio": audio, "vision": vision})
+        features = {"audio": audio, "vision": vision}
+        sample = prepare_sample(self.description, "0", text, features, history=history, speaker=speaker)
         with self.backbone.lock:
             batch = self._collator([sample], [self.backbone.encode(sample.text)])([0]).to(self.backbone.device)
             (answer,) = write_answers(self.model, batch, **options)
         return answer
 
+    def prompt_embeds(
+        self, text: str, audio: Any = None, vision: Any = None, *, history: Any = None, speaker: Any = None
+    ) -> EmbeddedPrompt:
+        """One sample's whole input as embeddings, for another engine that holds the same LLM.
+
+        Arguments as for `predict`. `from_logprobs` takes the engine's answers.
+
+        Raises:
+            MsekitError: A sample that cannot be used.
+        """
+        from msekit.model.embedded import embedded
+
+        features = {"audio": audio, "vision": vision}
+        sample = prepare_sample(self.description, "0", text, features, history=history, speaker=speaker)
+        with self.backbone.lock:
+            own = self.backbone.encode(sample.text)
+            batch = self._collator([sample], [own])([0]).to(self.backbone.device)
+            notes = sample.notes + self._cut_note(len(own) > self.description.text_limit)
+            return embedded(self.model, batch, sample.id, notes)
+
+    def from_logprobs(
+        self, prompt: EmbeddedPrompt, logprobs: Sequence[Mapping[int, float]], estimate: str | None = None
+    ) -> Prediction:
+        """The prediction that an engine's answers to `prompt_embeds` come to.
+
+        Args:
+            prompt: What was asked.
+            logprobs: For each query token → log-probability over the whole vocabulary; others than asked may be there.
+            estimate: As in `predict`.
+
+        Raises:
+            MsekitError: A query without an answer, a token without a log-probability, an estimate that does not fit.
+        """
+        from msekit.model.embedded import edges_of_queries
+
+        estimate = estimate or self.description.estimate
+        check_estimate(self.description.dataset.task, estimate)
+        edges_1E = edges_of_queries(self.model, prompt, logprobs).numpy()
+        return self._answer(prompt.id, edges_1E, estimate, Timing(0.0, 0.0, 1), prompt.notes)
+
+    def _answer(
+        self, id: str, edges_1E: np.ndarray, estimate: str, timing: Timing, notes: tuple[str, ...]
+    ) -> Prediction:
+        value = self.labels.predict(edges_1E, estimate)[0]  # type: ignore[arg-type]
+        scores_K = self.labels.distribution(edges_1E)[0]
+        scores = dict(zip(self.labels.names, scores_K.tolist(), strict=True))
+        return Prediction(id, self._named(value), scores, estimate, timing, notes)
+
+    def _cut_note(self, cut: bool) -> tuple[str, ...]:
+        return (f"the text was cut to {self.description.text_limit} tokens",) if cut else ()
+
     def _collator(self, samples: Sequence[Prepared], encoded: list[list[int]]) -> Collator:
         """Samples as the adapter reads them; the caller has the backbone's lock."""
         ways, texts = self.description.features, [ids[: self.description.text_limit] for ids in encoded]
-        collator = Collator(
-            PreparedSamples(samples), texts, np.zeros(len(samples), np.int64), ways["audio"], ways["vision"]
-        )
+        contexts = [self._context(sample, own) for sample, own in zip(samples, texts, strict=True)]
+        texts = [context + own for context, own in zip(contexts, texts, strict=True)]
+        lengths = np.array([len(context) for context in contexts], np.int64)
+        labels = np.zeros(len(samples), np.int64)
+        collator = Collator(PreparedSamples(samples), texts, labels, ways["audio"], ways["vision"], lengths)
         if self._states_wanted is None:
             return collator
-        states = FreshStates(self.backbone, texts, None, self._states_wanted)
+        states = FreshStates(self.backbone, texts, lengths, self._states_wanted)
         return replace(collator.summarised(), states=states)
+
+    def _context(self, sample: Prepared, own: list[int]) -> list[int]:
+        """Tokens of the earlier utterances and the speaker before a text, as training put them."""
+        if not self.description.context:
+            return []
+        from msekit.data.batches.dialogue import context_of, line_of, opening_of
+
+        encode = self.backbone.encode
+        earlier = (encode(line_of(speaker, text)) for speaker, text in reversed(sample.history))
+        return context_of(own, opening_of(sample.speaker, encode), earlier, self.description.text_limit)[0]
 
     def _scored(
         self, samples: Sequence[Prepared], batch_size: int
@@ -228,59 +307,3 @@ class PlugIn:
         """Bytes of all tensors that this plug-in holds beside the backbone."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _column(values: Any, size: int, key: str) -> list[Any]:
-    if values is None:
-        return [None] * size
-    if isinstance(values, (str, Path)) or len(values) != size:
-        count = "one value" if isinstance(values, (str, Path)) else f"{len(values)} values"
-        raise MsekitError(f"{count} of {key} for {size} texts", fix="Give a list of the same length, or None.")
-    return list(values)
-
-
-def read_plug_in(folder: Path, backbone: Backbone, force: bool = False) -> PlugIn:
-    """Put a folder's plug-in on a backbone that is loaded already. Nothing in the folder is executed.
-
-    Args:
-        folder: Holds `adapter.json` and `adapter.safetensors`.
-        backbone: The LLM.
-        force: Accept a backbone whose fingerprint differs from the one trained on.
-
-    Raises:
-        MsekitError: Damaged files, tensors that do not fit, another backbone.
-    """
-    description = read_description(folder)
-    same = description.backbone.fingerprint == backbone.fingerprint
-    if not same and not force:
-        raise MsekitError(
-            f"the plug-in was trained on other weights than these of '{backbone.name}': '{description.backbone.name}', "
-            f"fingerprint {description.backbone.fingerprint[:12]}…, not {backbone.fingerprint[:12]}…",
-            where=folder,
-            fix="Load that backbone; force=True (--force) uses this one all the same.",
-        )
-    if description.text_dim != backbone.text_dim:
-        raise MsekitError(
-            f"the plug-in is for embeddings of width {description.text_dim}, '{backbone.name}' has {backbone.text_dim}",
-            where=folder,
-        )
-    trained, here = description.backbone.quantization, quantization_of(backbone)
-    notices: tuple[str, ...] = ()
-    if not same:
-        notices += ("the backbone's weights are not those that the plug-in was trained on",)
-    if (otherwise := description.backbone.read_otherwise(backbone.configuration)) is not None:
-        notices += (otherwise,)
-    if trained != here:
-        notices += (f"trained with quantization {trained}, used with {here}: scores differ a little",)
-    trained_in, held_in = description.backbone.dtype, str(backbone.model.dtype).removeprefix("torch.")
-    if trained_in not in (None, held_in):
-        notices += (f"trained in {trained_in}, used in {held_in}: scores differ a little",)
-    return PlugIn(description, usable_adapter(folder, description), backbone, notices)
-
-
-def quantization_of(backbone: Backbone) -> str:
-    """`none`, `int8` or `nf4`: how a loaded backbone is held."""
-    settings = getattr(backbone.model.config, "quantization_config", None)
-    if settings is None:
-        return "none"
-    return "int8" if settings.load_in_8bit else "nf4"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,12 @@ from msekit.runs.description import Description
 
 LONGEST_TEXT = 100_000
 """Characters; an utterance is expected, and what exceeds the plug-in's limit of tokens is cut anyway."""
+LONGEST_HISTORY = 1000
+"""Utterances of a dialogue; a plug-in reads the last few."""
+
+
+Utterance = tuple[str | None, str]
+"""Who said it, where that is known, and what."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,10 @@ class Prepared:
     """What was done to it that the user may want to know."""
     seconds: float
     """Spent on reading and checking it."""
+    history: tuple[Utterance, ...] = ()
+    """What was said before it in its dialogue, the oldest first; no more than the plug-in reads."""
+    speaker: str | None = None
+    """Its own, where the plug-in reads history."""
 
     @property
     def bytes(self) -> int:
@@ -39,7 +50,14 @@ class Prepared:
 
 
 def prepare_sample(
-    description: Description, id: str, text: Any, features: dict[str, Any], where: object = None
+    description: Description,
+    id: str,
+    text: Any,
+    features: dict[str, Any],
+    where: object = None,
+    *,
+    history: Any = None,
+    speaker: Any = None,
 ) -> Prepared:
     """Check one sample.
 
@@ -49,20 +67,22 @@ def prepare_sample(
         text: What was said.
         features: `audio` and `vision`: see `frames_of`; None or no key for a modality that is missing.
         where: What an error message names.
+        history: Earlier utterances of its dialogue, the oldest first: pairs of speaker (or None) and text, objects
+            with `speaker` and `text`, or texts alone; None for none.
+        speaker: Who says the text; None where that is not known.
 
     Raises:
-        MsekitError: The text or a modality cannot be used.
+        MsekitError: The text, the history or a modality cannot be used.
     """
     start = time.perf_counter()
-    if not isinstance(text, str):
-        raise MsekitError(f"'text' is a {type(text).__name__}, not a text", where=where)
-    if len(text) > LONGEST_TEXT:
-        raise MsekitError(f"'text' has {len(text)} characters, more than {LONGEST_TEXT}", where=where)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise MsekitError(f"'text' is not valid text: {error.reason}", where=where) from error
+    text = _checked_text(text, "text", where)
     notes, frames = [], {}
+    said = history_of(history, where)
+    speaker = _name(speaker, "speaker", where)
+    if said and not description.context:
+        notes.append("this plug-in reads no history: it was left out")
+    elif len(said) > description.context:
+        notes.append(f"this plug-in reads {description.context} earlier utterances: older ones were left out")
     for modality in MODALITIES:
         width = description.widths[modality]  # type: ignore[index]
         frames[modality] = np.zeros((0, width), description.feature_dtype)
@@ -77,7 +97,82 @@ def prepare_sample(
             frames[modality] = read.values
             if read.replaced:
                 notes.append(f"{read.replaced} values of {modality} were not finite and were replaced by the mean")
-    return Prepared(id, text, frames["audio"], frames["vision"], tuple(notes), time.perf_counter() - start)
+    said = said[-description.context :] if description.context else ()
+    return Prepared(
+        id,
+        text,
+        frames["audio"],
+        frames["vision"],
+        tuple(notes),
+        time.perf_counter() - start,
+        said,
+        speaker if description.context else None,
+    )
+
+
+def history_of(value: Any, where: object = None) -> tuple[Utterance, ...]:
+    """Read earlier utterances: see `prepare_sample`.
+
+    Raises:
+        MsekitError: They are something else.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, (str, dict)) or not isinstance(value, Sequence):
+        raise MsekitError(f"'history' is a {type(value).__name__}, not a list of utterances", where=where)
+    if len(value) > LONGEST_HISTORY:
+        raise MsekitError(f"'history' has {len(value)} utterances, more than {LONGEST_HISTORY}", where=where)
+    said: list[Utterance] = []
+    for place, item in enumerate(value):
+        if isinstance(item, dict) and "text" in item and item.keys() <= {"speaker", "text"}:
+            item = (item.get("speaker"), item["text"])
+        pair = (None, item) if isinstance(item, str) else item
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise MsekitError(
+                f"utterance {place} of 'history' is no pair of speaker and text", where=where, fix='["Ross", "I did."]'
+            )
+        speaker, text = pair
+        said.append((_name(speaker, "history", where), _checked_text(text, "history", where)))
+    return tuple(said)
+
+
+def _name(value: Any, key: str, where: object) -> str | None:
+    """Who speaks, a text or a number as data sets have it; None where that is not known."""
+    if value is None or value == "":
+        return None
+    return str(value) if type(value) is int else _checked_text(value, key, where)
+
+
+def utterance_of(line: str) -> Utterance:
+    """`Ross: I did.` → its speaker and its text."""
+    speaker, colon, text = line.partition(": ")
+    return (speaker.strip(), text) if colon and speaker.strip() else (None, line)
+
+
+def _checked_text(value: Any, name: str, where: object) -> str:
+    if not isinstance(value, str):
+        raise MsekitError(f"'{name}' is a {type(value).__name__}, not a text", where=where)
+    if len(value) > LONGEST_TEXT:
+        raise MsekitError(f"'{name}' has {len(value)} characters, more than {LONGEST_TEXT}", where=where)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MsekitError(f"'{name}' is not valid text: {error.reason}", where=where) from error
+    return value
+
+
+def column_of(values: Any, size: int, key: str) -> list[Any]:
+    """One modality, or whatever else, of many samples.
+
+    Raises:
+        MsekitError: Not one value for each.
+    """
+    if values is None:
+        return [None] * size
+    if isinstance(values, (str, Path)) or len(values) != size:
+        count = "one value" if isinstance(values, (str, Path)) else f"{len(values)} values"
+        raise MsekitError(f"{count} of {key} for {size} texts", fix="Give a list of the same length, or None.")
+    return list(values)
 
 
 class PreparedSamples:

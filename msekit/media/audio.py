@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from msekit.data.extractor import Extractor
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
+from msekit.media.added_extractors import added_extractor
 from msekit.media.decode import SAMPLE_RATE
 
+EXTRACTORS = ("egemaps", "logmel")
+"""Names of the extractors that are no encoders; packages may add others."""
 _MELS = 64
 _SHORTEST = SAMPLE_RATE // 10  # a tenth of a second: below it no descriptor has a whole window
 
@@ -24,30 +27,43 @@ def audio_extractor(name: str) -> Extractor:
     """The record of an audio extractor: its name, release and settings.
 
     Raises:
-        MsekitError: A package that it needs is missing.
+        MsekitError: A package that it needs is missing, or there is no such extractor.
     """
     if name == "egemaps":
         return Extractor(name=name, version=_opensmile().__version__, settings={"set": "eGeMAPSv02", "step_ms": 10})
+    if name not in EXTRACTORS:
+        return added_extractor(name, "audio", EXTRACTORS).record
     return Extractor(name=name, version="1", settings={"bands": _MELS, "window_ms": 25, "step_ms": 10})
 
 
 def audio_features(samples_S: np.ndarray, name: str) -> np.ndarray:
-    """(S,) sound at 16 kHz → (L, 25) or (L, 64) float32.
+    """(S,) sound at 16 kHz → (L, 25) or (L, 64) float32, or what an added extractor makes of it.
 
     Raises:
         MsekitError: The sound is shorter than a tenth of a second.
     """
+    check_long_enough(samples_S)
+    own = {"egemaps": _egemaps, "logmel": _log_mel}
+    frames_LD = (own[name] if name in own else added_extractor(name, "audio", EXTRACTORS).features)(samples_S)
+    return np.ascontiguousarray(frames_LD, dtype=np.float32)
+
+
+def check_long_enough(samples_S: np.ndarray) -> np.ndarray:
+    """The sound itself.
+
+    Raises:
+        MsekitError: It is shorter than a tenth of a second.
+    """
     if len(samples_S) < _SHORTEST:
         raise MsekitError(f"{len(samples_S) / SAMPLE_RATE:.3f} s of sound are too little")
-    frames_LD = _egemaps(samples_S) if name == "egemaps" else _log_mel(samples_S)
-    return np.ascontiguousarray(frames_LD, dtype=np.float32)
+    return samples_S
 
 
 def _opensmile() -> Any:
     try:
         import opensmile
     except ImportError as error:
-        raise MsekitError("audio features need opensmile", fix="pip install 'msekit[media]', or use logmel.") from error
+        raise needs_extra("eGeMAPS needs opensmile", "media", "use --audio logmel") from error
     return opensmile
 
 

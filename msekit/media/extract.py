@@ -2,8 +2,9 @@
 
     <output>/audio/<id>.safetensors  vision/<id>.safetensors  samples.jsonl  <name>.yaml  extract.jsonl
 
-`extract.jsonl` has a line per finished clip. A clip that stands there and has not changed since is not extracted again,
-so a stopped extraction goes on where it was. A clip that cannot be read never stops the others.
+`extract.jsonl` (of shards, `extract-<k>-of-<N>.jsonl`) has a line per finished clip. A clip that stands there and has
+not changed since is not extracted again, so a stopped extraction goes on where it was. A clip that cannot be read never
+stops the others.
 """
 
 from __future__ import annotations
@@ -11,50 +12,37 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from msekit.data.catalogue import MODALITIES
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.media.added_extractors import added_extractor
+from msekit.media.records import ClipResult, ExtractionPlan, Shard, finished, holds, log_of, stamp_of
 from msekit.media.table import Clip
+from msekit.paths import on_disk
 from msekit.reporter import Reporter
+from msekit.words import reason
 
-LOG = "extract.jsonl"
 SAMPLES = "samples.jsonl"
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """The extractors for every clip; None for a modality that is not extracted."""
-
-    audio: Extractor | None
-    vision: Extractor | None
-
-    def record(self) -> dict[str, Any]:
-        """The plan as JSON, the first line of `extract.jsonl`."""
-        return {"audio": self.audio and self.audio.model_dump(), "vision": self.vision and self.vision.model_dump()}
-
-
-@dataclass
-class ClipResult:
-    """The result of one clip."""
-
-    id: str
-    stamp: list[int]
-    """Size and time of change of the clip."""
-    frames: dict[str, int] = field(default_factory=dict)
-    """Modality → feature vectors written."""
-    problems: dict[str, str] = field(default_factory=dict)
-    """Modality → why it has no feature vectors."""
+_TOGETHER = 64
+"""Clips that all encoders see before the next ones: what a stopped extraction loses."""
 
 
 def extract(
-    clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int, reporter: Reporter
+    clips: Sequence[Clip],
+    plan: ExtractionPlan,
+    output: Path,
+    workers: int,
+    reporter: Reporter,
+    shard: Shard | None = None,
 ) -> list[ClipResult]:
     """Extract all clips that are not extracted yet.
 
@@ -64,6 +52,7 @@ def extract(
         output: Folder for the data set; it may hold an unfinished extraction with the same plan.
         workers: Processes.
         reporter: Where progress goes.
+        shard: Which of several processes this is; None where it is the only one.
 
     Returns:
         A result per clip, in their order.
@@ -73,16 +62,16 @@ def extract(
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        done = _finished(output, plan)
-        results = {clip.id: done[clip.id] for clip in clips if _holds(done.get(clip.id), clip)}
+        done = finished(output, plan, shard)
+        results = {clip.id: done[clip.id] for clip in clips if holds(done.get(clip.id), clip)}
         todo = [clip for clip in clips if clip.id not in results]
         if results:
             reporter.note(f"{len(results)} clips are extracted already")
         with (
-            (output / LOG).open("a", encoding="utf-8") as log,
+            log_of(output, shard).open("a", encoding="utf-8") as log,
             reporter.bar("extracting", len(clips), len(results)) as advance,
         ):
-            for result in _all(todo, plan, output, workers):
+            for result in _results(todo, plan, output, workers):
                 results[result.id] = result
                 log.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
                 log.flush()
@@ -90,47 +79,75 @@ def extract(
                 for modality, problem in result.problems.items():
                     reporter.warn(f"{result.id}: no {modality}: {problem}")
     except OSError as error:
-        raise MsekitError(f"the output folder cannot be written: {error}", where=output) from error
+        raise MsekitError(f"the output folder cannot be written: {reason(error)}", where=output) from error
     return [results[clip.id] for clip in clips]
 
 
-def _finished(output: Path, plan: ExtractionPlan) -> dict[str, ClipResult]:
-    """The results on record, by the clips' ids; a folder without a record gets the first line, the plan."""
-    log = output / LOG
-    if not log.is_file():
-        log.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
-        return {}
-    first, *lines = log.read_bytes().decode("utf-8", "replace").splitlines() or [""]
-    if _parsed(first) != plan.record():
-        raise MsekitError(
-            "the folder holds features by other extractors or settings", where=output, fix="Choose another --output."
-        )
-    records = [record for line in lines if (record := _parsed(line))]  # the last line may be half written
-    if lines and not log.read_bytes().endswith(b"\n"):
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *records))
-        log.write_text(text, encoding="utf-8")
-    return {record["id"]: ClipResult(**record) for record in records}
+def _results(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
+    """Yield results as they come: encoders work in a thread of this process while the pool does the rest."""
+    if not plan.encoders:
+        yield from _all(clips, plan, output, workers)
+        return
+    pooled = plan.for_the_pool
+    reports = len(plan.encoders) + (pooled != ExtractionPlan(None, None))
+    parts: dict[str, list[ClipResult]] = {}
+    found: Queue[ClipResult | BaseException] = Queue()
+    stop = threading.Event()
+    thread = threading.Thread(target=_encode, args=(clips, plan, output, workers, found, stop), name="msekit-encoders")
+    thread.start()
 
+    def whole(part: ClipResult | BaseException) -> Iterator[ClipResult]:
+        if isinstance(part, BaseException):
+            raise part
+        together = parts.setdefault(part.id, [])
+        together.append(part)
+        if len(together) == reports:
+            yield _merged(together)
 
-def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+        for result in _all(clips, pooled, output, workers) if reports > len(plan.encoders) else ():
+            yield from whole(result)
+            while not found.empty():
+                yield from whole(found.get())
+        while sum(map(len, parts.values())) < reports * len(clips):
+            yield from whole(found.get())
+    finally:
+        stop.set()
+        thread.join()
 
 
-def _holds(result: ClipResult | None, clip: Clip) -> bool:
-    """Whether a result on record is of this very clip and can stay: a clip that gave no features is tried again."""
-    return result is not None and bool(result.frames) and result.stamp == _stamp(clip.path)
+def _encode(
+    clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int, found: Queue[Any], stop: threading.Event
+) -> None:
+    """Put what the encoders make of every clip, or the error that ends them, into a queue."""
+    from msekit.media.encode_clips import encoded_clips  # torch, which no process of the pool needs
 
-
-def _stamp(path: Path) -> list[int]:
     try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
+        for start in range(0, len(clips), _TOGETHER):
+            for modality, extractor in plan.encoders.items():
+                some = clips[start : start + _TOGETHER]
+                for clip, features_LD in encoded_clips(some, modality, extractor, workers, stop):
+                    result = ClipResult(clip.id, stamp_of(clip.path))
+                    if isinstance(features_LD, MsekitError):
+                        result.problems[modality] = features_LD.what
+                    else:
+                        write_features(output / modality / f"{clip.id}.safetensors", modality, features_LD, extractor)
+                        result.frames[modality] = len(features_LD)
+                    found.put(result)
+    except BaseException as error:  # of any kind: the main thread must end with it
+        found.put(error)
+
+
+def _merged(parts: Sequence[ClipResult]) -> ClipResult:
+    """A clip's results of several extractors as one."""
+    frames = {key: value for part in parts for key, value in part.frames.items()}
+    problems = {key: value for part in parts for key, value in part.problems.items()}
+    return ClipResult(
+        parts[0].id,
+        parts[0].stamp,
+        {key: frames[key] for key in MODALITIES if key in frames},
+        {key: problems[key] for key in MODALITIES if key in problems},
+    )
 
 
 def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int) -> Iterator[ClipResult]:
@@ -163,15 +180,15 @@ def _all(clips: Sequence[Clip], plan: ExtractionPlan, output: Path, workers: int
                 yield pool.submit(extract_one, clip, plan, output).result()
             except BrokenProcessPool:
                 problem = "the process that read it died"
-                yield ClipResult(clip.id, _stamp(clip.path), problems=dict.fromkeys(MODALITIES, problem))
+                yield ClipResult(clip.id, stamp_of(clip.path), problems=dict.fromkeys(MODALITIES, problem))
     if waiting:
         yield from _all(list(reversed(waiting)), plan, output, workers)
 
 
 def extract_one(clip: Clip, plan: ExtractionPlan, output: Path) -> ClipResult:
     """Extract one clip into its feature files, each written whole or not at all."""
-    result = ClipResult(clip.id, _stamp(clip.path))
-    for modality, extractor in zip(MODALITIES, (plan.audio, plan.vision), strict=True):
+    result = ClipResult(clip.id, stamp_of(clip.path))
+    for modality, extractor in plan.of_modalities.items():
         if extractor is None:
             continue
         try:
@@ -192,19 +209,28 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     """
     from msekit.media import audio, decode, vision
 
+    if extractor.is_encoder:
+        from msekit.media.encode_clips import encoded_clip
+
+        return encoded_clip(path, modality, extractor)
+    added = None
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
     elif extractor.name == vision.EXTRACTOR:
-        here = vision.vision_extractor(extractor.settings["face"])
+        engine = extractor.settings.get("engine", vision.FIRST_ENGINE)
+        here = vision.vision_extractor(extractor.settings["face"], engine)
     else:
-        raise MsekitError(f"there is no extractor '{extractor.name}' for {modality}")
+        added = added_extractor(extractor.name, modality, (vision.EXTRACTOR,))
+        here = added.record
     if here != extractor:
         raise MsekitError(f"features of {extractor} are wanted, the extractor here is {here}", where=path)
     try:
         if modality == "audio":
             return audio.audio_features(decode.sound(path), extractor.name)
+        if added is not None:
+            return added.features(decode.pictures(path, added.pictures_per_second))
         pictures = decode.pictures(path, vision.PICTURES_PER_SECOND)
-        return vision.vision_features(pictures, extractor.settings["face"])
+        return vision.vision_features(pictures, extractor.settings["face"], engine)
     except MsekitError as error:
         raise MsekitError(error.what, where=path, fix=error.fix) from None
 
@@ -215,7 +241,8 @@ def write_features(path: Path, modality: str, features_LD: Any, extractor: Extra
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({modality: features_LD}, partial, metadata={"extractor": extractor.model_dump_json()})
+    save_file({modality: features_LD}, partial, metadata={"extractor": json.dumps(extractor.record())})
+    on_disk(partial)
     os.replace(partial, path)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from msekit.data.readers.own_tables import check_header
 from msekit.errors import MsekitError
 from msekit.media.decode import CLIP_SUFFIXES
+from msekit.words import reason
 
 _NEEDED = ("file", "text", "label", "split")
-_OPTIONAL = ("id", "speaker", "dialogue_id")
+_OPTIONAL = ("id", "speaker", "dialogue_id", "fold", "session")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Clip:
     split: str | None = None
     speaker: str | None = None
     dialogue_id: str | None = None
+    fold: str | None = None
+    session: str | None = None
+    start: float | None = None
+    """Seconds into the recording that it was cut from; None for a clip that is whole."""
+    end: float | None = None
 
     def fields(self) -> dict[str, Any]:
         """Its line of `samples.jsonl`, but for the features."""
@@ -35,7 +41,7 @@ class Clip:
 
 def read_table(table: Path, folder: Path) -> list[Clip]:
     """The clips of a CSV with the columns file (relative to the folder), text, label, split, and optionally id,
-    speaker, dialogue_id.
+    speaker, dialogue_id, fold, session.
 
     Raises:
         MsekitError: The table cannot be read, lacks a column or a value, or names a clip outside the folder or twice.
@@ -47,9 +53,9 @@ def read_table(table: Path, folder: Path) -> list[Clip]:
             lines = [(f"{table}, line {rows.line_num}", row) for row in rows]
             columns = rows.fieldnames or []
     except UnicodeDecodeError as error:
-        raise MsekitError(f"the table is no UTF-8: {error}", where=table, fix="Save it as UTF-8") from error
+        raise MsekitError(f"the table is no UTF-8: {reason(error)}", where=table, fix="Save it as UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise MsekitError(f"the table cannot be read: {error}", where=table) from error
+        raise MsekitError(f"the table cannot be read: {reason(error)}", where=table) from error
     if missing := [name for name in _NEEDED if name not in columns]:
         raise MsekitError(
             f"no column '{missing[0]}'", where=table, fix=f"The table has: {', '.join(map(str, columns))}"

@@ -1,4 +1,4 @@
-"""Pictures → face features, one vector per picture, by the face mesh that mediapipe's wheel carries.
+"""Pictures → face features, one vector per picture, from the landmarks of a face engine (`face_engines.py`).
 
 Per picture: 68 landmarks (the usual scheme: jaw, brows, nose, eyes, lips) with the face upright, centred between the
 eyes and in units of the distance of the outer eye corners; the head's roll, yaw and pitch in radians; and distances
@@ -7,24 +7,22 @@ that follow action units, in the same unit. A picture without a face is a row of
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError
+from msekit.media.face_engines import default_engine, face_engine, silent
 
 EXTRACTOR = "face"
 """Name of the extractor."""
 FaceChoice = Literal["largest", "left", "right"]
 """Which face is taken where a picture shows several."""
 PICTURES_PER_SECOND = 10.0
-_MOST_FACES = 4
+FIRST_ENGINE = "mesh"
+"""The engine of records that name none."""
 _LEFT_EYE, _RIGHT_EYE = (33, 133), (263, 362)  # outer and inner corner, in the mesh's numbering
 _JAW = (162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389)
 _BROWS = (71, 63, 105, 66, 107, 336, 296, 334, 293, 301)
@@ -55,34 +53,62 @@ DISTANCES = {
 WIDTH = 2 * len(LANDMARKS) + 3 + len(DISTANCES)
 
 
-def vision_extractor(face: FaceChoice) -> Extractor:
+def vision_extractor(face: FaceChoice, engine: str | None = None) -> Extractor:
     """The record of the face extractor: its name, release and settings.
 
+    Args:
+        face: Which face is taken.
+        engine: One of `face_engines`; None for the one that is installed.
+
     Raises:
-        MsekitError: mediapipe is missing, or is a release without model files.
+        MsekitError: The engine cannot be used here.
     """
-    settings = {"face": face, "pictures_per_second": PICTURES_PER_SECOND}
-    return Extractor(name=EXTRACTOR, version=f"mediapipe {_mediapipe().__version__}", settings=settings)
+    engine = engine or default_engine()
+    settings: dict[str, Any] = {"face": face, "pictures_per_second": PICTURES_PER_SECOND}
+    if engine != FIRST_ENGINE:
+        settings["engine"] = engine
+    return Extractor(name=EXTRACTOR, version=face_engine(engine).version(), settings=settings)
 
 
-def vision_features(pictures: Iterable[np.ndarray], face: FaceChoice) -> np.ndarray:
+def vision_features(pictures: Iterable[np.ndarray], face: FaceChoice, engine: str | None = None) -> np.ndarray:
     """Pictures (height, width, 3) in order → (L, 156) float32, NaN in rows without a face.
 
     Raises:
-        MsekitError: No picture shows a face.
+        MsekitError: No picture shows a face, or the engine cannot be used here.
     """
     rows = []
-    with _silent(), _mediapipe().solutions.face_mesh.FaceMesh(max_num_faces=_MOST_FACES, refine_landmarks=True) as mesh:
-        for picture in pictures:
-            meshes = mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks or []
-            height, width = picture.shape[:2]
-            scale_3 = np.array([width, height, width])  # the mesh gives depth in units of the width
-            faces = [np.array([(mark.x, mark.y, mark.z) for mark in points.landmark]) * scale_3 for points in meshes]
+    with silent():
+        for _, faces in face_engine(engine or default_engine()).faces(pictures):
             rows.append(face_vector(choose_face(faces, face)) if faces else np.full(WIDTH, np.nan, np.float32))
     features_LD = np.stack(rows)
     if np.isnan(features_LD).all():
         raise MsekitError("no picture shows a face")
     return features_LD
+
+
+def cut_to_faces(
+    pictures: Iterable[np.ndarray], face: FaceChoice, engine: str | None = None
+) -> Iterator[np.ndarray | None]:
+    """Cut pictures to a square around the face, a quarter wider than it; None for one without a face.
+
+    Raises:
+        MsekitError: No picture shows a face, or the engine cannot be used here.
+    """
+    found = False
+    for picture, faces in face_engine(engine or default_engine()).faces(pictures):
+        if not faces:
+            yield None
+            continue
+        found = True
+        marks_M3 = choose_face(faces, face)
+        low_2, high_2 = marks_M3[:, :2].min(axis=0), marks_M3[:, :2].max(axis=0)
+        half = float((high_2 - low_2).max()) * 0.625
+        (x, y), (height, width) = (low_2 + high_2) / 2, picture.shape[:2]
+        left, right = max(int(x - half), 0), min(int(x + half) + 1, width)
+        top, bottom = max(int(y - half), 0), min(int(y + half) + 1, height)
+        yield picture[top:bottom, left:right]
+    if not found:
+        raise MsekitError("no picture shows a face")
 
 
 def choose_face(faces: list[np.ndarray], face: FaceChoice) -> np.ndarray:
@@ -107,32 +133,3 @@ def face_vector(marks_M3: np.ndarray) -> np.ndarray:
     upright_M2 = (marks_M3[:, :2] - centre_2) @ turn.T / unit
     distances = [np.linalg.norm(upright_M2[start] - upright_M2[end]) for start, end in DISTANCES.values()]
     return np.array([*upright_M2[list(LANDMARKS)].ravel(), roll, yaw, pitch, *distances], dtype=np.float32)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Discard what the process writes to stderr: mediapipe's C++ part logs every start there and has no switch."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
-def _mediapipe() -> Any:
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    warnings.filterwarnings("ignore", message="SymbolDatabase.GetPrototype", category=UserWarning)  # its own protobuf
-    try:
-        import mediapipe
-        from mediapipe import solutions  # noqa: F401 - later releases have no model files and no such module
-    except ImportError as error:
-        raise MsekitError(
-            "face features need a mediapipe release that carries its models (0.10.14; Python 3.12 at most)",
-            fix="pip install 'msekit[media]', or extract without vision.",
-        ) from error
-    return mediapipe

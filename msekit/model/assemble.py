@@ -7,7 +7,6 @@ import torch
 from msekit.adapters.interface import Adapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.catalogue import DatasetSpec
-from msekit.distributed.zero import gathered
 from msekit.errors import MsekitError
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel
@@ -45,6 +44,8 @@ def with_adapter(model: MSEModel, adapter: Adapter) -> MSEModel:
 def text_scale(backbone: Backbone) -> float:
     """RMS of the backbone's embedding table: the size that its words have."""
     embeddings = backbone.model.get_input_embeddings()
+    from msekit.distributed.zero import gathered  # whoever uses a plug-in does without it until here
+
     with gathered(embeddings):
         table_Vd = embeddings.weight
         return float(torch.linalg.vector_norm(table_Vd, dtype=torch.float32) / table_Vd.numel() ** 0.5)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from msekit.data.batches.batch import Batch
-from msekit.model.labels import Trie
+from msekit.model.labels import Trie, no_numbers
 from msekit.model.mse_model import MSEModel
 
 
@@ -49,6 +49,8 @@ class OnTheTrie(LogitsProcessor):
             held_BV[row, tokens] = self.weight * scores[row, tokens]
             if self.opinion_BE is not None:
                 held_BV[row, tokens] += self.opinion_BE[row // rows, torch.as_tensor(edges, device=scores.device)]
+        if held_BV.isnan().any():
+            raise no_numbers()
         return held_BV
 
 

@@ -59,7 +59,8 @@ class Trie:
     def family(self) -> np.ndarray:
         """(M - 1, M - 1) bool over the inner nodes but the root: whether the column's node is the row's or above it."""
         nodes = self.inner[1:].tolist()
-        return np.array([[other in self.ancestors(node) for other in nodes] for node in nodes])
+        above = [[other in self.ancestors(node) for other in nodes] for node in nodes]
+        return np.array(above, dtype=bool).reshape(len(nodes), len(nodes))
 
     def ancestors(self, node: int) -> list[int]:
         """A node, its parent, and so on, without the root."""
@@ -106,7 +107,11 @@ class LabelSpace:
         return len(self.texts)
 
     def indices(self, truths: np.ndarray) -> np.ndarray:
-        """Class numbers or intensities → positions in the space; intensities by the nearest grid value. (N,) → (N,)."""
+        """Class numbers or intensities → positions in the space; intensities by the nearest grid value. (N,) → (N,).
+
+        A sample without a label (NaN) is given the first position, which nothing of it may be computed from.
+        """
+        truths = np.where(np.isnan(truths), self.low / 10, truths)
         if self.task == "erc":
             return truths.astype(np.int64)
         return np.clip(np.rint(truths * 10).astype(np.int64) - self.low, 0, len(self) - 1)
@@ -134,9 +139,11 @@ class LabelSpace:
             (B,) values: intensities, or class numbers.
 
         Raises:
-            MsekitError: `mean` or `median` of classes.
+            MsekitError: `mean` or `median` of classes, or scores that are no numbers.
         """
         check_estimate(self.task, estimate)
+        if np.isnan(edges_BE).any():
+            raise no_numbers()
         if estimate == "greedy":
             return self.values[self._greedy(edges_BE)]
         return self.point(self.distribution(edges_BE), estimate)
@@ -168,6 +175,13 @@ class LabelSpace:
     def _leaves(self) -> np.ndarray:
         """(K,) node at the end of each label's path: edges are numbered parents first, so its last edge leads there."""
         return np.array([np.flatnonzero(path)[-1] + 1 for path in self.trie.paths])
+
+
+def no_numbers() -> MsekitError:
+    """The refusal of scores that are NaN: whatever were made of them would be no answer."""
+    return MsekitError(
+        "the label scores are no numbers", fix="The adapter's values are beyond what it can compute with."
+    )
 
 
 def check_estimate(task: str, estimate: str) -> None:

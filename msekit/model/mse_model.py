@@ -2,7 +2,8 @@
 
 Several models (seeds, learning rates) on one backbone join their batches into one pass: `losses_of`, `edges_of`.
 
-Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the label trie, V vocabulary.
+Shapes: B batch, T text tokens, A answer tokens after the first, E edges of the label trie, M its inner nodes, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class MSEModel(nn.Module):
     """(E,) see Trie."""
     edge_token: Tensor
     """(E,) see Trie."""
+    family: Tensor
+    """(M - 1, M - 1) see Trie."""
     label_tokens: Tensor
     """Every token of the trie, once: their logits are what is read."""
 
@@ -79,6 +82,7 @@ class MSEModel(nn.Module):
         self.register_buffer("targets", targets_KA, persistent=False)
         self.register_buffer("edge_row", torch.from_numpy(labels.trie.edge_row), persistent=False)
         self.register_buffer("edge_token", torch.from_numpy(labels.trie.token), persistent=False)
+        self.register_buffer("family", torch.from_numpy(labels.trie.family), persistent=False)
         self.register_buffer("label_tokens", torch.from_numpy(np.unique(labels.trie.token)), persistent=False)
         self.product = Product(labels.trie) if isinstance(adapter, OpinionatedAdapter) else None
 
@@ -152,8 +156,8 @@ class MSEModel(nn.Module):
     def for_scoring(self, batch: Batch) -> Laid:
         """What it reads to score every label: the content and the inner nodes of the label trie."""
         embeddings_BSd, mask_BS, opinion_BK = self.content(batch, opening=self.prefix is None)
-        trie = self.labels.trie
-        return Laid(self.layout.with_trie(embeddings_BSd, mask_BS, self.backbone.constant, trie), opinion_BK)
+        constant, trie = self.backbone.constant, self.labels.trie
+        return Laid(self.layout.with_trie(embeddings_BSd, mask_BS, constant, trie, self.family), opinion_BK)
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""

@@ -58,7 +58,8 @@ class Product(nn.Module):
     def fitted_weight(self, llm_NE: Tensor, opinion_NE: Tensor, label_N: Tensor) -> float:
         """The weight of the LLM at which the true labels of N samples are most probable."""
         on_path_NE = (self.beneath == 0)[label_N].to(llm_NE.dtype)
-        losses = [-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1).mean().item() for w in WEIGHTS]
+        tried = [-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1).mean() for w in WEIGHTS]
+        losses = torch.stack(tried).tolist()
         return WEIGHTS[losses.index(min(losses))]
 
     def _normalised(self, edges_BE: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class PromptLayout:
         return Sequence(torch.cat([content_BSd, answer_BAd], dim=1), mask, positions, answer_BAd.shape[1] + 1)
 
     @staticmethod
-    def with_trie(content_BSd: Tensor, mask_BS: Tensor, embed: Embed, trie: Trie) -> Sequence:
+    def with_trie(content_BSd: Tensor, mask_BS: Tensor, embed: Embed, trie: Trie, family_AA: Tensor) -> Sequence:
         """Append the trie's inner nodes, each of which attends to the content and to its own ancestors alone.
 
         Scored label by label, K labels would read the content K times. Here one pass gives the next-token logits at
@@ -101,7 +101,8 @@ class PromptLayout:
             +       all      .  x
 
         Positions follow the depth in the tree, not the column: `-` and `+` both stand right behind the content, as they
-        would if each were read alone. A sequence per label gives the same logits up to rounding.
+        would if each were read alone. A sequence per label gives the same logits up to rounding. `family_AA` is the
+        trie's own, where the content is.
         """
         nodes = len(trie.inner) - 1
         if not nodes:  # every label is one token: nothing to append
@@ -112,11 +113,11 @@ class PromptLayout:
         embeddings = torch.cat([content_BSd, node_Ad.expand(len(content_BSd), -1, -1)], dim=1)
         content, total = mask_BS.shape[1], embeddings.shape[1]
         visible = torch.ones(total, total, dtype=torch.bool, device=device).tril()  # rows attend to columns
-        visible[content:, content:] = torch.from_numpy(trie.family).to(device)  # (A, A): itself and its ancestors
+        visible[content:, content:] = family_AA  # itself and its ancestors
         real = torch.cat([mask_BS.bool(), mask_BS.new_ones(len(mask_BS), nodes).bool()], dim=1)  # (B, S + A)
         allowed = visible[None, None] & real[:, None, None, :]  # (B, 1, S + A, S + A)
         mask = scores_mask(allowed, embeddings.dtype)
-        depth_A = torch.from_numpy(trie.family.sum(axis=1)).to(device)  # 1 below the root: it counts itself
+        depth_A = family_AA.sum(dim=1)  # 1 below the root: it counts itself
         content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A
         positions = torch.cat([content_positions, node_positions], dim=1)

@@ -37,6 +37,7 @@ from msekit.errors import MsekitError
 from msekit.model.text_states import Text, apart, different_texts
 from msekit.paths import cache_root
 from msekit.reporter import Reporter
+from msekit.words import reason
 
 _PAUSE_S = 1.0
 
@@ -102,7 +103,7 @@ def states_table(
                 time.sleep(_PAUSE_S)
     except OSError as error:
         raise MsekitError(
-            f"the cache of hidden states cannot be written: {error}",
+            f"the cache of hidden states cannot be written: {reason(error)}",
             where=folder.path,
             fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
         ) from error

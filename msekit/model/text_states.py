@@ -13,13 +13,13 @@ from torch import Tensor
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.hidden_states import StatesWanted, depth, read_states
 from msekit.data.catalogue import DatasetSpec
-from msekit.model.wording import CUES
+from msekit.model.wording import standard_cue
 from msekit.settings.config import AdapterConfig
 
 
 def cue_of(settings: AdapterConfig, spec: DatasetSpec) -> str:
     """What stands behind a text when its hidden states are read."""
-    return CUES[spec.task, spec.language] if settings.cue is None else settings.cue
+    return standard_cue(spec) if settings.cue is None else settings.cue
 
 
 def states_wanted(settings: AdapterConfig, spec: DatasetSpec, backbone: Backbone) -> StatesWanted:

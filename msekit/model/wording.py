@@ -7,6 +7,7 @@ Apart from `prompt.py`, so that a plan can count the constant tokens without tor
 import hashlib
 import re
 
+from msekit.data.catalogue import DatasetSpec
 from msekit.settings.choices import Layout
 
 OPENING_TAG = "<av>"  # the backbone reads the tags of every sample: short ones save a tenth of the tokens
@@ -18,6 +19,11 @@ CUES = {
     ("erc", "zh"): "说话人的情绪：",
 }
 """Task and language → what is put behind a text, so that the LLM's hidden states gather what the task asks for."""
+
+
+def standard_cue(spec: DatasetSpec) -> str:
+    """What is put behind a text of a data set: for a language without a cue here, the task's own prompt."""
+    return CUES.get((spec.task, spec.language), f" {spec.task_prompt.strip()}")
 
 
 def constant_parts(prompt: str, order: Layout = "paper") -> tuple[str, str]:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from msekit.adapters.sizes import ADAPTERS, parameter_count
-from msekit.backbones.holding import KINDS, check_kind
+from msekit.backbones.holding import KINDS, MULTIPLE, check_kind
 from msekit.backbones.shape import Shape, shape_of
 from msekit.data.catalogue import MODALITIES, DatasetSpec
 from msekit.data.readers import synthetic
@@ -189,9 +189,12 @@ def workload(
     encoders, trainable, notes = adapter_sizes(config, spec, shape.architecture.hidden_size)
     front = 2 + opening  # 2: bos, or gMASK and sop
     read_once = config.model.passes == "auto" or "prefix" in config.model.passes
+    tokens = pseudo + text + closing + answers - 1 + (0 if read_once else front)
+    if profile.device == "cuda" or config.model.compiles:  # as the keys of a batch are padded
+        tokens += -(tokens + (front if read_once else 0)) % MULTIPLE
     work = Workload(
         samples=seeds * -(-config.optim.batch_size // config.optim.accumulation),
-        tokens=pseudo + text + closing + answers - 1 + (0 if read_once else front),
+        tokens=tokens,
         answers=answers,
         scored_samples=config.evaluation.batch_size or 1,
         scored_answers=inner,

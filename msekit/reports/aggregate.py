@@ -23,7 +23,7 @@ UNLIKE_THE_PAPER = ("without", "limit_train", "ablate")
 FINGERPRINTS = ("data_fingerprint", "backbone_fingerprint", "prompt_sha256")
 PER_SEED_SETTINGS = ("seed", "seeds", "output", "resume")
 """Keys of the resolved configuration that may differ between the seeds of a group."""
-OF_THE_MACHINE = ("evaluation.batch_size", "model.checkpointing")
+OF_THE_MACHINE = ("evaluation.batch_size", "model.checkpointing", "tracking.trackers", "tracking.project")
 """Others that may, for each machine decides them by its memory: they change no number."""
 
 

@@ -86,6 +86,8 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     answers_a, answers_b = ([read_predictions(run.path, spec) for run in runs] for runs in (runs_a, runs_b))
     _check_same([*answers_a, *answers_b], [*runs_a, *runs_b])
     truth = answers_a[0].truth
+    if not len(truth):
+        raise MsekitError("no test sample has a label: there is nothing to compare", where=runs_a[0].path)
     stacked_a, stacked_b = (
         np.stack([run_answers.prediction for run_answers in answers]) for answers in (answers_a, answers_b)
     )

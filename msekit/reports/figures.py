@@ -8,6 +8,7 @@ N samples, C classes, S seeds.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
+from msekit.errors import needs_extra
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.reliability import answers, calibration_error, reliability
 from msekit.evaluation.units import axis as axis_of
 from msekit.evaluation.units import percent
+from msekit.runs.history import Epoch
 from msekit.runs.predictions import Predictions
 
 Array = NDArray[Any]
@@ -43,7 +45,7 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Any,
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MsekitError("the HTML report needs matplotlib", fix="pip install 'msekit[plot]'") from error
+        raise needs_extra("the HTML report needs matplotlib", "plot") from error
     style = {"svg.fonttype": "none", "svg.hashsalt": "msekit", "font.size": 9, "axes.titlesize": 10}
     with rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # only measured here, drawn by the browser
@@ -55,28 +57,29 @@ def _figure(width: float = WIDTH, height: float = HEIGHT) -> Iterator[tuple[Any,
         done.append(buffer.getvalue())
 
 
-def loss_curves(histories: dict[int, list[dict[str, Any]]]) -> Svg:
+def loss_curves(histories: dict[int, list[Epoch]]) -> Svg:
     """Validation loss by epoch, train loss dashed; a colour per seed."""
     with _figure() as (axis, done):
         for seed, lines in histories.items():
-            epochs = [line["epoch"] for line in lines]
-            (drawn,) = axis.plot(epochs, [line["valid_loss"] for line in lines], label=f"seed {seed}", marker=".")
-            axis.plot(epochs, [line["train_loss"] for line in lines], "--", color=drawn.get_color(), marker=".")
+            epochs = [line.epoch for line in lines]
+            (drawn,) = axis.plot(epochs, [line.valid_loss for line in lines], label=f"seed {seed}", marker=".")
+            axis.plot(epochs, [line.train_loss for line in lines], "--", color=drawn.get_color(), marker=".")
         axis.set(title="loss: validation, train dashed", xlabel="epoch")
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
         axis.legend(fontsize=SMALL)
     return done[0]
 
 
-def metric_curves(histories: dict[int, list[dict[str, Any]]], key_metric: str) -> Svg:
+def metric_curves(histories: dict[int, list[Epoch]], key_metric: str) -> Svg:
     """The key metric on validation by epoch; a colour per seed, its best epoch ringed."""
     scale, unit = axis_of(key_metric)
     with _figure() as (axis, done):
         for seed, lines in histories.items():
-            values = [scale * line["valid"][key_metric] for line in lines]
-            epochs = [line["epoch"] for line in lines]
+            found = [line.valid.get(key_metric) for line in lines]
+            values = [scale * value if isinstance(value, float) else math.nan for value in found]
+            epochs = [line.epoch for line in lines]
             (drawn,) = axis.plot(epochs, values, marker=".", label=f"seed {seed}")
-            best = [place for place, line in enumerate(lines) if line["best"]][-1]
+            best = [place for place, line in enumerate(lines) if line.best][-1]
             axis.plot(epochs[best], values[best], "o", fillstyle="none", markersize=10, color=drawn.get_color())
         axis.set(title=f"validation {key_metric}, best epoch ringed", xlabel="epoch", ylabel=unit)
         axis.locator_params(axis="x", integer=True, min_n_ticks=1)
@@ -139,7 +142,7 @@ def class_f1(tables: list[dict[str, float | None]]) -> Svg:
     names = []
     with _figure(height=max(2.0, 0.3 * len(labels) + 0.8)) as (axis, done):
         for place, label in enumerate(labels):
-            values = [100 * value for table in tables if (value := table[label]) is not None]
+            values = [100 * value for table in tables if (value := table.get(label)) is not None]
             names.append(label if values else f"{label} (undefined)")
             if values:
                 axis.barh(place, float(np.mean(values)), color="C0", alpha=0.6)

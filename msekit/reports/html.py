@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.reports import figures
 from msekit.reports.aggregate import Group, aggregate
 from msekit.reports.render import HEADINGS, cells, seeds_line
 from msekit.runs.description import read_spec_of
-from msekit.runs.files import CONFIG, DESCRIPTION, FULL, METRICS, PREDICTIONS, ROBUSTNESS
+from msekit.runs.files import CONFIG, DESCRIPTION, FULL, PREDICTIONS
+from msekit.runs.history import read_history, read_robustness
 from msekit.runs.predictions import read_predictions
 from msekit.runs.report import RunReport, collect
+from msekit.yaml_file import read_mapping
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 0 auto; padding: 1rem; color: #1a1a1a; }
@@ -115,7 +117,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def drawn(members: list[RunReport]) -> dict[str, str]:
     """Alternative text → SVG of every figure whose files the runs have."""
     pictures: dict[str, str] = {}
-    histories = {run.seed: history for run in members if (history := _lines(run.path / METRICS))}
+    histories = {run.seed: history for run in members if (history := read_history(run.path))}
     tested = [run for run in members if (run.path / PREDICTIONS).is_file() and (run.path / DESCRIPTION).is_file()]
     if not tested:
         return pictures
@@ -124,9 +126,13 @@ def drawn(members: list[RunReport]) -> dict[str, str]:
         pictures["loss by epoch"] = figures.loss_curves(histories)
         pictures[f"validation {spec.key_metric} by epoch"] = figures.metric_curves(histories, spec.key_metric)
     predictions = [read_predictions(run.path, spec) for run in tested]
+    if not all(len(answers.truth) for answers in predictions):
+        return pictures  # no test sample has a label
     if spec.labels:
         pictures["confusion matrix"] = figures.confusion(predictions, spec.labels)
-        pictures["F1 by class"] = figures.class_f1([run.values["metrics"]["per_class_f1"] for run in members])
+        by_class = [table for run in members if isinstance(table := run.report.metrics.get("per_class_f1"), dict)]
+        if by_class:
+            pictures["F1 by class"] = figures.class_f1(by_class)
     else:
         pictures["true and predicted intensity"] = figures.scatter(predictions, spec)
     if all(answers.values.size for answers in predictions):
@@ -141,12 +147,12 @@ def _tests(members: list[RunReport], spec: DatasetSpec) -> dict[str, list[float]
     """The key metric by what was done to the test split, a value per seed: as it is, shuffled, modalities withheld."""
     tests: dict[str, list[float]] = {}
     for run in members:
-        done = {"as it is": run.values["metrics"], "shuffled": (run.values.get("integrity") or {}).get("metrics")}
-        if (run.path / ROBUSTNESS).is_file():
-            done |= {name: metrics for name, metrics in _json(run.path / ROBUSTNESS)["metrics"].items() if name != FULL}
+        check = run.report.integrity
+        done = {"as it is": run.report.metrics, "shuffled": check.metrics if check else {}}
+        done |= {name: metrics for name, metrics in read_robustness(run.path).items() if name != FULL}
         for name, metrics in done.items():
-            if metrics and metrics.get(spec.key_metric) is not None:
-                tests.setdefault(name, []).append(float(metrics[spec.key_metric]))
+            if isinstance(value := metrics.get(spec.key_metric), float):
+                tests.setdefault(name, []).append(value)
     return tests
 
 
@@ -160,7 +166,7 @@ def provenance(members: list[RunReport]) -> str:
     facts = [
         ("checkpoint", f"the epoch with the {way} validation {key} ({best})"),
         ("samples tested", str(values.get("samples", "?"))),
-        ("trainable parameters", f"{values.get('trainable_parameters', 0):,}"),
+        ("trainable parameters", f"{first.report.trainable_parameters or 0:,}"),
         ("machine", str(values.get("machine", "?"))),
         ("versions", ", ".join(f"{name} {number}" for name, number in (values.get("versions") or {}).items())),
         *(
@@ -171,22 +177,15 @@ def provenance(members: list[RunReport]) -> str:
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
     file = first.path / CONFIG
-    settings = file.read_text(encoding="utf-8") if file.is_file() else ""
+    settings = _without_places(read_mapping(file, "run's configuration")) if file.is_file() else ""
     shown = f"<details><summary>settings of seed {first.seed}</summary><pre>{escape(settings)}</pre></details>"
     return f"<dl>{listed}</dl>{shown if settings else ''}"
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MsekitError(f"the file is damaged: {error}", where=file) from error
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise MsekitError(f"the file is damaged: {error}", where=file) from error
+def _without_places(settings: dict[str, Any]) -> str:
+    """The settings as YAML, without the folders of the machine, which say whose it is."""
+    kept = {key: value for key, value in settings.items() if key not in ("output", "source")}
+    for key in ("dataset", "backbone", "profile"):
+        if isinstance(path := kept.get(key), str) and Path(path).is_absolute():
+            kept[key] = Path(path).name
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from msekit.errors import shown
 from msekit.evaluation.units import show
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import Group, MetricSummary
@@ -50,17 +51,23 @@ def render_json(groups: Sequence[Group]) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
 
 
+def plain_markdown(text: str) -> str:
+    """A text that names come into, for a line or a table of Markdown: no tags, no columns of its own."""
+    return shown(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
 def render_markdown(groups: Sequence[Group]) -> str:
     """A heading, a table and the warnings of every group."""
     parts = []
     for group in groups:
-        lines = [f"### {group.title}", "", seeds_line(group), "", f"| {' | '.join(HEADINGS)} |"]
+        lines = [f"### {plain_markdown(group.title)}", "", seeds_line(group), "", f"| {' | '.join(HEADINGS)} |"]
         lines.append("|---|---:|---:|---:|---:|")
         lines += [
-            f"| {' | '.join(cells(name, summary, len(group.seeds)))} |" for name, summary in group.metrics.items()
+            f"| {' | '.join(map(plain_markdown, cells(name, summary, len(group.seeds))))} |"
+            for name, summary in group.metrics.items()
         ]
         if group.warnings:
-            lines += ["", *(f"- **Warning:** {warning}" for warning in group.warnings)]
+            lines += ["", *(f"- **Warning:** {plain_markdown(warning)}" for warning in group.warnings)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

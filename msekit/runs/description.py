@@ -5,22 +5,22 @@ It holds all that a plug-in needs beside its tensors and the backbone. It is pla
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
-from msekit.runs.files import DESCRIPTION, write_json
+from msekit.errors import MsekitError, brief
+from msekit.json_file import read_json
+from msekit.runs.files import DESCRIPTION, opened, sealed, write_json
 from msekit.settings.config import AdapterConfig
+from msekit.words import first_fault, reason
 
 FORMAT = 1
 WHERE_ITS_FILES_LIE = {"source", "files", "hub", "hub_revision", "split_sizes", "frames", "width_note"}
 """What a data set's description says of its files, for which a run's description has no use."""
-_LARGEST = 64 << 20  # bytes of an adapter.json; statistics of 2,048 features take 100 kB
 
 
 class BackboneRef(BaseModel):
@@ -83,8 +83,8 @@ class Description(BaseModel):
     data_fingerprint: str | None = None
     """None where the training data is not known (an imported adapter)."""
     adapter: AdapterConfig
-    text_dim: int
-    widths: dict[Literal["audio", "vision"], int]
+    text_dim: int = Field(ge=1)
+    widths: dict[Literal["audio", "vision"], Annotated[int, Field(ge=0)]]
     """Features per frame; 0 for a modality without an encoder."""
     features: dict[Literal["audio", "vision"], Preprocessor | None]
     """The way of each modality's sequences to the adapter."""
@@ -126,7 +126,7 @@ class Description(BaseModel):
 def write_description(folder: Path, description: Description | Baseline) -> None:
     """Write a folder's `adapter.json`."""
     document = description.model_dump(mode="json", exclude={"dataset": WHERE_ITS_FILES_LIE})
-    write_json(folder / DESCRIPTION, document)
+    write_json(folder / DESCRIPTION, sealed(document))
 
 
 def read_description(folder: Path) -> Description:
@@ -154,30 +154,26 @@ def read_spec_of(folder: Path) -> DatasetSpec:
 
 def without_places(spec: DatasetSpec) -> dict[str, Any]:
     """What a data set is, wherever its files lie, with the family of its metrics by name."""
-    family = spec.metric_family if spec.task == "msa" else None
+    family = spec.metric_family if spec.task == "msa" and not isinstance(spec.metrics, tuple) else spec.metrics
     return spec.model_dump(mode="json", exclude=WHERE_ITS_FILES_LIE) | {"metrics": family}
 
 
 def _read(folder: Path) -> Description | Baseline:
     where = folder / DESCRIPTION
     try:
-        if where.stat().st_size > _LARGEST:
-            raise MsekitError(f"the file is larger than {_LARGEST >> 20} MB", where=where)
-        raw: Any = json.loads(where.read_text(encoding="utf-8"))
+        raw: Any = read_json(where)
         if isinstance(raw, dict) and raw.get("format", FORMAT) != FORMAT:
             raise MsekitError(
-                f"the plug-in has format {raw.get('format')!r}, this msekit reads {FORMAT}",
+                f"the plug-in has format {brief(raw.get('format'))}, this msekit reads {FORMAT}",
                 where=where,
                 fix="Use the msekit that wrote it, or a later one.",
             )
-        raw = _with_kind(raw)
+        raw = _with_kind(opened(raw, where))
         return Baseline(**raw) if raw["kind"] == "baseline" else Description(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "description"
-        raise MsekitError(f"the file is damaged: {key}: {first['msg']}", where=where) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+        raise MsekitError(f"the file is damaged: {first_fault(error)[2]}", where=where) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=where) from error
 
 
 def _with_kind(raw: dict[str, Any]) -> dict[str, Any]:

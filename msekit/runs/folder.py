@@ -156,9 +156,11 @@ def fetch_run(run: str | Path, revision: str | None = None) -> Path:
         RevisionNotFoundError,
     )
 
+    from msekit.downloads import no_bar
+
     try:
         wanted = [DESCRIPTION, ADAPTER]
-        folder = Path(snapshot_download(str(run), revision=revision, allow_patterns=wanted))
+        folder = Path(snapshot_download(str(run), revision=revision, allow_patterns=wanted, tqdm_class=no_bar()))
     except RepositoryNotFoundError as error:
         raise MsekitError(
             "neither a folder nor a repository on the hub",

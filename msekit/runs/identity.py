@@ -33,7 +33,8 @@ LATER = {"loss.smoothing": 0.0}
 LEAVE = (
     *("output", "source", "save_minutes", "timeout_minutes", "profile"),
     *("dataset", "description"),  # told by the cache's fingerprint and the prompt's hash
-    *("model.dtype", "model.checkpointing", "model.passes", "evaluation.batch_size"),
+    *("model.dtype", "model.checkpointing", "model.passes", "evaluation.batch_size", "optim.deterministic"),
+    "tracking",
 )
 """Settings that do not: where files lie, how often they are saved, what fits the machine."""
 

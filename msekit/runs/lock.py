@@ -1,12 +1,12 @@
 """One process at a time trains into a run's folder: it holds a lock there, which ends with it in any case. No torch.
 
 The lock is the kernel's (flock) on a file that names its holder, so a holder that was killed holds nothing, and whoever
-comes next takes the file over.
+comes next takes the file over. Where there is no flock (Windows), filelock locks the same file, and nobody is
+named.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import socket
@@ -15,9 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from msekit.errors import MsekitError
 from msekit.runs.files import LOCK
 from msekit.runs.folder import not_there_yet, prepare_run_folder, remove_empty
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _LOG = logging.getLogger(__name__)
 _A_LOOK_S = 0.5
@@ -39,14 +46,10 @@ def held_for_training(folder: Path, resume: bool) -> Iterator[None]:
     missing = not_there_yet(folder)
     try:
         prepare_run_folder(folder, resume)
-        held = _take(folder)
-        try:
+        with _held_by_flock(folder) if fcntl is not None else _held_elsewhere(folder, _A_LOOK_S):
             for partial in folder.rglob(".*.partial"):
                 partial.unlink(missing_ok=True)
             yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)  # while it is held: the next process then makes a file of its own
-            os.close(held)
     finally:
         remove_empty(missing)
 
@@ -57,6 +60,11 @@ def refuse_held(folder: Path) -> None:
     Raises:
         MsekitError: One does.
     """
+    if fcntl is None:
+        if (folder / LOCK).exists():
+            with _held_elsewhere(folder, 0):
+                return
+        return
     with suppress(OSError):  # no such file, or a file system without locks
         file = os.open(folder / LOCK, os.O_RDONLY)
         try:
@@ -65,6 +73,32 @@ def refuse_held(folder: Path) -> None:
             raise _held(folder) from None
         finally:
             os.close(file)
+
+
+@contextmanager
+def _held_by_flock(folder: Path) -> Iterator[None]:
+    held = _take(folder)
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # while it is held: the next process then makes a file of its own
+        os.close(held)
+
+
+@contextmanager
+def _held_elsewhere(folder: Path, timeout: float) -> Iterator[None]:
+    """Hold a folder on a system without flock, waiting so many seconds for another holder."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise _held(folder) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):  # someone else took it meanwhile
+            (folder / LOCK).unlink()
 
 
 def _take(folder: Path) -> int:

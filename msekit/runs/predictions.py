@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.errors import MsekitError
-from msekit.runs.files import PREDICTIONS, read_lines, write_lines
+from msekit.errors import MsekitError, brief
+from msekit.json_file import read_json_lines
+from msekit.runs.files import PREDICTIONS, check_digest, digest_of, write_lines
+from msekit.words import reason
 
 Array = NDArray[Any]
+_ROUNDED = 1e-4
+"""How far from 1 the rounded shares of some hundred labels, computed in 16 bit, come."""
 Answer = str | float
 """A label's name, or an intensity."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """N samples, K labels."""
+    """N samples that have a label, K labels."""
 
     ids: list[str]
     truth: Array
@@ -55,32 +60,63 @@ def prediction_line(
     return {"id": id, **answer, "prediction": prediction, "scores": rounded}
 
 
-def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> None:
-    """Write a run's test predictions, a `prediction_line` per sample."""
+def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> str:
+    """Write a run's test predictions, a `prediction_line` per sample; the digest that its report is to hold."""
     write_lines(folder / PREDICTIONS, list(lines))
+    return digest_of((folder / PREDICTIONS).read_bytes())
 
 
 def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
-    """Read a run's test predictions.
+    """Read a run's predictions of the test samples that have a label.
 
     Args:
         folder: The seed's folder.
         spec: Its data set; emotions are turned into their numbers.
 
     Raises:
-        MsekitError: The file is missing or damaged.
+        MsekitError: The file is missing or damaged: a label that the set has not, a number that is not finite, scores
+            that are no distribution, or other labels in one line than in the first.
     """
     file = folder / PREDICTIONS
+    from msekit.runs.report import read_report  # of use to reports alone, not to whoever predicts
+
+    written = read_json_lines(file, "predictions file")
+    report = read_report(folder)
+    check_digest(file.read_bytes(), None if report is None else report.predictions_sha256, file)
     try:
-        lines = read_lines(file)
         number = {label: place for place, label in enumerate(spec.labels or ())}
+        lines = [line for line in written if "truth" in line]
+        kind = int if number else float
         truth, prediction = (
-            np.array([number[line[key]] if number else float(line[key]) for line in lines])
+            np.array([number[line[key]] if number else _finite(line[key]) for line in lines], kind)
             for key in ("truth", "prediction")
         )
-        names = list(lines[0]["scores"])
-        values = np.array([number[name] if number else float(name) for name in names])
-        distribution = np.array([[line["scores"][name] for name in names] for line in lines])
-        return Predictions([str(line["id"]) for line in lines], truth, prediction, values, distribution)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise MsekitError(f"the predictions are damaged or missing: {error!r}", where=file) from error
+        names = list(written[0]["scores"])
+        values = np.array([number[name] if number else _finite(float(name)) for name in names])
+        distribution = np.array([_distribution(line["scores"], names) for line in lines]).reshape(
+            len(lines), len(names)
+        )
+        return Predictions([_name(line["id"]) for line in lines], truth, prediction, values, distribution)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise MsekitError(f"the predictions are damaged: {reason(error)}", where=file) from error
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{brief(value)} is no finite number")
+    return float(value)
+
+
+def _distribution(scores: Any, names: list[str]) -> list[float]:
+    if list(scores) != names:
+        raise ValueError("the lines have not the same labels")
+    shares = [_finite(share) for share in scores.values()]
+    if shares and not (min(shares) >= 0 and math.isclose(sum(shares), 1, abs_tol=_ROUNDED)):
+        raise ValueError("the scores of a line are no distribution")
+    return shares
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"the id {brief(value)} is no text")
+    return value

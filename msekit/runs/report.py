@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msekit.errors import MsekitError
-from msekit.runs.files import CONFIG, REPORT, write_json
+from msekit.json_file import read_json
+from msekit.runs.files import CONFIG, REPORT, check_text, opened, sealed, write_json
 from msekit.runs.folder import find_runs
+from msekit.words import first_fault
+from msekit.yaml_file import read_mapping
 
-Metrics = dict[str, float | dict[str, float | None] | None]
+_Value = Annotated[float, Field(ge=-1e9, le=1e9)]
+Metrics = dict[str, _Value | dict[str, _Value | None] | None]
 """Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined."""
 
 NAMES_A_RUN = {"dataset": None, "backbone": None, "adapter": None, "recipe": None}
@@ -31,8 +34,13 @@ SETS_IT_APART = {
     "on_missing": "zero",
     "modality_dropout": None,
     "options": None,
+    "continued": None,
     "layer": None,
     "reads": None,
+    "fold": None,
+    "text_from": "words",
+    "text_layer": None,
+    "text_sentence": "last",
 }
 COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
 """What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report
@@ -64,7 +72,7 @@ class Report(BaseModel):
     written that does not stand here.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     dataset: str
     backbone: str
@@ -80,10 +88,14 @@ class Report(BaseModel):
     recipe: str
     seed: int
     split: str
+    fold: int | None = None
+    """Of a cross-validation: the one that is the test split."""
     samples: int | None = None
+    without_label: int | None = None
+    """Of them, those that are predicted and count in no metric; not there where all have a label."""
     estimate: str
     metrics: Metrics
-    confidence: dict[str, list[float] | None] | None = None
+    confidence: dict[str, list[_Value] | None] | None = None
     """Metric → 95 % bootstrap interval over the samples."""
     alone: dict[str, Metrics] | None = None
     """Of an adapter with an opinion: the metrics of the LLM without it, `llm`, and of the `opinion` without the LLM."""
@@ -106,12 +118,16 @@ class Report(BaseModel):
     data_fingerprint: str | None = None
     backbone_fingerprint: str | None = None
     prompt_sha256: str | None = None
+    predictions_sha256: str | None = None
+    """Of the file of test predictions that belongs to the report."""
     integrity: Integrity | None = None
     """None for a model that reads neither audio nor vision."""
     best_epoch: int | None = None
     backbone_weights: Weights | None = None
     epochs: int | None = None
     """Trained; of a baseline, the most that were allowed."""
+    continued: list[str] | None = None
+    """Where the run had ended before it was given more epochs, `after epoch 3`: its learning rate rose once more."""
     dropped_train: int | None = None
     """Training samples left out for lack of a modality."""
     strength: float | None = None
@@ -124,8 +140,19 @@ class Report(BaseModel):
     """Of the same: whether its blocks of features were scaled to the same total variance."""
     valid_by_layer: dict[str, float] | None = None
     """Of the same: layer → the best value of the key metric on validation."""
+    text_from: str | None = None
+    """Of another baseline: what it reads of a text, `words`, `file` or `backbone`; `llm` if trained through one."""
+    text_layer: int | None = None
+    """Of the same: the LLM's layer."""
+    text_sentence: str | None = None
+    """Of the same: which state stands for a whole text, `last` or `mean`."""
+    apart: str | None = None
+    """Of the same: what is otherwise than in its paper."""
     trainable_parameters: int | None = None
     peak_memory_bytes: int | None = None
+    """Of a GPU what tensors took, else what the process did."""
+    peak_memory_reserved_bytes: int | None = None
+    """Of a GPU: what the allocator held for them, gaps included; what no other process could have."""
     train_samples_per_s: float | None = None
     train_seconds: float | None = None
     train_cpu_seconds: float | None = None
@@ -158,7 +185,7 @@ class Report(BaseModel):
 def write_report(folder: Path, report: Report) -> None:
     """Write a folder's `report.json`, which makes it a finished run."""
     assert not report.model_extra, f"unknown to the schema: {', '.join(report.model_extra)}"
-    write_json(folder / REPORT, report.document())
+    write_json(folder / REPORT, sealed(report.document()))
 
 
 def read_report(folder: Path) -> Report | None:
@@ -171,14 +198,12 @@ def read_report(folder: Path) -> Report | None:
     if not where.is_file():
         return None
     try:
-        return Report.model_validate(json.loads(where.read_text(encoding="utf-8")))
+        raw = read_json(where, "report")
+        return Report.model_validate(opened(raw, where) if isinstance(raw, dict) else raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {key}: {first['msg']}"
+        first, key, fault = first_fault(error)
+        what = f"has no '{key}'" if first["type"] == "missing" else f"is damaged: {fault}"
         raise MsekitError(f"the report {what}", where=where, fix="Evaluate the run again.") from error
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"the report is damaged: {error}", where=where) from error
 
 
 @dataclass(frozen=True)
@@ -222,10 +247,10 @@ def collect(runs: Sequence[Path]) -> list[RunReport]:
 def _finished(folder: Path) -> RunReport:
     report, config = read_report(folder), folder / CONFIG
     assert report is not None, "find_runs names finished runs"
-    try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise MsekitError(f"the run's configuration cannot be read: {error}", where=config) from error
+    settings: dict[str, Any] = {}
+    if config.is_file():
+        settings = read_mapping(config, "run's configuration")
+        check_text(config.read_bytes(), config)
     return RunReport(folder, report, flatten(settings))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from msekit.errors import MsekitError
 from msekit.runs.files import replacing
+from msekit.words import reason
 
 _CHECKSUM = "sha256"
 
@@ -27,8 +28,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     with replacing(path) as partial:
         save_file(copies, partial, {**(header or {}), _CHECKSUM: _checksum(copies, header or {})})
         os.chmod(partial, 0o666 & ~_umask())  # safetensors makes the file private
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -44,7 +43,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError as error:
         raise MsekitError("no such file", where=path) from error
     except (SafetensorError, OSError) as error:
-        raise MsekitError(f"the file is damaged: {error}", where=path) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=path) from error
     written = header.pop(_CHECKSUM, None)
     if written not in (None, _checksum(tensors, header)):
         raise MsekitError(

@@ -3,7 +3,9 @@
     GET  /              the page: a plug-in, a text, files or a sample of a data set
     POST /              the same page with the answer, and the answer with each modality withheld
     GET  /api/plug-ins  the plug-ins, with what each reads and answers
-    POST /api/predict   {"text", "plug_in"?, "audio"?, "vision"?} as JSON (features as nested lists), or the page's form
+    POST /api/predict   {"text", "plug_in"?, "audio"?, "vision"?, "history"?, "speaker"?} as JSON (features as nested
+                        lists) or the page's form; with "withheld" also without each modality; several as "samples"
+    GET  /healthz, /metrics, /openapi.json  see `api.py`
 
 Uploads go into a folder that is removed with the request, under names of our own; nothing in them is executed.
 """
@@ -12,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import tempfile
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +36,15 @@ from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.serving.api import MOST_SAMPLES, Monitor
+from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, history_of
 from msekit.serving.limits import LARGEST_BODY, Limits
 from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import Shelf
-from msekit.serving.uploads import features_of_upload
+from msekit.serving.uploads import features_of_upload, folder_for_uploads
 
 _MOST_ROWS = 13
+_NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 _AT_ONCE = 4  # uploads that are turned into features at the same time
 
 
@@ -55,9 +61,9 @@ class Answer:
 
     def record(self) -> dict[str, Any]:
         """The answer as JSON."""
-        withheld = {name: _record(prediction) for name, prediction in self.without.items()}
+        withheld = {"without": {name: _record(prediction) for name, prediction in self.without.items()}}
         seconds = {"preparation": self.full.timing.preparation, "model": self.full.timing.model}
-        return {"plug_in": self.plug_in, **_record(self.full), "without": withheld, "seconds": seconds}
+        return {"plug_in": self.plug_in, **_record(self.full), **(withheld if self.without else {}), "seconds": seconds}
 
 
 def _record(prediction: Prediction) -> dict[str, Any]:
@@ -76,6 +82,7 @@ class Site:
         self.queue, self.shelves = queue, shelves
         self.page = Jinja2Templates(Path(__file__).parent)
         self.gate = asyncio.Semaphore(_AT_ONCE)
+        self.monitor = Monitor(queue)
 
     async def show(self, request: Request) -> Response:
         """The empty page."""
@@ -88,7 +95,7 @@ class Site:
         form: dict[str, Any] = {}
         try:
             form = await self._form(request)
-            answer = await self.answer(form)
+            answer = await self.answer(form, withheld=True)
         except MsekitError as error:
             chosen = form.get("plug_in") if form.get("plug_in") in names else names[0]
             status = 503 if isinstance(error, BusyError) else 200  # a page with a message is no failure to a browser
@@ -97,21 +104,49 @@ class Site:
 
     async def predict(self, request: Request) -> Response:
         """The JSON endpoint."""
+        start, count = time.perf_counter(), 0
         try:
             if request.headers.get("content-type", "").startswith("application/json"):
-                try:
-                    fields = await request.json()
-                except (ValueError, RecursionError) as error:
-                    raise MsekitError(f"the body is not JSON: {error}") from error
-                if not isinstance(fields, dict):
-                    raise MsekitError("the body is not a JSON object")
-                if stray := sorted(set(map(str, fields)) - {"text", "plug_in", "sample", *MODALITIES}):
-                    raise MsekitError(f"unknown key '{stray[0]}'")
+                body = await body_of(request)
+                async with self.gate:
+                    fields = await run_in_threadpool(fields_of, body)
             else:
                 fields = await self._form(request)
-            return JSONResponse((await self.answer(fields)).record())
+            answers = await self.answers(fields)
+            count, several = len(answers), fields.get("samples") is not None
+            response = JSONResponse({"answers": answers} if several else answers[0])
         except MsekitError as error:
-            return JSONResponse({"error": str(error)}, status_code=_status(error))
+            response = JSONResponse({"error": str(error)}, status_code=_status(error))
+        self.monitor.counters.add(response.status_code, count, time.perf_counter() - start)
+        return response
+
+    async def answers(self, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The JSON answers of a sample, or of each of `samples`, which go through the queue together.
+
+        Raises:
+            MsekitError: The fields cannot be used.
+            BusyError: The queue is full.
+        """
+        withheld, samples = bool(fields.get("withheld")), fields.get("samples")
+        if samples is None:
+            return [(await self.answer(fields, withheld)).record()]
+        if not isinstance(samples, list) or not 0 < len(samples) <= MOST_SAMPLES:
+            raise MsekitError(f"'samples' is no list of 1 to {MOST_SAMPLES} samples")
+        if stray := sorted(fields.keys() & {*OF_A_SAMPLE, "sample"}):
+            raise MsekitError(f"'{stray[0]}' stands beside 'samples'", fix="Put it into a sample.")
+        for place, sample in enumerate(samples):
+            if not isinstance(sample, dict) or sample.keys() - set(OF_A_SAMPLE):
+                raise MsekitError(f"sample {place} is no object of {', '.join(OF_A_SAMPLE)}")
+        plug_in = {"plug_in": fields.get("plug_in")}
+        done = await asyncio.gather(
+            *(self.answer({**sample, **plug_in}, withheld) for sample in samples), return_exceptions=True
+        )
+        for place, answer in enumerate(done):
+            if isinstance(answer, MsekitError) and not isinstance(answer, BusyError):
+                raise MsekitError(f"sample {place}: {answer.what}", fix=answer.fix) from answer
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer.record() for answer in done if isinstance(answer, Answer)]
 
     async def plug_ins(self, _: Request) -> Response:
         """All plug-ins, with what each reads and answers."""
@@ -126,20 +161,28 @@ class Site:
             "labels": described.labels,
             "language": described.dataset.language,
             "widths": dict(described.widths),
-            "clips": sorted(described.dataset.extractors),
+            "clips": sorted(set(described.dataset.extractors) & set(MODALITIES)),
+            "hears": "text" in described.dataset.extractors,
+            "context": described.context,
             "estimate": described.estimate,
             "samples": len(shelf) if shelf else 0,
         }
 
     async def _form(self, request: Request) -> dict[str, Any]:
         try:
-            form = await request.form(max_files=3, max_fields=8, max_part_size=1 << 20)
+            form = await request.form(max_files=3, max_fields=10, max_part_size=1 << 20)
         except HTTPException as error:
             raise MsekitError(f"the form cannot be read: {error.detail}") from error
-        return {key: value for key, value in form.items() if not isinstance(value, UploadFile) or value.filename}
+        given = [
+            (key, value) for key, value in form.multi_items() if not isinstance(value, UploadFile) or value.filename
+        ]
+        fields = dict(given)
+        if len(fields) < len(given):
+            raise MsekitError("a field of the form is given twice")
+        return fields
 
-    async def answer(self, fields: Mapping[str, Any]) -> Answer:
-        """Predict the sample of a form or a JSON object.
+    async def answer(self, fields: Mapping[str, Any], withheld: bool) -> Answer:
+        """Predict the sample of a form or a JSON object, and without each modality where that is asked for.
 
         Raises:
             MsekitError: The fields cannot be used.
@@ -150,42 +193,47 @@ class Site:
         names = self.queue.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:
-            raise MsekitError(f"no plug-in named '{name}'", fix=nearest(name, names))
+            raise MsekitError(f"no plug-in named '{name:.80}'", fix=nearest(name[:80], names))
         async with self.gate:
-            variants = await run_in_threadpool(self._variants, name, fields)
+            variants = await run_in_threadpool(self._variants, name, fields, withheld)
         predictions = await asyncio.wrap_future(self.queue.submit(name, list(variants.values())))
-        full, *withheld = predictions
-        return Answer(name, full, variants[""].text, dict(zip(list(variants)[1:], withheld, strict=True)))
+        full, *others = predictions
+        return Answer(name, full, variants[""].text, dict(zip(list(variants)[1:], others, strict=True)))
 
-    def _variants(self, name: str, fields: Mapping[str, Any]) -> dict[str, Prepared]:
-        """The whole sample, under "", then the sample with each modality withheld."""
+    def _variants(self, name: str, fields: Mapping[str, Any], withheld: bool) -> dict[str, Prepared]:
+        """The whole sample, under "", then the sample with each modality withheld, if that is asked for."""
         description = self.queue.host.plug_in(name).description
         text, features = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
         if fields.get("sample"):
             text, features = self._from_shelf(name, str(fields["sample"]))
-        with tempfile.TemporaryDirectory(prefix="msekit-") as folder:
+        with folder_for_uploads() as folder:
             uploads = {key: value for key, value in fields.items() if isinstance(value, UploadFile)}
             for key, upload in uploads.items():
                 features.pop(key, None)
                 features |= {
                     modality: value
-                    for modality, value in features_of_upload(key, upload, description, Path(folder)).items()
+                    for modality, value in features_of_upload(key, upload, description, folder).items()
                     if modality not in uploads or modality == key
                 }
+            if not str(text).strip() and uploads:
+                text = heard(Path(folder), description)
             if not str(text).strip() and all(features.get(key) is None for key in MODALITIES):
                 raise MsekitError("there is nothing to read: type a text, or add a file")
-            full = prepare_sample(description, "full", text, features)
+            said = {"history": history_of(fields.get("history")), "speaker": fields.get("speaker")}
+            full = prepare_sample(description, "full", text, features, **said)
+        if not withheld:
+            return {"": full}
         present = [key for key in MODALITIES if len(getattr(full, key))]
         hidden = [(key,) for key in present] + ([tuple(present)] if len(present) > 1 else [])
         variants = {"": full}
         for keys in hidden:
             kept = {key: getattr(full, key) for key in present if key not in keys}
-            variants[" and ".join(keys)] = prepare_sample(description, "without", text, kept)
+            variants[" and ".join(keys)] = prepare_sample(description, "without", text, kept, **said)
         return variants
 
     def _from_shelf(self, name: str, number: str) -> tuple[str, dict[str, Any]]:
         shelf = self.shelves.get(name)
-        if shelf is None or not number.isascii() or not number.isdigit() or int(number) >= len(shelf):
+        if shelf is None or not _NUMBER.fullmatch(number) or int(number) >= len(shelf):
             raise MsekitError(f"no sample '{number[:20]}' to pick")
         return shelf.table.texts[int(number)], shelf.given(int(number))
 
@@ -209,7 +257,9 @@ class Site:
             "truth": shelf.truth(int(sample)) if shelf and answer and sample else None,
             "text": (form or {}).get("text") or "",
             "answer": answer,
-            "read": answer.text if answer and sample else None,
+            "read": answer.text if answer and (sample or answer.text != ((form or {}).get("text") or "")) else None,
+            "history": (form or {}).get("history") or "",
+            "speaker": (form or {}).get("speaker") or "",
             "columns": _columns(answer),
             "rows": _rows(answer),
             "error": error,
@@ -268,6 +318,9 @@ def create_app(queue: RequestQueue, shelves: Mapping[str, Shelf], hosts: list[st
             Route("/", site.ask, methods=["POST"]),
             Route("/api/plug-ins", site.plug_ins, methods=["GET"]),
             Route("/api/predict", site.predict, methods=["POST"]),
+            Route("/healthz", site.monitor.health, methods=["GET"]),
+            Route("/metrics", site.monitor.metrics, methods=["GET"]),
+            Route("/openapi.json", site.monitor.openapi, methods=["GET"]),
         ],
         middleware=[Middleware(Limits), Middleware(TrustedHostMiddleware, allowed_hosts=hosts or loopback)],
     )

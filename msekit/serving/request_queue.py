@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, brief
 from msekit.inference.host import PlugInHost
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared
@@ -51,6 +51,11 @@ class RequestQueue:
         """Number of samples in the queue."""
         return sum(len(job.samples) for job in list(self._waiting))
 
+    @property
+    def alive(self) -> bool:
+        """Whether samples are taken and answered."""
+        return self._open and self._thread.is_alive()
+
     def submit(self, plug_in: str, samples: Sequence[Prepared]) -> Future[list[Prediction]]:
         """Queue samples for a plug-in.
 
@@ -81,9 +86,10 @@ class RequestQueue:
                 plug_in = self.host.plug_in(jobs[0].plug_in)
                 samples = [sample for job in jobs for sample in job.samples]
                 predictions = plug_in.predict_prepared(samples, batch_size=self.batch_size)
-            except Exception as error:  # of any kind: the clients must get it, and the thread must live on
+            except BaseException as error:  # a library's panic too: the clients must get it, the thread must live on
+                known = error if isinstance(error, Exception) else RuntimeError(brief(error))
                 for job in jobs:
-                    job.answer.set_exception(error)
+                    job.answer.set_exception(known)
                 continue
             start = 0
             for job in jobs:

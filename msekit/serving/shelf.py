@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.open_data import at_hand, open_data
@@ -34,9 +36,11 @@ class Shelf:
         text = self.table.texts[index]
         return f"{self.table.ids[index]}: {text[:60]}{'…' if len(text) > 60 else ''}"
 
-    def truth(self, index: int) -> str:
-        """Its label."""
+    def truth(self, index: int) -> str | None:
+        """Its label; None where it has none."""
         value = self.table.labels[index]
+        if np.isnan(value):
+            return None
         return self.spec.labels[int(value)] if self.spec.labels else f"{value:+.1f}"
 
     def given(self, index: int) -> dict[str, Any]:

@@ -16,3 +16,7 @@ Estimate = Literal["greedy", "argmax", "mean", "median"]
 """How label scores become one answer (`model/labels.py`)."""
 ESTIMATES: dict[str, tuple[Estimate, ...]] = {"erc": ("greedy", "argmax"), "msa": get_args(Estimate)}
 """By task: emotions have no mean."""
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "comet", "swanlab"]
+"""Experiment trackers that accelerate speaks to (`training/trackers.py`)."""
+TRACKERS: dict[Tracker, str] = {name: "comet_ml" if name == "comet" else name for name in get_args(Tracker)}
+"""Tracker → the package it needs, which is accelerate's name for it too."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
-from msekit.adapters.sizes import ADAPTERS, AdapterName, Conditioning
+from msekit.adapters.sizes import ADAPTERS, Conditioning
 from msekit.backbones.holding import Quantization, check_ways
-from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe
+from msekit.data.description_checks import Folds
+from msekit.errors import nearest
+from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe, Tracker
 
 Modality = Literal["audio", "vision"]
 OF_AN_OPINION = frozenset(
@@ -30,21 +32,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _known_adapter(name: str) -> str:
+    if name not in ADAPTERS:
+        raise ValueError(f"there is no adapter '{name}'. {nearest(name, ADAPTERS.names)}")
+    return name
+
+
 class AdapterConfig(_Section):
     """The plug-in's size and conditioning."""
 
-    name: AdapterName = "mse"
+    name: Annotated[str, AfterValidator(_known_adapter)] = "mse"
     """The paper's plug-in, the one guided by the LLM's hidden states (`mse-states`), a rival of the paper's Table 5,
-    or a plain one (`linear`, `mlp`, `prompt`)."""
+    a plain one (`linear`, `mlp`, `prompt`), or one that a package adds."""
     ablate: Ablation | None = None
     """What is left out, a row of the paper's Table 4."""
     pseudo_tokens: int = Field(4, ge=1)
+    """Embeddings put before the text."""
     audio_hidden: int = Field(64, ge=1)
     """State size of the audio LSTM."""
     vision_hidden: int = Field(32, ge=1)
+    """State size of the vision LSTM."""
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Conditioning = "unit"
+    """What makes the pseudo tokens depend on the features from the start (`adapters/mse.py`)."""
     depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.533, 0.733)
     """mse-states: where in the LLM hidden states are read, as shares of its layers (0 are the embeddings)."""
     cue: str | None = None
@@ -102,8 +113,10 @@ class DescriptionConfig(_Section):
     """Class names in the order of their numbers (erc)."""
     range: tuple[float, float] | None = None
     """Lowest and highest intensity (msa)."""
-    language: Literal["en", "zh"] | None = None
+    language: str | None = None
+    """Of the prompt: an ISO 639 code; others than `en` and `zh` need a prompt of their own."""
     prompt: str | None = None
+    """The task prompt in one's own words."""
     encoding: str | None = None
     """Of a CSV's text."""
     delimiter: str | None = None
@@ -112,14 +125,25 @@ class DescriptionConfig(_Section):
     """What a row holds → the column that holds it."""
     validation: float | None = Field(None, gt=0, lt=1)
     """Share of train's rows that is set apart as valid, where the tables have no such split."""
+    folds: Folds | None = None
+    """How the rows are parted for cross-validation: `{by: speaker, k: 5}`."""
+    fold: int | None = Field(None, ge=1)
+    """The fold that is tested; `--folds` chooses it."""
+    metrics: Literal["general", "mosi", "sims"] | tuple[str, ...] | None = None
+    """The metrics by name, or the family that defines those of intensities."""
+    key_metric: str | None = None
+    """The validation metric that selects the best epoch."""
 
 
 class OptimConfig(_Section):
     """AdamW on the adapter; warm-up, then cosine to zero."""
 
     lr: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
     eps: float = Field(1e-8, gt=0)
+    """AdamW's epsilon."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's, decoupled."""
     batch_size: int = Field(16, ge=1)
     """Samples of a global batch, whatever the number of processes."""
     accumulation: int = Field(1, ge=1)
@@ -141,6 +165,8 @@ class OptimConfig(_Section):
     """Their weight decay."""
     opinion_share: float = Field(0.1, ge=0, le=1)
     """What the opinion's learning rate is multiplied with once it trains with the LLM."""
+    deterministic: bool = False
+    """On a GPU: only kernels that add in the same order every time, which are slower; a CPU has no others."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay of a moving average of the adapter over the steps, which is then what is tested and saved; 0 for none."""
 
@@ -179,6 +205,7 @@ class BackboneConfig(_Section):
     """`auto`: bf16 on a GPU that has it, fp16 on one that has not; on a CPU bf16 where it is quicker (AMX), fp32
     otherwise. In fp16 the loss is scaled (`training/loss_scale.py`)."""
     quantization: Quantization = "none"
+    """Hold the weights in 8 bit (`int8`) or 4 bit (`nf4`)."""
     double_quantization: bool = False
     """Quantise the scales of nf4 too: 0.4 bit per weight less."""
     checkpointing: Annotated[Literal["auto", "on", "off"], BeforeValidator(_yaml_switch)] = "auto"
@@ -187,8 +214,8 @@ class BackboneConfig(_Section):
     """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
     passes: Annotated[Literal["auto", "plain"] | tuple[str, ...], BeforeValidator(check_ways)] = "auto"
     """Shorter ways through the LLM (`backbones/passes/choose.py`): `auto` for every one that works here, `plain` for
-    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `written-out`, `compiled`), which then must
-    work. Values are those of the plain pass up to rounding."""
+    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `joined`, `written-out`, `compiled`), which
+    then must work. Values are those of the plain pass up to rounding."""
 
     @model_validator(mode="after")
     def _one_pass_alone(self) -> BackboneConfig:
@@ -208,6 +235,7 @@ class EvaluationConfig(_Section):
     """How scores become predictions and metrics."""
 
     estimate: Estimate = "greedy"
+    """How label scores become one answer: as the LLM writes it, the likeliest, or mean or median of intensities."""
     batch_size: int | None = Field(None, ge=1)
     """Sequences that a process scores at a time; None for what the plan has room for (`planning/memory.py`)."""
     bootstrap: int = Field(1000, ge=0)
@@ -216,28 +244,42 @@ class EvaluationConfig(_Section):
     """Test once more with audio and vision shuffled between samples: what the score loses is heard and seen."""
 
 
+class TrackingConfig(_Section):
+    """Where a run is shown while it trains, beside `steps.jsonl` and `metrics.jsonl`."""
+
+    trackers: tuple[Tracker, ...] = ()
+    """`tensorboard`, `wandb`, `mlflow`, `trackio`, `comet`, `swanlab`: any of them; each is a package of its own."""
+    project: str = "msekit"
+    """Under which name they file it; TensorBoard's files lie in the run's folder."""
+
+
 class RunConfig(_Section):
     """One run: one backbone, one data set, one seed, one folder."""
 
     backbone: str
+    """Catalogue name, folder or hub id of a causal LM."""
     dataset: str
     """Catalogue name, or the path of a YAML that describes one's own."""
     source: Path | None = None
     """Folder or file of the published features."""
     description: DescriptionConfig = DescriptionConfig()
     recipe: Recipe
+    """The settings that the run starts from."""
     profile: str | None = None
     """Name of a machine's profile, or the path of one (`msekit.settings.profiles`); None for the machine at hand."""
     layout: Layout = "paper"
     """Where the task prompt stands: after the content, or before it, where the backbone reads it but once."""
     seed: int = Field(1111, ge=0)
+    """Decides weights, order, noise and dropout."""
     output: Path
+    """The seed's folder."""
     adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     loss: LossConfig = LossConfig()
     model: BackboneConfig = BackboneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
     save_minutes: float = Field(5.0, gt=0)
     """A state to resume from is saved at every epoch's end, and this often in between."""
     timeout_minutes: float = Field(10.0, gt=0)

@@ -26,6 +26,10 @@ class OwnSet:
     delimiter: str | None = None
     columns: dict[str, str] | None = None
     validation: float | None = None
+    folds: dict[str, Any] | None = None
+    fold: int | None = None
+    metrics: str | tuple[str, ...] | None = None
+    key_metric: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""
@@ -56,11 +60,16 @@ class RunRequest:
     limit_train: int | None = None
     on_missing: str | None = None
     context: int | None = None
+    track: tuple[str, ...] | None = None
+    """Experiment trackers."""
     output: Path | None = None
     """Folder of the seeds' folders; None for `runs/<data set>-<backbone>`."""
     run_file: str | None = None
     """A run file's path, or the name of a shipped one."""
     seeds: tuple[int, ...] | None = None
+    test_folds: str | None = None
+    """`all`, or numbers: which folds are tested, each by runs of its own in `fold-N/`."""
+    deterministic: bool | None = None
     overrides: tuple[str, ...] = ()
     """`key=value`, from `--set`."""
 
@@ -75,17 +84,19 @@ class RunRequest:
             "layout": self.layout,
             "model": {"quantization": self.quantization},
             "adapter": {"name": self.adapter, "ablate": self.ablate},
-            "optim": {"epochs": self.epochs, "batch_size": self.batch_size},
+            "optim": {"epochs": self.epochs, "batch_size": self.batch_size, "deterministic": self.deterministic},
             "data": {"limit_train": self.limit_train, "on_missing": self.on_missing, "context": self.context},
+            "tracking": {"trackers": self.track},
         }
 
 
 def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
-    """One resolved config per seed, and the folder that holds their folders.
+    """One resolved config per seed, or per fold and seed, and the folder that holds their folders.
 
     Raises:
         MsekitError: No backbone or data set named, or any setting that is wrong.
     """
+    from msekit.data.readers.chosen_folds import chosen_folds
     from msekit.data.readers.found_labels import find_set
     from msekit.settings.resolve import read_run_file, resolve
 
@@ -100,15 +111,20 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset
     folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
     folder = Path(str(folder)).resolve()
-    runs = [
-        resolve(
-            settings | {"seed": seed, "output": folder / f"seed-{seed}"},
-            task=spec.task,
-            run_file=file,
-            overrides=request.overrides,
-        )
-        for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
-    ]
+    runs = []
+    for fold in chosen_folds(spec, request.test_folds):
+        place = folder / f"fold-{fold}" if request.test_folds else folder
+        chosen = settings | {"description": {**settings["description"], "fold": fold}}
+        runs += [
+            resolve(
+                chosen | {"seed": seed, "output": place / f"seed-{seed}"},
+                task=spec.task,
+                run_file=file,
+                overrides=request.overrides,
+                extractors=spec.extractors,
+            )
+            for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
+        ]
     return runs, folder
 
 
@@ -134,7 +150,8 @@ def find_run_file(name: str) -> Path:
 
     if Path(name).is_file():
         return Path(name)
-    files = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name != "profiles"}
+    apart = ("profiles", "datasets")
+    files = {path.stem: path for path in shipped("configs").rglob("*.yaml") if path.parent.name not in apart}
     if name in files:
         return files[name]
     raise MsekitError(f"no run file '{name}'", fix=nearest(name, files))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from msekit.errors import MsekitError, nearest
 from msekit.gpu import GIB, Card, card_at_hand
 from msekit.paths import shipped
+from msekit.words import first_fault
 from msekit.yaml_file import read_mapping
 
 
@@ -49,8 +50,7 @@ def read_profile(name: str) -> Profile:
     try:
         return Profile(**{"name": path.stem} | read_mapping(path, "profile"))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise MsekitError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=path) from error
+        raise MsekitError(first_fault(error)[2], where=path) from error
 
 
 def profile_at_hand(name: str | None) -> str | None:

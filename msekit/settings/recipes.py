@@ -5,9 +5,12 @@ What is not named here is the kit's and stands as a default in config.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msekit.adapters.sizes import ADAPTERS
+from msekit.data.catalogue import MODALITIES
+from msekit.data.extractor import Extractor
 from msekit.paper import PUBLISHED
 from msekit.settings.choices import Recipe
 
@@ -53,6 +56,18 @@ def recipe_layers(recipe: str, task: str, backbone: str, dataset: str) -> list[d
         "best": [KIT[task], BEST[task]],
     }
     return layers.get(recipe, [])
+
+
+def extractor_layer(recipe: str, extractors: Mapping[Any, Extractor]) -> dict[str, Any]:
+    """What recipes but the paper's do otherwise for a set whose features are all an encoder's states.
+
+    Silence around speech stands still in descriptors, and trimming cuts it; an encoder's states move there too, so that
+    nothing tells what to cut. (By this reason; not measured.)
+    """
+    made = [extractors[name] for name in MODALITIES if name in extractors]
+    if recipe == "paper" or not made or not all(extractor.is_encoder for extractor in made):
+        return {}
+    return {"data": {"trim": 0.0}}
 
 
 def published_settings(backbone: str, dataset: str) -> dict[str, Any]:

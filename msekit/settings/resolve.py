@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from pydantic import ValidationError
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import canonical_name
-from msekit.errors import MsekitError, nearest
+from msekit.data.extractor import Extractor
+from msekit.errors import MsekitError, brief, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
+from msekit.settings.names import meant
 from msekit.settings.profiles import profile_of
-from msekit.settings.recipes import default_recipe, recipe_layers
-from msekit.yaml_file import read_mapping
+from msekit.settings.recipes import default_recipe, extractor_layer, recipe_layers
+from msekit.words import first_fault
+from msekit.yaml_file import parse_yaml, read_mapping
 
 OPTIONS_OF_THEIR_OWN = {
     "backbone": "--backbone",
@@ -27,10 +30,17 @@ OPTIONS_OF_THEIR_OWN = {
     "profile": "--profile",
     "layout": "--layout",
 }
+_LATER = {"tracking"}
+"""Sections that the first runs' `config.yaml` does not have."""
 
 
 def resolve(
-    options: dict[str, Any], *, task: str, run_file: Path | None = None, overrides: Iterable[str] = ()
+    options: dict[str, Any],
+    *,
+    task: str,
+    run_file: Path | None = None,
+    overrides: Iterable[str] = (),
+    extractors: Mapping[Any, Extractor] | None = None,
 ) -> RunConfig:
     """Put the layers together.
 
@@ -40,6 +50,7 @@ def resolve(
         task: `msa` or `erc`: recipes `kit` and `best` differ.
         run_file: A YAML with settings.
         overrides: `optim.lr=1e-4`, ….
+        extractors: What made the features, where that is on record.
 
     Raises:
         MsekitError: An unknown key or a value of the wrong kind, with the key's name.
@@ -56,7 +67,7 @@ def resolve(
         chosen["profile"] = str(chosen["profile"])
     merged: dict[str, Any] = {}
     _merge(merged, profile_of(chosen.get("profile")).settings)
-    for layer in recipe_layers(recipe, task, backbone, dataset):
+    for layer in (*recipe_layers(recipe, task, backbone, dataset), extractor_layer(recipe, extractors or {})):
         _merge(merged, layer)
     _merge(merged, chosen)
     config = validated(merged)
@@ -91,16 +102,12 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
     try:
         return RunConfig(**raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first, key, what = first_fault(error)
         if first["type"] == "extra_forbidden":
-            keys = _keys_beside(first["loc"])
-            raise MsekitError(
-                f"unknown setting '{key}'", where=where, fix=nearest(str(first["loc"][-1]), keys)
-            ) from error
-        what = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        raise MsekitError(f"setting {key}: {what}{value}", where=where) from error
+            name = str(first["loc"][-1])
+            fix = meant(name) or nearest(name, _keys_beside(first["loc"]))
+            raise MsekitError(f"unknown setting '{key}'", where=where, fix=fix) from error
+        raise MsekitError(f"setting {what}" if key else f"the settings: {what}", where=where) from error
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def reopened(settings: dict[str, Any]) -> dict[str, Any]:
     A run's `config.yaml` says every setting. Its ways through the LLM, its recomputed layers and its evaluation batch
     are what fitted there: another run, on another machine or backbone, decides anew. No number depends on them.
     """
-    if not settings.keys() >= RunConfig.model_fields.keys():
+    if not settings.keys() >= RunConfig.model_fields.keys() - _LATER:
         return settings
     model = dict(settings["model"]) | {"checkpointing": "auto"}
     if model.get("passes") != "plain":
@@ -136,9 +143,9 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not equals or not key:
         raise MsekitError(f"--set takes key=value, not '{text}'", fix="For example --set optim.lr=1e-4.")
     try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise MsekitError(f"--set {key}: the value '{value}' cannot be read") from error
+        nested: Any = parse_yaml(value)
+    except ValueError as error:
+        raise MsekitError(f"--set {key}: the value {brief(value)} cannot be read: {error}") from error
     if key in OPTIONS_OF_THEIR_OWN:
         raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
     for part in reversed(key.split(".")):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from msekit.adapters.sizes import ADAPTERS
 from msekit.backbones.catalogue import BACKBONES
+from msekit.data.catalogue import DATASETS, DatasetSpec
+from msekit.errors import shown
 from msekit.evaluation.units import show
+from msekit.reports.render import plain_markdown
 from msekit.reports.summary import summarise
 from msekit.runs.description import Description
 from msekit.runs.files import CONFIG
@@ -17,6 +21,15 @@ from msekit.settings.resolve import read_run_file
 from msekit.version import __version__
 
 _TASKS = {"msa": "multimodal sentiment analysis", "erc": "emotion recognition in conversations"}
+
+_LICENCES = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense",
+    "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
+    "odc-by", "odbl",
+)  # fmt: skip
+"""SPDX names that the hub knows, as it writes them."""
+_HUB_METRICS = {"acc": "accuracy", "wf1": "f1", "macro_f1": "f1", "f1": "f1", "mae": "mae", "corr": "pearsonr"}
+"""Our metrics → the hub's; any other keeps its name."""
 
 _BODY = """\
 # {title}
@@ -74,16 +87,16 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
     unknown = f"see {'https://huggingface.co/' + backbone if backbone.count('/') == 1 else 'its publisher'}"
     reads = [f"{name} ({width} features a frame)" for name, width in description.widths.items() if width]
     body = _BODY.format(
-        title=f"{spec.name} on {backbone}",
+        title=plain_markdown(f"{spec.name} on {backbone}"),
         task=_TASKS[spec.task],
         parameters=description.trainable_parameters,
-        backbone=backbone,
+        backbone=_code(backbone),
         reads=" and ".join(reads) or "neither audio nor vision (text alone)",
         facts=_facts(description),
         example=usage_example(description),
         results=_results(run),
         training=_training(run),
-        labels=description.labels,
+        labels=plain_markdown(description.labels),
         licence=licence or "not stated by its owner",
         backbone_licence=entry.licence if entry else unknown,
         dataset=spec.name,
@@ -91,7 +104,12 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
         or "not stated; ask the publisher of the corpus before using the plug-in commercially",
         version=__version__,
     )
-    return f"---\n{_front_matter(run, description, entry.hub if entry else backbone)}\n---\n\n{body}"
+    return f"---\n{_front_matter(run, description, entry.hub if entry else backbone, licence)}\n---\n\n{body}"
+
+
+def _code(text: str) -> str:
+    """A name between backticks, which it cannot leave; a bar would end a table's cell there too."""
+    return shown(text).replace("`", "'").replace("|", "\\|")
 
 
 def usage_example(description: Description) -> str:
@@ -116,16 +134,16 @@ def usage_example(description: Description) -> str:
 def _facts(description: Description) -> str:
     quantized = "" if description.backbone.quantization == "none" else f", held in {description.backbone.quantization}"
     rows = {
-        "task": f"{description.dataset.task}: {description.labels}",
+        "task": plain_markdown(f"{description.dataset.task}: {description.labels}"),
         "language": description.dataset.language,
-        "backbone": f"`{description.backbone.name}`{quantized}",
+        "backbone": f"`{_code(description.backbone.name)}`{quantized}",
         "plug-in": _plug_in(description),
         "backbone fingerprint": f"`{description.backbone.fingerprint}`",
         "data fingerprint": f"`{description.data_fingerprint}`" if description.data_fingerprint else "not known",
         "recipe, seed": f"{description.recipe}, {description.seed}",
         "point estimate": description.estimate,
         "text limit": f"{description.text_limit} tokens",
-        "prompt": f"`{description.dataset.task_prompt}` (sha256 `{description.prompt_sha256[:16]}…`)",
+        "prompt": f"`{_code(description.dataset.task_prompt)}` (sha256 `{description.prompt_sha256[:16]}…`)",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
@@ -136,7 +154,7 @@ def _plug_in(description: Description) -> str:
     if not ADAPTERS[adapter.name].has_opinion:
         return f"`{adapter.name}`"
     depths = ", ".join(f"{share:.0%}" for share in adapter.depths)
-    return f"`{adapter.name}`: hidden states at {depths} of the LLM's depth, behind the cue `{adapter.cue}`"
+    return f"`{adapter.name}`: hidden states at {depths} of the LLM's depth, behind the cue `{_code(str(adapter.cue))}`"
 
 
 def _results(run: Path) -> str:
@@ -160,7 +178,8 @@ def _results(run: Path) -> str:
         interval = (report.confidence or {}).get(metric)
         lines.append(f"| {metric} | {show(metric, value, interval=interval)} |{beside}")
     if report.collapsed_to is not None:
-        lines += ["", f"**Every test sample is predicted as '{report.collapsed_to}': this run has collapsed.**"]
+        collapsed_to = plain_markdown(str(report.collapsed_to))
+        lines += ["", f"**Every test sample is predicted as '{collapsed_to}': this run has collapsed.**"]
     return "\n".join(lines)
 
 
@@ -173,17 +192,48 @@ def _training(run: Path) -> str:
     return f"```yaml\n{yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)}```"
 
 
-def _front_matter(run: Path, description: Description, base_model: str | None) -> str:
+def hub_licence(licence: str | None) -> dict[str, Any]:
+    """A licence as the hub's metadata has it: by its SPDX name, else as one that the card describes."""
+    name = "-".join((licence or "").lower().split())
+    return {"license": name} if name in _LICENCES else {"license": "other", "license_name": "see-model-card"}
+
+
+def hub_set(spec: DatasetSpec) -> str | None:
+    """The hub id of a data set's features: the catalogue's set of its name and labels has it."""
+    namesake = DATASETS.get(spec.name)
+    same = namesake is not None and (namesake.labels, namesake.range) == (spec.labels, spec.range)
+    return namesake.hub if namesake is not None and same else None
+
+
+def evaluations(run: Path, description: Description) -> str | None:
+    """The test metrics as `.eval_results` has them; None where the run was not tested, or its set has no hub id."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    report, hub = read_report(run), hub_set(description.dataset)
+    if report is None or hub is None:
+        return None
+    notes = f"msekit, {report.samples} samples, estimate {report.estimate}, seed {report.seed}"
+    entries = [
+        EvalResultEntry(hub, metric, value, notes=notes)
+        for metric, value in report.scalars.items()
+        if value is not None
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def _front_matter(run: Path, description: Description, base_model: str | None, licence: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    spec, report = description.dataset, read_report(run)
+    spec, report, hub = description.dataset, read_report(run), hub_set(description.dataset)
     metrics = {key: value for key, value in (report.scalars if report else {}).items() if value is not None}
     results = [
         EvalResult(
             task_type="text-classification",
-            dataset_type=spec.name,
+            task_name=_TASKS[spec.task],
+            dataset_type=hub or spec.name,
             dataset_name=spec.name,
-            metric_type=key,
+            metric_type=_HUB_METRICS.get(key, key),
+            metric_name=key,
             metric_value=value,
             dataset_split="test",
         )
@@ -192,9 +242,11 @@ def _front_matter(run: Path, description: Description, base_model: str | None) -
     data = ModelCardData(
         library_name="msekit",
         language=spec.language,
-        license="other",
-        license_name="see-model-card",
+        **hub_licence(licence),
         base_model=base_model if base_model and base_model.count("/") == 1 else None,
+        datasets=[hub] if hub else None,
+        metrics=sorted({_HUB_METRICS.get(key, key) for key in metrics}) or None,
+        pipeline_tag="text-classification",
         tags=["msekit", "mse-adapter", "multimodal", spec.task],
         model_name=f"{spec.name}-{Path(description.backbone.name).name}",
         eval_results=results or None,

@@ -10,9 +10,12 @@ from msekit.inference.restore import usable_adapter
 from msekit.runs.description import Description, read_description, write_description
 from msekit.runs.files import ADAPTER, DESCRIPTION, write_text
 from msekit.runs.folder import find_run
-from msekit.sharing.card import model_card
+from msekit.sharing.card import evaluations, model_card
+from msekit.words import reason
 
 CARD_FILE = "README.md"
+EVALUATIONS = ".eval_results/msekit.yaml"
+"""The test metrics in the hub's own form, where the data set has a hub id."""
 _FILES = (ADAPTER, DESCRIPTION, CARD_FILE)
 
 
@@ -46,9 +49,12 @@ def export_run(run: Path, folder: Path, *, licence: str | None = None, data_lice
         write_description(folder, description)
         shutil.copyfile(source / ADAPTER, folder / ADAPTER)
     except OSError as error:
-        raise MsekitError(f"the export folder cannot be written: {error.strerror}", where=folder) from error
+        raise MsekitError(f"the export folder cannot be written: {reason(error)}", where=folder) from error
     shared = read_description(folder)
     write_text(folder / CARD_FILE, model_card(source, shared, licence, data_licence))
+    if (measured := evaluations(source, shared)) is not None:
+        (folder / EVALUATIONS).parent.mkdir()
+        write_text(folder / EVALUATIONS, measured)
     return shared
 
 
@@ -86,6 +92,8 @@ def push_folder(folder: Path, repo: str, *, public: bool = False, message: str |
         CommitOperationAdd(DESCRIPTION, folder / DESCRIPTION),
         CommitOperationAdd(CARD_FILE, card.encode()),
     ]
+    if (folder / EVALUATIONS).is_file():
+        operations.append(CommitOperationAdd(EVALUATIONS, folder / EVALUATIONS))
     api = HfApi()
     try:
         api.create_repo(repo, private=not public, exist_ok=True)

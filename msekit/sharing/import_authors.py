@@ -29,7 +29,7 @@ from msekit.model.wording import layout_sha256
 from msekit.runs.config import write_config
 from msekit.runs.description import FORMAT, BackboneRef, Description, read_description, write_description
 from msekit.runs.files import ADAPTER
-from msekit.runs.folder import prepare_run_folder
+from msekit.runs.lock import held_for_training
 from msekit.runs.tensors import write_tensors
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import validated
@@ -73,7 +73,7 @@ def read_authors_checkpoint(path: Path) -> dict[str, Tensor]:
         raise MsekitError(
             "the file holds more than tensors, or is no checkpoint; it was not executed", where=path
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever a damaged file makes torch raise, struct.error and MemoryError among it
         raise MsekitError("the file is damaged, or is no checkpoint of torch", where=path) from error
     if not isinstance(raw, dict) or not all(isinstance(value, Tensor) for value in raw.values()):
         raise MsekitError("the file is not a plain state dict of tensors", where=path)
@@ -135,12 +135,12 @@ def import_checkpoint(path: Path, backbone: str, dataset: str, output: Path) -> 
         fingerprint=fingerprint_checkpoint(checkpoint),
         configuration=fingerprint_configuration(checkpoint),
     )
-    prepare_run_folder(output, resume=False)
     description = _description(config, spec, sizes, trained_on, sum(tensor.numel() for tensor in tensors.values()))
-    write_tensors(output / ADAPTER, tensors)
-    write_description(output, description)
-    write_config(config)
-    restored_adapter(output, read_description(output))
+    with held_for_training(output, resume=False):
+        write_tensors(output / ADAPTER, tensors)
+        write_description(output, description)
+        write_config(config)
+        restored_adapter(output, read_description(output))
     return output
 
 

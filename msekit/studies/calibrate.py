@@ -7,7 +7,7 @@ from typing import Any
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import accelerator_for
-from msekit.evaluation.metrics import higher_is_better, metrics_of
+from msekit.evaluation.metrics import goodness, metrics_of
 from msekit.evaluation.reliability import describe_calibration, fit_temperature, tempered
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.evaluation.units import percent
@@ -53,8 +53,7 @@ def calibrate(
     temperature = fit_temperature(log_NK, valid.labels.indices(valid.truths))
     by_split = {name: estimates(split_scores, parts.spec, temperature) for name, split_scores in scores.items()}
     key = parts.spec.key_metric
-    sign = 1 if higher_is_better(key) else -1
-    chosen = max(by_split["valid"], key=lambda name: sign * by_split["valid"][name][key])
+    chosen = max(by_split["valid"], key=lambda name: goodness(key, by_split["valid"][name][key]))
     distributions = {
         "as_trained": tempered(scores[split].labels.log_probabilities(scores[split].edges), 1.0),
         "tempered": tempered(scores[split].labels.log_probabilities(scores[split].edges), temperature),

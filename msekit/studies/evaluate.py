@@ -17,7 +17,7 @@ from msekit.runs.config import read_config
 from msekit.runs.description import Description, read_description
 from msekit.runs.files import ADAPTER
 from msekit.runs.folder import find_run
-from msekit.runs.machine import peak_memory
+from msekit.runs.machine import peaks
 from msekit.runs.report import Report, read_report
 from msekit.runs.tensors import read_tensors
 from msekit.settings.config import RunConfig
@@ -71,7 +71,7 @@ def evaluate(
     trained = read_report(folder)
     document = describe(config, parts, scores, split) | {
         **{key: getattr(trained, key, None) for key in ("best_epoch", "train_samples_per_s", "dropped_train")},
-        "peak_memory_bytes": peak_memory(parts.backbone.device),
+        **peaks(parts.backbone.device),
         "shuffled": shuffle,
         "tested_without": list(without),
     }

@@ -7,6 +7,7 @@ one pass, but adapters that were initialised differently need not lie in one bas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,18 +21,21 @@ from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better
 from msekit.evaluation.scoring import Scores, score_split
+from msekit.json_file import read_json_lines
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config, write_config
 from msekit.runs.description import read_description, without_places, write_description
-from msekit.runs.files import ADAPTER, METRICS, read_lines
-from msekit.runs.folder import find_runs, prepare_run_folder, refuse_occupied
+from msekit.runs.files import ADAPTER, METRICS
+from msekit.runs.folder import find_runs
 from msekit.runs.identity import settings_of
+from msekit.runs.lock import held_for_training
 from msekit.runs.report import flatten
 from msekit.runs.tensors import read_tensors, write_tensors
 from msekit.settings.config import RunConfig
 from msekit.studies.evaluate import open_run
 from msekit.training.build import Parts
+from msekit.words import reason
 
 _ALIKE = (
     "backbone",
@@ -104,9 +108,13 @@ def average_runs(
     if split not in ("train", "valid", "test"):
         raise MsekitError(f"no such split '{split}'", fix="Known: train, valid, test.")
     seeds = [_agreeing(folder, folders[0]) for folder in folders]
-    if output is not None:
-        refuse_occupied(output, resume=False)
     reporter = reporter or Reporter()
+    with nullcontext() if output is None else held_for_training(output, resume=False):
+        return _averaged(folders, seeds, output, split, reporter)
+
+
+def _averaged(folders: list[Path], seeds: list[int], output: Path | None, split: str, reporter: Reporter) -> Averaging:
+    """Average and compare; the caller holds the output folder."""
     _, config, parts = open_run(folders[0], (split,), reporter=reporter)
     key = parts.spec.key_metric
     members = [_member(folder, seed, key) for folder, seed in zip(folders, seeds, strict=True)]
@@ -177,9 +185,9 @@ def _member(folder: Path, seed: int, key: str) -> Member:
     tensors, _ = read_tensors(folder / ADAPTER)
     where = folder / METRICS
     try:
-        values = [epoch["valid"][key] for epoch in read_lines(where) if epoch["valid"][key] is not None]
+        values = [epoch["valid"][key] for epoch in read_json_lines(where) if epoch["valid"][key] is not None]
     except (KeyError, TypeError) as error:
-        raise MsekitError(f"the file is damaged: {error!r}", where=where) from error
+        raise MsekitError(f"the file is damaged: {reason(error)}", where=where) from error
     better = max if higher_is_better(key) else min
     return Member(folder, seed, tensors, better(values) if values else None)
 
@@ -202,7 +210,6 @@ def _scores(
 
 def _write(output: Path, first: Path, tensors: dict[str, Tensor], seeds: list[int]) -> None:
     """A run folder that evaluate, predict and export read like any other."""
-    prepare_run_folder(output, resume=False)
     write_tensors(output / ADAPTER, tensors)
     write_description(output, read_description(first).model_copy(update={"kind": "averaged", "averaged_seeds": seeds}))
     write_config(read_config(first).model_copy(update={"output": output}))

@@ -15,6 +15,7 @@ import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import accelerator_for
+from msekit.errors import MsekitError
 from msekit.evaluation.scoring import score_split
 from msekit.model.prompt import PromptLayout
 from msekit.reporter import Reporter
@@ -47,6 +48,9 @@ def wordings(spec: DatasetSpec, orders: int) -> dict[str, str]:
             as many. They are asked for with the first of `WORDINGS`.
     """
     by_name = {"as trained": spec.task_prompt}
+    if (spec.task, spec.language) not in WORDINGS:
+        known = " and ".join(sorted({language for _, language in WORDINGS}))
+        raise MsekitError(f"there are no other wordings of a prompt in '{spec.language}', only in {known}")
     ways = WORDINGS[spec.task, spec.language]
     if spec.range is not None:
         low, high = (f"{value:+.1f}" for value in spec.range)

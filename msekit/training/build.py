@@ -18,6 +18,7 @@ from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
+from msekit.data.batches.kept_frames import KeptFrames
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor, resting_values
 from msekit.data.cache.cache import Cache
@@ -33,6 +34,8 @@ from msekit.distributed.zero import (
     held_share,
     loading_in_shards,
 )
+from msekit.evaluation.metrics import metrics_of
+from msekit.gpu import sent
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.losses import Objective
@@ -121,6 +124,7 @@ def build(
     """
     spec = spec_of(config)
     check_estimate(spec.task, config.evaluation.estimate)
+    metrics_of(spec)  # it is refused here or not at all
     spec, cache = open_data(spec, config.data.dtype, reporter)
     preprocessors = make_preprocessors(config, cache)
     _refuse_unusable(config, spec.name, cache, splits, [name for name in MODALITIES if preprocessors[name]])
@@ -141,17 +145,11 @@ def build(
     model = assemble(backbone, adapter, spec, config.layout, limit)
     collators, truncated = {}, 0
     for split in splits:
-        texts, cut = encode_texts(cache.split(split), backbone, limit)
-        if not config.adapter.parts.text:
-            texts, cut = [[] for _ in texts], 0
+        read, cut, said = _collator(config, cache.split(split), model, preprocessors, limit)
         truncated += cut
-        ways = preprocessors["audio"], preprocessors["vision"]
-        whole = Collator(cache.split(split), texts, model.labels.indices(cache.split(split).labels), *ways)
-        if config.data.context and config.adapter.parts.text:
-            conversations = in_context(cache.split(split), texts, backbone.encode, limit, config.data.context)
-            whole = replace(whole, text_ids=conversations.ids, context=conversations.lengths)
-            reporter.note(f"{split}: {conversations.summary(limit)}")
-        collators[split] = completed(whole, config, model, spec, reporter, heed)
+        if said:
+            reporter.note(f"{split}: {said}")
+        collators[split] = completed(read, config, model, spec, reporter, heed)
     cue = cue_of(config.adapter, spec) if isinstance(adapter, OpinionatedAdapter) else None
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
@@ -160,6 +158,22 @@ def build(
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts
+
+
+def _collator(
+    config: RunConfig, table: SplitTable, model: MSEModel, preprocessors: dict[str, Preprocessor | None], limit: int
+) -> tuple[Collator, int, str]:
+    """A split as the adapter reads it, how many of its texts were cut, and what is to be said of its context."""
+    texts, cut = encode_texts(table, model.backbone, limit)
+    if not config.adapter.parts.text:
+        texts, cut = [[] for _ in texts], 0
+    ways, kept = (preprocessors["audio"], preprocessors["vision"]), KeptFrames(table, preprocessors)
+    whole = Collator(table, texts, model.labels.indices(table.labels), *ways, kept=kept)
+    if not (config.data.context and config.adapter.parts.text):
+        return whole, cut, ""
+    conversations = in_context(table, texts, model.backbone.encode, limit, config.data.context)
+    whole = replace(whole, text_ids=conversations.ids, context=conversations.lengths)
+    return whole, cut, conversations.summary(limit)
 
 
 def _refuse_unusable(config: RunConfig, name: str, cache: Cache, splits: tuple[str, ...], read: list[str]) -> None:
@@ -303,9 +317,9 @@ def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[lis
 
 def text_center(backbone: Backbone, collator: Collator) -> Tensor:
     """The average over a split's texts, without context, of their mean embedding: (d,) float32."""
-    total = torch.zeros(backbone.text_dim, dtype=torch.float64)
+    total = torch.zeros(backbone.text_dim, dtype=torch.float64, device=backbone.device)
     with gathered(backbone.model.get_input_embeddings()):
         for whole, context in zip(collator.text_ids, collator.context_lengths.tolist(), strict=True):
             if ids := whole[context:]:
-                total += backbone.embed(torch.tensor(ids, device=backbone.device)).mean(dim=0).double().cpu()
-    return (total / max(len(collator.text_ids), 1)).float()
+                total += backbone.embed(sent(torch.tensor(ids), backbone.device)).mean(dim=0).double()
+    return (total.cpu() / max(len(collator.text_ids), 1)).float()

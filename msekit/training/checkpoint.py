@@ -8,68 +8,21 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from msekit.adapters.weights import load_adapter
 from msekit.errors import MsekitError
 from msekit.runs.files import STATE
+from msekit.runs.progress import Progress
 from msekit.runs.tensors import read_tensors, write_tensors
-
-
-@dataclass
-class Progress:
-    """Where training stands: `epoch` epochs are complete, and `batch` global batches of the next one."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    """Optimiser steps so far."""
-    loss_sum: float = 0.0
-    """Of the current epoch's samples so far."""
-    samples: int = 0
-    seconds: float = 0.0
-    """Wall time of training steps, over all epochs."""
-    cpu_seconds: float = 0.0
-    """Processor time of training steps, over all threads and epochs."""
-    opinion_seconds: float = 0.0
-    """Wall time in which the opinion trained alone, before the first epoch."""
-    trained: int = 0
-    """Samples trained on, over all epochs."""
-    best_epoch: int = 0
-    best_value: float | None = None
-    finished: bool = False
-    skipped: int = 0
-    """Steps that changed nothing: their gradient overflowed beside an LLM in fp16 (`loss_scale.py`)."""
-    skipped_in_a_row: int = 0
-    """The latest of them."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per complete epoch: the lines of metrics.jsonl."""
-
-    @property
-    def mean_loss(self) -> float:
-        """Of the current epoch's samples so far."""
-        return self.loss_sum / max(self.samples, 1)
-
-    @property
-    def speed(self) -> float:
-        """Samples trained on in a second, over all epochs."""
-        return self.trained / max(self.seconds, 1e-9)
-
-    def count(self, samples: int, loss: float, seconds: float, cpu_seconds: float) -> None:
-        """One more optimiser step on a global batch, with the batch's mean loss."""
-        self.batch, self.step = self.batch + 1, self.step + 1
-        self.loss_sum += loss * samples
-        self.samples += samples
-        self.trained += samples
-        self.seconds += seconds
-        self.cpu_seconds += cpu_seconds
+from msekit.words import reason
 
 
 @dataclass(frozen=True)
@@ -155,8 +108,8 @@ def load_state(
         for name, tensor in (average or {}).items():
             tensor.copy_(groups["average"][name])
         torch.set_rng_state(groups["random"]["torch"])
-        return Progress(**json.loads(header["progress"])), groups
-    except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        return TypeAdapter(Progress).validate_json(header["progress"]), groups
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MsekitError(
-            f"the state is damaged: {error!r}", where=path, fix="Begin again in another folder."
+            f"the state is damaged: {reason(error)}", where=path, fix="Begin again in another folder."
         ) from error

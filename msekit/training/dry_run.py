@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 from msekit.model.labels import LabelSpace
-from msekit.reporter import Reporter
+from msekit.reporter import Reporter, seen
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
 from msekit.training.build import Parts, build
@@ -50,7 +49,7 @@ def sequence_table(parts: Parts) -> Table:
     rows = [("padding", "")] * padding + sequence_parts(parts, shown) + [("label", token) for token in answer[:-1]]
     rows += [("", "")] * (columns - len(rows))
     first_target = columns - sequence.answers
-    title = escape(f"training sample {collator.split.ids[shown]}")
+    title = seen(f"training sample {collator.split.ids[shown]}")
     table = Table("column", "part", "token", "mask", "position", "loss target", title=title)
     if padding:
         table.add_row(f"0 – {padding - 1}", f"padding × {padding}", "", "0", "0", "")
@@ -58,7 +57,7 @@ def sequence_table(parts: Parts) -> Table:
         offset = column - first_target
         target = answer[offset] if 0 <= offset < len(answer) else ""
         figures = (str(int(values[0, column])) for values in (sequence.mask, sequence.positions))
-        table.add_row(str(column), part, escape(token), *figures, escape(target))
+        table.add_row(str(column), part, seen(token), *figures, seen(target))
     return table
 
 
@@ -87,5 +86,5 @@ def label_tree(labels: LabelSpace, tokenizer: object) -> Tree:
     leaves = {int(path.nonzero()[0][-1]) + 1: name for path, name in zip(labels.trie.paths, labels.names, strict=True)}
     for edge, (token, parent) in enumerate(zip(labels.trie.token, labels.trie.parent, strict=True)):
         name = f" → {leaves[edge + 1]}" if edge + 1 in leaves else ""
-        branches[edge + 1] = branches[int(parent)].add(escape(f"{decode(int(token))}{name}"))
+        branches[edge + 1] = branches[int(parent)].add(seen(f"{decode(int(token))}{name}"))
     return root

@@ -7,9 +7,10 @@ function of seed and epoch, so a run that was killed and resumed ends with the s
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,23 +20,27 @@ from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
 from msekit.data.batches.ahead import ahead
 from msekit.data.batches.batch import Batch, global_batches, micro_batches
+from msekit.data.catalogue import SPLITS
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes, on_main
 from msekit.distributed.zero import Zero
 from msekit.errors import StoppedError, UnfinishedRunError
-from msekit.evaluation.metrics import higher_is_better
+from msekit.evaluation.metrics import goodness
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_split
-from msekit.evaluation.units import show
-from msekit.process import flush_denormals, seed_everything
+from msekit.process import deterministic, flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
-from msekit.runs.files import METRICS, REPORT, write_lines
+from msekit.runs.files import METRICS, write_lines
 from msekit.runs.finished import finished_report
+from msekit.runs.go_on import is_reused
 from msekit.runs.lock import held_for_training
+from msekit.runs.progress import Progress
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, training_subset
-from msekit.training.checkpoint import Progress, State, clocks, load_state, save_state
+from msekit.training.callbacks import Callback
+from msekit.training.checkpoint import State, clocks, save_state
 from msekit.training.decisions import as_decided
 from msekit.training.engine import engine_for
+from msekit.training.epoch_line import epoch_in_words, epoch_line
 from msekit.training.fit import fitted
 from msekit.training.identity import run_key
 from msekit.training.loss_scale import goes_on
@@ -43,36 +48,49 @@ from msekit.training.moving_average import Average
 from msekit.training.opinion import fit_llm_weight, of_epoch, train_opinion
 from msekit.training.optim import learning_rate
 from msekit.training.outcome import Outcome, finish, llm_weight, save_best
-from msekit.training.resume import has_state, refuse_other_run
-from msekit.training.signals import any_signal, heed_signals
+from msekit.training.pace import Pace
+from msekit.training.resume import has_state, restore
+from msekit.training.signals import Asking, callback_failed, heed_signals, stopped
+from msekit.training.step import Launched, Step, read_steps
+from msekit.training.watching import Watch
 
 
-def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
+    test: bool = True,
+) -> dict[str, Any]:
     """Train one seed, test its best epoch, and leave a run folder.
 
     Args:
         config: The resolved run.
-        resume: Continue the run that the folder holds, if it holds one; a finished one is reused.
+        resume: Continue the run that the folder holds, if it holds one; a finished one is reused, or
+            goes on where it is asked for more epochs.
         reporter: Where progress goes; None for the terminal.
+        callbacks: Told what happens, in the main process.
+        test: Open and score the test split too; otherwise the run stays one to be resumed, which then tests.
 
     Returns:
-        The content of `report.json`.
+        The content of `report.json`; without a test nothing.
 
     Raises:
         MsekitError: Bad input; raised before anything is trained.
         UnfinishedRunError: The loss became non-finite, a signal asked to stop, or another process is gone.
     """
     config = fitted(config, resume)
-    if resume and (config.output / REPORT).is_file():
+    if is_reused(config, resume):
         return finished_report(config, reporter)
     accelerator = accelerator_for(default_device(), config.timeout_minutes)
     with ExitStack() as held:
         on_main(accelerator, lambda: held.enter_context(held_for_training(config.output, resume)))
         reporter = reporter if reporter and accelerator.is_main_process else Reporter(not accelerator.is_main_process)
         signals = held.enter_context(StopSignals())
+        held.enter_context(deterministic(config.optim.deterministic))
         held.enter_context(naming_lost_processes(accelerator, config.output))
         heed = partial(heed_signals, accelerator, signals)
-        parts = build(config, reporter, heed=heed)
+        parts = build(config, reporter, SPLITS if test else SPLITS[:2], heed=heed)
         flush_denormals()
         seed_everything(config.seed)
         stopped = resume and has_state(config, accelerator)
@@ -85,21 +103,12 @@ def train(config: RunConfig, resume: bool = False, reporter: Reporter | None = N
             run.restore()
         if accelerator.is_main_process:
             write_config(as_decided(config, parts))
+        held.enter_context(run.watch.opened(callbacks))
         run.fit()
-        return run.test()
-
-
-class Step(NamedTuple):
-    """What an optimiser step was; the processes agree on all of it."""
-
-    loss: float
-    """The mean over the global batch's samples."""
-    norm: float
-    """Of its gradient, before clipping."""
-    save_now: bool
-    """Whether it is time to save the state."""
-    stop_now: bool
-    """Whether a signal asks to stop."""
+        report = run.test() if test else {}
+    if signals.failure is not None:
+        raise callback_failed(signals, "; the run is finished", config.output)
+    return report
 
 
 class Run:
@@ -123,6 +132,7 @@ class Run:
     ) -> None:
         self.config, self.parts, self.accelerator, self.reporter = config, parts, accelerator, reporter
         self.signals = signals or StopSignals()
+        self.asking = Asking(accelerator, self.signals)
         self.adapter = parts.model.adapter
         self.engine = engine_for(parts.model, accelerator, config.optim, Zero.asked_for())
         if config.data.on_missing == "drop" and (dropped := parts.incomplete("train")):
@@ -134,20 +144,17 @@ class Run:
         self.lengths = tokens[self.subset], frames[self.subset]
         batches = -(-len(self.subset) // config.optim.batch_size)
         self.total_steps = batches * config.optim.epochs
+        self.pace = Pace(config.seed, config.optim.epochs, len(self.subset), self.total_steps, reporter)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.run_key = run_key(config, parts)
         self.weights_before = parts.backbone.first_weights
         self.last_saved = time.monotonic()
+        self.watch = Watch(self)
 
     def restore(self) -> None:
         """Go back to the saved state."""
-        refuse_other_run(self.config, self.parts)
-        average = self.average.tensors if self.average else None
-        self.progress, tensors = load_state(self.config.output, self.adapter, self.run_key, average)
-        self.engine.restore(tensors["adapter"], tensors["optim"])
-        self.best = tensors["best"]
-        self.reporter.note(f"resuming after epoch {self.progress.epoch}, batch {self.progress.batch}")
+        restore(self)
 
     def fit(self) -> None:
         """Epochs until the schedule's end or until patience runs out."""
@@ -155,13 +162,13 @@ class Run:
         while not progress.finished:
             left = self.begin_epoch()[progress.batch :]
             made = ahead(self.collate, left)
-            bar = self.reporter.bar(f"epoch {progress.epoch + 1}", len(self.subset), progress.samples)
+            bar = self.reporter.bar(self.pace.epoch(progress), len(self.subset), progress.samples)
             with closing(made), bar as advance:
                 for batch in left:
                     started = clocks()
                     step = self.step(next(made), len(batch))
-                    progress.count(len(batch), step.loss, *(clocks() - started))
-                    advance(len(batch), f"loss {progress.mean_loss:.3f}  {progress.speed:.1f} samples/s")
+                    self.count(step, len(batch), clocks() - started)
+                    advance(len(batch), self.pace.figures(progress))
                     self.heed(step)
             self.validate()
             self.end_epoch()
@@ -187,7 +194,19 @@ class Run:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(parts, start=1):
             loss += self.engine.backward(part.to(device), 1 / samples, last=number == len(parts))
-        return self.checked(loss, self.engine.step(self.rate))
+        rate = self.rate
+        (step,) = read_steps(self.accelerator, [self.launched(loss, self.engine.step(rate), rate)])
+        return self.checked(step)
+
+    def launched(self, loss: Tensor, norm: Tensor, rate: float) -> Launched:
+        """A step that the device was given to compute, with what this process has to say besides."""
+        due = time.monotonic() - self.last_saved > 60 * self.config.save_minutes
+        return Launched(loss, norm, rate, due, self.signals.received)
+
+    def count(self, step: Step, samples: int, clock: np.ndarray) -> None:
+        """A step that was taken on so many samples, with its seconds of wall time and of processor time."""
+        self.progress.count(samples, step.loss, *clock)
+        self.watch.step(step, samples, float(clock[0]))
 
     @property
     def rate(self) -> float:
@@ -195,22 +214,18 @@ class Run:
         optim, taken = self.config.optim, self.progress.step - self.progress.skipped
         return learning_rate(taken, self.total_steps, optim.warmup, optim.lr)
 
-    def checked(self, loss: Tensor, norm: Tensor) -> Step:
-        """What all processes say of a step, which the moving average then takes in.
+    def checked(self, step: Step) -> Step:
+        """A step on which all processes agree, which the moving average then takes in.
 
         Raises:
             UnfinishedRunError: The loss or the gradient is not finite, and not for its scale; the engine then changed
                 nothing.
         """
-        due = float(time.monotonic() - self.last_saved > 60 * self.config.save_minutes)
-        shared = torch.stack([loss, norm.to(loss), *loss.new_tensor([due, self.signals.received])])
-        # the one place where a step waits for the device
-        mean, norm_mean, any_due, any_stop = self.accelerator.reduce(shared, "mean").tolist()
-        if not goes_on(self.progress, mean, norm_mean, self.engine.loss_scale is not None):
-            self.stop_on(f"loss became {mean}, its gradient's norm {norm_mean}")
+        if not goes_on(self.progress, step.loss, step.norm, self.engine.loss_scale is not None):
+            self.stop_on(f"loss became {step.loss}, its gradient's norm {step.norm}")
         if self.average is not None:
             self.average.update(self.progress.step + 1)
-        return Step(mean, norm_mean, any_due > 0, any_stop > 0)
+        return step
 
     def heed(self, step: Step) -> None:
         """Save the state where it is time to, and stop where a signal asks to."""
@@ -221,15 +236,11 @@ class Run:
 
     def stop_for_signal(self) -> None:
         """End in good order; the state has been saved."""
-        raise StoppedError(
-            f"stopped by a signal after epoch {self.progress.epoch}, batch {self.progress.batch}; the state is saved",
-            where=self.config.output,
-            fix="Continue with the same command and --resume.",
-        )
+        raise stopped(self.progress, self.signals, self.config.output)
 
     def heed_signals(self) -> None:
         """Between the batches of a validation: all processes stop if one was asked to; `fit` then saves."""
-        if any_signal(self.accelerator, self.signals):
+        if self.asking():
             self.stop_for_signal()
 
     def stop_on(self, what: str) -> None:
@@ -251,7 +262,7 @@ class Run:
         """Score the validation split and judge the epoch by it."""
         try:
             with self.averaged():
-                self.judge(self.score("valid", f"epoch {self.progress.epoch + 1} validation"))
+                self.judge(self.score("valid", f"{self.pace.epoch(self.progress)}, validation"))
         except StoppedError:  # by now the adapter is the training's own again
             self.save()
             raise
@@ -268,34 +279,17 @@ class Run:
         scores = fit_llm_weight(self.parts.model, scores)
         metrics = scores.metrics(spec, estimate)
         value = metrics[spec.key_metric]
-        sign = 1 if higher_is_better(spec.key_metric) else -1
-        better = progress.best_value is None or sign * value > sign * progress.best_value
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        better = not self.best or goodness(spec.key_metric, value) > goodness(spec.key_metric, progress.best_value)
         if better:
-            progress.best_epoch, progress.best_value = progress.epoch, value
+            progress.best_epoch, progress.best_value = progress.epoch + 1, value
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.adapter.state_dict().items()}
-        line = {
-            "epoch": progress.epoch,
-            "train_loss": progress.mean_loss,
-            "valid_loss": scores.loss(),
-            "valid": metrics,
-            "train_samples_per_s": progress.speed,
-            "best": better,
-        }
-        beside = f"  {progress.skipped} steps skipped" if progress.skipped else ""
-        if scores.llm is not None:
-            line["llm_weight"] = llm_weight(self.parts)
-            beside += f"  LLM weight {line['llm_weight']:.2f}"
-        progress.loss_sum, progress.samples = 0.0, 0
-        if self.engine.loss_scale is not None:
-            line["skipped_steps"] = progress.skipped
-        progress.history.append(line)
-        self.reporter.note(
-            f"epoch {progress.epoch:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
-            f"{spec.key_metric} {show(spec.key_metric, value)}{beside}{'  (best)' if better else ''}"
-        )
+        weight = None if scores.llm is None else llm_weight(self.parts)
+        line = epoch_line(progress, metrics, scores.loss(), better, weight, self.engine.loss_scale is not None)
+        progress.end_epoch(line)
+        self.reporter.note(f"seed {self.config.seed}  {epoch_in_words(line, spec.key_metric, progress.skipped)}")
         if (label := scores.collapsed(estimate)) is not None:
-            self.reporter.warn(f"every validation sample is predicted as '{label}'")
+            self.reporter.warn(f"seed {self.config.seed}: every validation sample is predicted as '{label}'")
+        self.watch.epoch(line)
 
     def score(self, split: str, title: str, shuffled: bool = False) -> Scores:
         """Label scores of a split by the adapter as it stands; `shuffled`: with the frames of other samples."""
@@ -307,6 +301,7 @@ class Run:
     def save(self) -> None:
         """Write what a resumed run needs, and the best adapter as a usable file."""
         moments = self.engine.moments()
+        self.watch.flush()
         if self.accelerator.is_main_process:
             if self.progress.history:
                 write_lines(self.config.output / METRICS, self.progress.history)
@@ -317,13 +312,14 @@ class Run:
             save_state(self.config.output, state)
         self.accelerator.wait_for_everyone()
         self.last_saved = time.monotonic()
+        self.watch.saved()
 
     def test(self) -> dict[str, Any]:
         """Test the best adapter and write the report."""
         self.load_best()
-        scores, shuffled = self.score("test", "test"), None
+        scores, shuffled = self.score("test", f"seed {self.config.seed}, test"), None
         if self.tests_shuffled:
-            shuffled = self.score("test", "test, audio and vision shuffled", shuffled=True)
+            shuffled = self.score("test", f"seed {self.config.seed}, test, audio and vision shuffled", shuffled=True)
         return self.report(scores, shuffled, self.check_backbone())
 
     def load_best(self) -> None:
@@ -346,4 +342,6 @@ class Run:
     def report(self, scores: Scores, shuffled: Scores | None, weights: dict[str, str]) -> dict[str, Any]:
         """Write predictions and report."""
         outcome = Outcome(scores, shuffled, self.progress, weights)
-        return finish(self.config, self.parts, outcome, self.reporter, self.accelerator.is_main_process)
+        report = finish(self.config, self.parts, outcome, self.reporter, self.accelerator.is_main_process)
+        self.watch.ended(report)
+        return report

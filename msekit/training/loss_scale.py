@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from msekit.training.checkpoint import Progress
+from msekit.runs.progress import Progress
 
 FIRST = 2.0**16
 LONG_ENOUGH = 2000

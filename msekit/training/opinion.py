@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -21,10 +22,12 @@ from torch import nn
 
 from msekit.adapters.interface import OpinionatedAdapter
 from msekit.adapters.sample_dropout import draws
-from msekit.data.batches.batch import Collator, ModalityDropout, Noise, evaluation_batches, global_batches
+from msekit.data.batches.ahead import ahead
+from msekit.data.batches.batch import Batch, Collator, ModalityDropout, Noise, evaluation_batches, global_batches
 from msekit.errors import UnfinishedRunError
 from msekit.evaluation.scoring import Scores
 from msekit.evaluation.units import show
+from msekit.gpu import one_late
 from msekit.model.mse_model import MSEModel
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
@@ -73,22 +76,25 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter, heed: Cal
     optimizer = torch.optim.AdamW(parameters, lr=optim.opinion_lr, weight_decay=optim.opinion_decay, fused=True)
     average = Average(adapter, AVERAGED)
     tokens, frames = (lengths[subset] for lengths in parts.collators["train"].lengths())
-    step, total = 0, epochs * -(-len(subset) // BATCH)
-    with reporter.bar("the opinion alone", epochs) as advance:
+    step, steps, device = 0, epochs * -(-len(subset) // BATCH), parts.backbone.device
+    with reporter.bar(f"seed {config.seed}, the opinion alone, epochs", epochs) as advance:
         for epoch in range(EPOCHS_APART, EPOCHS_APART + epochs):
             adapter.train()
-            collator, loss_sum = of_epoch(parts.collators["train"], config, epoch), 0.0
-            for batch in global_batches(tokens, frames, BATCH, config.seed, epoch):
-                loss = model.opinion_loss(collator(subset[batch].tolist()).to(parts.backbone.device)) / len(batch)
+            order = global_batches(tokens, frames, BATCH, config.seed, epoch)
+            collator = of_epoch(parts.collators["train"], config, epoch)
+            total = torch.zeros((), dtype=torch.float64, device=device)
+            for batch in sent_ahead(collator, [subset[batch].tolist() for batch in order], device):
+                loss = model.opinion_loss(batch) / len(batch.label)
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(step, total, WARMUP, optim.opinion_lr)
+                    group["lr"] = learning_rate(step, steps, WARMUP, optim.opinion_lr)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
                 average.update(step)
-                loss_sum += float(loss.detach()) * len(batch)
+                total += loss.detach().double() * len(batch.label)
+            loss_sum = float(total)  # the one place where an epoch waits for the device
             if not math.isfinite(loss_sum):
                 raise UnfinishedRunError(
                     f"the opinion's loss became {loss_sum} in epoch {epoch - EPOCHS_APART + 1} of its training alone",
@@ -99,8 +105,17 @@ def train_opinion(config: RunConfig, parts: Parts, reporter: Reporter, heed: Cal
             heed()
     average.adopt()
     metrics, key = opinions(parts, "valid").metrics(parts.spec, config.evaluation.estimate), parts.spec.key_metric
-    reporter.note(f"the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}")
+    reporter.note(
+        f"seed {config.seed}  the opinion alone after {epochs} epochs: validation {key} {show(key, metrics[key])}"
+    )
     return time.perf_counter() - started
+
+
+def sent_ahead(collator: Collator, order: list[list[int]], device: torch.device) -> Iterator[Batch]:
+    """Batches of samples at these positions, made in advance and on their way to the device."""
+    with closing(ahead(lambda positions: collator(positions).pinned_for(device), order)) as made:
+        for batch in made:
+            yield batch.to(device)
 
 
 def of_epoch(collator: Collator, config: RunConfig, epoch: int) -> Collator:
@@ -120,11 +135,12 @@ def opinions(parts: Parts, split: str) -> Scores:
     parts.model.adapter.eval()
     collator = parts.collators[split]
     rows: dict[int, np.ndarray] = {}
-    for batch in evaluation_batches(*collator.lengths(), SCORED, 0, 1):
-        edges_BE = parts.model.opinion(collator(batch).to(parts.backbone.device))
-        rows.update(zip(batch, edges_BE.cpu().numpy(), strict=True))
-    edges = [rows[position] for position in range(len(collator.split))]
-    return Scores(np.stack(edges), collator.split.labels, parts.labels)
+    order = evaluation_batches(*collator.lengths(), SCORED, 0, 1)
+    edges = one_late(map(parts.model.opinion, sent_ahead(collator, order, parts.backbone.device)))
+    for batch, edges_BE in zip(order, edges, strict=True):
+        rows.update(zip(batch, edges_BE.numpy(), strict=True))
+    edges_NE = np.stack([rows[position] for position in range(len(collator.split))])
+    return Scores(edges_NE, collator.split.labels, parts.labels)
 
 
 def fit_llm_weight(model: MSEModel, scores: Scores) -> Scores:

@@ -14,14 +14,14 @@ from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
 from msekit.runs.files import ADAPTER
-from msekit.runs.machine import peak_memory, versions
+from msekit.runs.machine import peaks, versions
 from msekit.runs.predictions import prediction_line, write_predictions
+from msekit.runs.progress import Progress
 from msekit.runs.report import Report, write_report
 from msekit.runs.tensors import write_tensors
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import resolve
 from msekit.training.build import Parts
-from msekit.training.checkpoint import Progress
 from msekit.version import __version__
 
 
@@ -85,19 +85,19 @@ def trainable_parameters(parts: Parts) -> int:
 def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple[str, ...] | None) -> list[Any]:
     """The lines of `predictions-test.jsonl`; `names` are the classes', None for intensities."""
     named = (lambda value: names[int(value)]) if names else float
+    truths = [None if np.isnan(truth) else named(truth) for truth in scores.truths]
     labels, shares_NK = scores.labels.names, scores.labels.distribution(scores.edges)
     return [
-        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), named(truth))
-        for id, truth, prediction, shares_K in zip(
-            ids, scores.truths, scores.predictions(estimate), shares_NK, strict=True
-        )
+        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), truth)
+        for id, truth, prediction, shares_K in zip(ids, truths, scores.predictions(estimate), shares_NK, strict=True)
     ]
 
 
 def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dict[str, Any]:
     """The part of a report that `train` and `evaluate` share."""
     estimate = config.evaluation.estimate
-    return {
+    without = int(np.isnan(scores.truths).sum())
+    return ({"without_label": without} if without else {}) | {
         "dataset": parts.spec.name,
         "backbone": config.backbone,
         **precision(config, parts),
@@ -107,6 +107,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "recipe": config.recipe,
         "seed": config.seed,
         "split": split,
+        "fold": parts.spec.fold,
         "samples": len(scores.truths),
         "estimate": estimate,
         "metrics": scores.metrics(parts.spec, estimate),
@@ -176,19 +177,22 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         "epochs": progress.epoch,
         "dropped_train": parts.incomplete("train") if config.data.on_missing == "drop" else 0,
         "trainable_parameters": trainable_parameters(parts),
-        "peak_memory_bytes": peak_memory(parts.backbone.device),
+        **peaks(parts.backbone.device),
         "train_samples_per_s": progress.trained / max(progress.seconds, 1e-9),
         "train_seconds": progress.seconds,
         "train_cpu_seconds": progress.cpu_seconds,
         "opinion_seconds": progress.opinion_seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {parts.backbone.device.type}",
     }
+    if progress.ends:
+        document["continued"] = [f"after epoch {epoch}" for epoch in progress.ends]
     if parts.backbone.model.dtype == torch.float16:
         document["skipped_steps"] = progress.skipped
     report = Report.model_validate(document)
     if main_process:
         ids = parts.collators["test"].split.ids
-        write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        digest = write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        report = report.model_copy(update={"predictions_sha256": digest})
         write_report(config.output, report)
     if report.collapsed_to is not None:
         reporter.warn(f"every test sample is predicted as '{report.collapsed_to}': the run has collapsed")

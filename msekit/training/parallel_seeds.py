@@ -7,7 +7,7 @@ more than one; everywhere they share one backbone's memory, loading and preparat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -24,28 +24,34 @@ from msekit.errors import MsekitError, StoppedError, UnfinishedRunError
 from msekit.evaluation.scoring import SHUFFLE_SEED, Scores, score_together
 from msekit.model.assemble import with_adapter
 from msekit.model.mse_model import losses_of
-from msekit.process import flush_denormals, seed_everything
+from msekit.process import deterministic, flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.runs.config import write_config
-from msekit.runs.files import REPORT, STATE
+from msekit.runs.files import STATE
 from msekit.runs.finished import finished_report
+from msekit.runs.go_on import is_reused
 from msekit.runs.identity import settings_of
 from msekit.runs.lock import held_for_training
 from msekit.settings.config import RunConfig
 from msekit.training.build import Parts, build, fresh_adapter
+from msekit.training.callbacks import Callback
 from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
 from msekit.training.fit import fitted
 from msekit.training.loop import Run
 from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
-from msekit.training.signals import heed_signals
+from msekit.training.signals import callback_failed, heed_signals
+from msekit.training.step import read_steps
 
 T = TypeVar("T")
 
 
 def train_together(
-    configs: list[RunConfig], resume: bool = False, reporter: Reporter | None = None
+    configs: list[RunConfig],
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[dict[str, Any]]:
     """Train and test several runs at once; like `train` for each of them.
 
@@ -53,6 +59,7 @@ def train_together(
         configs: Resolved runs that differ in seed, output and optimiser settings alone.
         resume: Continue those that their folders hold; finished ones are reused.
         reporter: Where progress goes; None for the terminal.
+        callbacks: Told what happens in every run.
 
     Yields:
         The content of every run's `report.json`, in the order of the runs.
@@ -64,7 +71,7 @@ def train_together(
     reporter = reporter or Reporter()
     configs = [fitted(config, resume, len(configs)) for config in configs]
     check_alike(configs)
-    finished = {c.output: finished_report(c, reporter) for c in configs if resume and (c.output / REPORT).is_file()}
+    finished = {c.output: finished_report(c, reporter) for c in configs if is_reused(c, resume)}
     rest = [config for config in configs if config.output not in finished]
     together = None
     if rest:
@@ -73,9 +80,14 @@ def train_together(
             for config in rest:
                 held.enter_context(held_for_training(config.output, resume))
             signals = held.enter_context(StopSignals())
+            held.enter_context(deterministic(any(config.optim.deterministic for config in rest)))
             together = start(rest, resume, reporter, signals)
+            for run in together.runs:
+                held.enter_context(run.watch.opened(callbacks, len(rest)))
             together.fit()
             finished |= together.test()
+        if signals.failure is not None:
+            raise callback_failed(signals, "; the runs are finished", rest[0].output.parent)
     yield from (finished[config.output] for config in configs if config.output in finished)
     if together and together.failures:
         raise together.failures[0]
@@ -166,7 +178,8 @@ class Together:
             batches = [run.begin_epoch() for run in active]
             rest = [mine[run.progress.batch :] for run, mine in zip(active, batches, strict=True)]
             left = list(zip(*rest, strict=False))  # as long as every run has batches left
-            title = f"epoch {active[0].progress.epoch + 1}, {len(active)} runs"
+            seeds = ", ".join(str(run.config.seed) for run in active)
+            title = active[0].pace.epoch(active[0].progress).replace(f"seed {active[0].config.seed}", f"seeds {seeds}")
             made = ahead(partial(collate, active), left)
             with closing(made), self.reporter.bar(title, len(left)) as advance:
                 for joint, parts in zip(left, made, strict=True):
@@ -200,20 +213,24 @@ class Together:
         """
         started = clocks()
         device = runs[0].parts.backbone.device
-        sizes, totals = torch.tensor(samples, device=device), torch.zeros(len(runs), device=device)
+        totals = torch.zeros(len(runs), device=device)
         for joined in zip(*parts, strict=True):
             batches = [part.to(device) for part in joined]
-            losses = torch.stack(losses_of([run.parts.model for run in runs], batches)) / sizes
+            losses = losses_of([run.parts.model for run in runs], batches)
+            losses = [loss * (1 / size) for loss, size in zip(losses, samples, strict=True)]  # as each does alone
             parts_of = [scaled(loss, run.engine.loss_scale) for run, loss in zip(runs, losses, strict=True)]
             torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
-            totals += losses.detach()
-        norms = [run.engine.step(run.rate) for run in runs]
-        checks = zip(runs, totals, norms, strict=True)
-        outcomes = [self.attempt(run, partial(run.checked, loss, norm)) for run, loss, norm in checks]
+            totals += torch.stack(losses).detach()
+        rates = [run.rate for run in runs]
+        launched = [
+            run.launched(loss, run.engine.step(rate), rate) for run, loss, rate in zip(runs, totals, rates, strict=True)
+        ]
+        steps = read_steps(self.accelerator, launched)
+        outcomes = [self.attempt(run, partial(run.checked, step)) for run, step in zip(runs, steps, strict=True)]
         seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):
             if outcome is not None:
-                run.progress.count(size, outcome.loss, *seconds)
+                run.count(outcome, size, seconds)
                 if outcome.save_now:
                     run.save()
         if self.runs and self.runs[0].signals.received:
@@ -232,6 +249,7 @@ class Together:
         except UnfinishedRunError as error:
             self.reporter.warn(f"seed {run.config.seed}: {error}")
             self.failures.append(error)
+            run.watch.ended(None, error)
             self.runs.remove(run)
             return None
 
@@ -242,6 +260,7 @@ class Together:
         parts = runs[0].parts
         size = max(parts.evaluation_batch // len(runs), 1)  # the runs share a pass
         models = [run.parts.model for run in runs]
+        title = f"seeds {', '.join(str(run.config.seed) for run in runs)}, {title}"
         collator, between = parts.collators[split], runs[0].heed_signals
         if shuffled:
             collator = collator.shuffled(SHUFFLE_SEED)

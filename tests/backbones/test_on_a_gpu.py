@@ -17,9 +17,10 @@ from whole_pass import model_of, outcome
 from msekit.backbones import load
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.tiny import tiny_llama_folder
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.choose import PassSettings
-from msekit.backbones.sequence import MULTIPLE, Sequence, join
+from msekit.backbones.sequence import Sequence, join
 from msekit.data.catalogue import DATASETS
 from msekit.model.mse_model import MSEModel
 from msekit.process import ready_for_cuda

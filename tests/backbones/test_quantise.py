@@ -218,7 +218,7 @@ def test_without_bitsandbytes_only_this_is_missing():
     done = python(program)
     assert done.returncode == 1
     assert "nf4 needs bitsandbytes" in done.stderr.splitlines()[-1]
-    assert "pip install bitsandbytes" in done.stderr.splitlines()[-1]
+    assert 'pip install "msekit[quant]"' in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -11,10 +11,12 @@ import torch
 from typer.testing import CliRunner
 
 from msekit.baselines.catalogue import BASELINES
-from msekit.baselines.models import LowRankFusion, TensorFusion, network_of
-from msekit.baselines.run import run_baseline, words_of
+from msekit.baselines.models import LowRankFusion, TensorFusion
+from msekit.baselines.rival_batch import RivalBatch, Sizes
+from msekit.baselines.run import run_baseline
+from msekit.baselines.texts import words_of
+from msekit.baselines.trainer import network_of
 from msekit.cli.main import app
-from msekit.data.batches.batch import Batch
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
 from msekit.reporter import Reporter
@@ -24,13 +26,15 @@ from msekit.reports.html import html_report
 from msekit.runs.report import collect
 
 QUIET = Reporter(quiet=True)
-NETWORKS = [name for name, network in BASELINES.items() if network]
+NETWORKS = [name for name, entry in BASELINES.items() if entry.network]
+WITHOUT_NEEDS = [name for name in NETWORKS if not BASELINES[name].needs]
 WIDTHS = {"audio": 6, "vision": 5}
+SIZES = Sizes(20, WIDTHS, 4)
 
 
-def batch(size: int = 3) -> Batch:
+def batch(size: int = 3) -> RivalBatch:
     generator = torch.Generator().manual_seed(0)
-    return Batch(
+    return RivalBatch(
         index=torch.arange(size),
         text_ids=torch.randint(2, 20, (size, 4), generator=generator),
         text_lengths=torch.tensor([4, 2, 1][:size]),
@@ -38,15 +42,14 @@ def batch(size: int = 3) -> Batch:
         audio_lengths=torch.tensor([7, 3, 0][:size]),
         vision=torch.randn(size, 2, 5, generator=generator),
         vision_lengths=torch.tensor([2, 1, 2][:size]),
-        label=torch.zeros(size, dtype=torch.long),
-        weight=torch.ones(size),
+        truth=torch.zeros(size),
     )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITHOUT_NEEDS)
 def test_padding_changes_nothing_and_all_is_heard(name):
     torch.manual_seed(0)
-    model, given = network_of(name)(20, WIDTHS, 4).eval(), batch()
+    model, given = network_of(name)(SIZES).eval(), batch()
     outputs = model(given)
     assert outputs.shape == (3, 4)
     for modality in WIDTHS:
@@ -60,7 +63,7 @@ def test_padding_changes_nothing_and_all_is_heard(name):
 
 def test_tensor_fusion_is_the_outer_product():
     torch.manual_seed(0)
-    model, given = TensorFusion(20, WIDTHS, 4).eval(), batch()
+    model, given = TensorFusion(SIZES).eval(), batch()
     text, audio, vision = model.subnetworks(given)
     product = torch.einsum("bi,bj,bk->bijk", text, audio, vision).flatten(1)
     expected = model.output(torch.relu(model.hidden(product)))
@@ -70,7 +73,7 @@ def test_tensor_fusion_is_the_outer_product():
 
 def test_low_rank_fusion_is_the_product_with_the_factored_tensor():
     torch.manual_seed(0)
-    model, given = LowRankFusion(20, WIDTHS, 4).eval(), batch()
+    model, given = LowRankFusion(SIZES).eval(), batch()
     states = model.subnetworks(given)
     weights = torch.einsum("rih,rjh,rkh->ijkh", *model.factors)
     fused = torch.einsum("bi,bj,bk,ijkh->bh", *states, weights)
@@ -78,7 +81,7 @@ def test_low_rank_fusion_is_the_product_with_the_factored_tensor():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITHOUT_NEEDS)
 def test_both_modalities_are_learned(name, tmp_path: Path):
     """synthetic-erc: .25 by text, .50 by one modality; shuffled, nothing is left."""
     report = run_baseline(name, DATASETS["synthetic-erc"], 1, tmp_path / "seed-1", epochs=6, reporter=QUIET)
@@ -125,6 +128,7 @@ def test_the_command_runs_and_reuses(tmp_path: Path):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "2 seeds (1, 2)" in done.stdout
+    assert "the epoch selected on validation; text: words; " in " ".join(done.stdout.split())
     before = (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (tmp_path / "seed-1" / "report.json").stat().st_mtime_ns == before

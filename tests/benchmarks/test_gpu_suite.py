@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import cells, speed, suite
+from benchmarks.gpu import cells, first_look, speed, suite
+from benchmarks.gpu.direct import backbone_on
 from benchmarks.gpu.launches import IN_PARTS
-from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.machine import TINY, Machine
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.load import load_backbone
+from msekit.settings.config import RunConfig
+from msekit.testing.random_checkpoint import SHAPES
 
 ONE_ROUNDING = 2.0**-24
 """Of a number near one in fp32: where the two orders of a sum happen to agree to the last digit."""
@@ -37,12 +42,34 @@ def test_a_dry_part_runs_all_four_data_sets(part: str, machine):
     check(suite.run_part(part, machine))
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_layers_quantised_where_they_are_are_those_of_a_loaded_checkpoint(kind: str, tmp_path: Path):
+    raw = SHAPES["llama2-7b"] | TINY["llama2-7b"] | {"torch_dtype": "bfloat16"}
+    direct = backbone_on(raw, tmp_path / "direct", torch.device("cpu"), kind)
+    plain = backbone_on(raw, tmp_path / "plain", torch.device("cpu"))
+    plain.model.save_pretrained(tmp_path / "saved")
+    for file in (tmp_path / "direct").glob("tokenizer*"):
+        (tmp_path / "saved" / file.name).write_bytes(file.read_bytes())
+    loaded = load_backbone(str(tmp_path / "saved"), kind, "bf16", device="cpu")
+    assert held(direct) == held(loaded)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(*(backbone.model(ids).logits for backbone in (direct, loaded)))
+
+
+def held(backbone: Backbone) -> dict[str, tuple[str, torch.dtype]]:
+    return {
+        name: (type(part).__name__, part.weight.dtype)
+        for name, part in backbone.model.named_modules()
+        if isinstance(part, torch.nn.Linear)
+    }
+
+
 def test_the_program_names_every_kind_of_part(machine, capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setattr(sys, "argv", ["suite.py", "--list"])
     suite.main()
     named = capsys.readouterr().out.split()
     assert named == list(suite.PARTS)
-    assert {name.partition("-")[0] for name in named} == {"cells", "speed", "launches", "doctor"}
+    assert {name.partition("-")[0] for name in named} == {"first", "cells", "speed", "launches", "doctor"}
 
 
 @pytest.mark.slow
@@ -97,6 +124,87 @@ def test_a_compiled_side_starts_from_the_same_loss(machine, monkeypatch: pytest.
     assert side.endswith(speed.COMPILED)
     rows = speed.run(machine, "qwen-1.8b", 1, 1, sides=(speed.PROCEDURE, side))
     assert abs(rows[0]["first loss"] - rows[1]["first loss"]) <= 2e-4
+
+
+@pytest.mark.slow
+def test_the_first_look_answers_every_question(machine):
+    rows = suite.run_part("first-look", machine)["rows"]
+    assert not [row for row in rows if "failed" in row]
+    answers = {row["question"]: row["answer"] for row in rows}
+    assert "prefix" in answers["is the backbone made"]["used"]
+    assert answers["does it agree with the procedure"]["prompt-first"]["loss"] <= speed.LOSS
+    finite = answers["are gradients of padded batches finite"]
+    assert set(finite.values()) == {0}
+    assert len(finite) == 6
+    assert answers["how fast: five seeds"]["samples/s"][0] > 0
+
+
+def test_a_question_that_fails_leaves_the_others(machine, monkeypatch: pytest.MonkeyPatch):
+    def no_answer(self: first_look.Look) -> dict:
+        raise RuntimeError("no kernel image")
+
+    for name in ("agrees", "padded", "speed"):
+        monkeypatch.setattr(first_look.Look, name, lambda *_: {})
+    monkeypatch.setattr(first_look.Look, "made", no_answer)
+    rows = first_look.run(machine, "qwen-1.8b")
+    failed = {row["question"]: row["failed"] for row in rows if "failed" in row}
+    assert set(failed) == {"is the backbone made", "does it resume"}, "which needs the backbone"
+    assert failed["is the backbone made"].startswith("RuntimeError: no kernel image @ test_gpu_suite.py:")
+    assert len(rows) == 8
+
+
+def test_after_an_error_of_cuda_nothing_more_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(self: first_look.Look) -> dict:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(first_look.Look, "card", broken)
+    assert len(first_look.run(Machine("cuda", True, tmp_path), "qwen-1.8b")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [speed.PROCEDURE, speed.SIDES[2]])
+def test_a_side_that_fails_leaves_the_others_rows(machine, fails: str, monkeypatch: pytest.MonkeyPatch):
+    measured = speed.measured
+
+    def one_fails(name: str, *given: object) -> dict:
+        if name == fails:
+            raise RuntimeError("out of luck")
+        return measured(name, *given)
+
+    monkeypatch.setattr(speed, "measured", one_fails)
+    rows = speed.run(machine, "qwen-1.8b", 1, 1, sides=speed.SIDES[1:3])
+    assert sorted(row["side"] for row in rows) == sorted(speed.SIDES[1:3])
+    assert rows[0]["useful tokens/s"] > 0
+    assert (rows[0]["x procedure"] == "the procedure failed") == (fails == speed.PROCEDURE)
+    assert rows[1]["failed"].startswith("RuntimeError: out of luck @")
+    assert "RuntimeError: out of luck" in suite.markdown(rows)
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_leaves_the_others(machine, monkeypatch: pytest.MonkeyPatch):
+    measure = cells.measure
+
+    def one_fails(machine: Machine, backbone: Backbone, config: RunConfig) -> dict:
+        if config.dataset == "meld":
+            raise RuntimeError("out of luck")
+        return measure(machine, backbone, config)
+
+    monkeypatch.setattr(cells, "measure", one_fails)
+    monkeypatch.setattr(cells, "PAPER_DATASETS", ("meld", "cherma"))
+    rows = cells.run(machine, "qwen-1.8b", "bf16")
+    assert [(row["dataset"], row["fits"]) for row in rows] == [("meld", False), ("cherma", True)]
+    assert "out of luck" in rows[0]["failed"]
+
+
+def test_the_first_quarter_fits_and_each_part_has_its_time(monkeypatch: pytest.MonkeyPatch, capsys):
+    assert sum(suite.FIRST_QUARTER.values()) <= 15 * 60
+    assert set(suite.FIRST_QUARTER) <= set(suite.PARTS)
+    assert next(iter(suite.FIRST_QUARTER)) == "first-look"
+    assert set(CELL_PARTS) <= set(suite.FIRST_QUARTER)
+    monkeypatch.setattr(suite, "DRY_S", 0.01)
+    (result,) = suite.first_quarter("cpu", True, {"doctor": 1})
+    assert result["failed"] == "took longer than it may"
+    assert json.loads(capsys.readouterr().out) == result
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_info_of_an_entry_and_of_a_folder():
     [
         (["info", "qwen-1.8"], "Did you mean qwen-1.8b"),
         (["info", "nobody/no-such-model"], "backbone fetch nobody/no-such-model"),
-        (["fetch", "smollm2"], "Did you mean smollm2-135m"),
+        (["fetch", "smollm2-135"], "Did you mean smollm2-135m"),
         (["convert", "tiny-llama", "somewhere"], "is not converted"),
     ],
 )

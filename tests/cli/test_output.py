@@ -15,7 +15,23 @@ from typer.testing import CliRunner, Result
 from msekit.cli.main import app
 
 SHORT = ["--dataset", "synthetic-erc", "--limit-train", "16", "--epochs", "1", "--set", "evaluation.bootstrap=20"]
-SILENT = {"train", "serve", "export", "push", "import-adapter", "extract", "fetch", "convert", "prepare"}
+SILENT = {
+    "train",
+    "serve",
+    "export",
+    "push",
+    "import-adapter",
+    "extract",
+    "fetch",
+    "convert",
+    "prepare",
+    "example",
+    "explain",
+    "show",
+    "clips",
+    "clean",
+    "from-mertools",
+}
 """Commands whose result is a file, a page, or not a table."""
 
 
@@ -122,7 +138,7 @@ def test_a_pipe_gets_whole_lines(own_cache: Path):
 def test_every_command_that_shows_a_result_has_a_format():
     commands = typer.main.get_command(app).commands
     leaves = {**commands}
-    for name in ("data", "backbone"):
+    for name in ("data", "backbone", "cache", "config"):
         leaves |= leaves.pop(name).commands
     without = {
         name

@@ -298,3 +298,13 @@ def test_higher_is_better():
     assert not higher_is_better("mae")
     with pytest.raises(MsekitError, match="wf1"):
         higher_is_better("wf2")
+
+
+def test_groups_are_of_the_samples():
+    with pytest.raises(ValueError, match="3 groups for 2 samples"):
+        bootstrap(np.zeros(2), np.ones(2), lambda truth, prediction: {"acc": 0.0}, groups=["a", "b", "c"])
+
+
+def test_a_metric_that_is_no_number_is_none(monkeypatch):
+    monkeypatch.setitem(METRICS, "lost", Metric(lambda answers: float("nan"), on_request="erc"))
+    assert erc_metrics(np.array([0]), np.array([0]), ["calm", "glad"], ("lost", "acc")) == {"lost": None, "acc": 1.0}

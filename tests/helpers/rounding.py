@@ -31,7 +31,7 @@ def rounding(backbone: Backbone, compute: Callable[[Backbone], Sequence[Tensor]]
     LLM's weights, up or down, does to the outcome is measured, for transformers' own pass.
 
     Args:
-        backbone: In fp32.
+        backbone: In any precision, whose rounding it then is.
         compute: Backbone → the tensors.
     """
 
@@ -39,7 +39,7 @@ def rounding(backbone: Backbone, compute: Callable[[Backbone], Sequence[Tensor]]
         return compute(Backbone("rounded", model, backbone.tokenizer, "none", PassSettings("plain")))
 
     plain = plainly(copy.deepcopy(backbone.model))
-    epsilon = torch.finfo(torch.float32).eps
+    epsilon = torch.finfo(backbone.model.dtype).eps
     apart = [epsilon * float(value.abs().max()) for value in plain]
     for seed in range(3):
         generator, model = torch.Generator().manual_seed(seed), copy.deepcopy(backbone.model)

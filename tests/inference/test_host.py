@@ -17,7 +17,7 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
 from msekit.errors import MsekitError
-from msekit.inference.plugin import quantization_of
+from msekit.inference.restore import quantization_of
 
 pytestmark = pytest.mark.slow  # the runs are trained first, in seconds
 

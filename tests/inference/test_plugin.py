@@ -130,7 +130,6 @@ def test_other_weights_are_refused_unless_forced(erc_run: Path, tiny, tmp_path: 
         ({"features": {"audio": None, "vision": None}}, "does not fit its preprocessing"),
         ({"text_limit": 10**9}, "exceed"),
         ({"text_limit": 0}, "text_limit"),
-        ({"context": 3}, "3 previous utterances"),
         ({"on_missing": "learned"}, "is for the adapter mse"),
         ({"something_new": 1}, "damaged: something_new"),
         ({"format": 2}, "format 2"),

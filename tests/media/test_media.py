@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zipfile
 from pathlib import Path
 
@@ -213,3 +214,51 @@ def test_extractors_are_compared() -> None:
     check_extractor("audio", newer, None)
     with pytest.raises(MsekitError, match=r"these are of egemaps 2\.5\.0"):
         check_extractor("audio", newer, older)
+
+
+def test_the_landmarker_gives_the_same_features_by_another_engine() -> None:
+    """Its model is fetched by a user's command alone: a cache that has it is needed here."""
+    from msekit.media import face_engines
+
+    if not (face_engines.cache_root() / "downloads" / face_engines.MODEL).is_file():
+        pytest.skip("the face landmarker's model is not in the cache; `msekit extract --vision face-landmarker` has it")
+    glad, sad = ([face(mood)] * 6 for mood in (0.9, -0.9))
+    extractor = vision_extractor("largest", "landmarker")
+    assert extractor.settings["engine"] == "landmarker"
+    assert not extractor.makes_the_same(vision_extractor("largest", "mesh"))
+    for pictures_shown in (glad, sad):
+        by_mesh, by_landmarker = (vision_features(pictures_shown, "largest", name) for name in ("mesh", "landmarker"))
+        assert by_landmarker.shape == by_mesh.shape
+        # the mouth is drawn: both see it within a fifth of the distance of the eyes
+        assert np.abs(by_landmarker[-1] - by_mesh[-1]).max() < 0.2
+
+
+def test_a_model_of_another_sum_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msekit.media import face_engines
+
+    monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path))
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / face_engines.MODEL).write_bytes(b"another model")
+    with pytest.raises(MsekitError, match="wrong sha256"):
+        vision_extractor("largest", "landmarker")
+    with pytest.raises(MsekitError, match="no face engine 'mash'"):
+        vision_extractor("largest", "mash")
+
+
+def test_an_ffmpeg_that_stands_still_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msekit.media import decode
+
+    monkeypatch.setattr(decode, "_PATIENCE_SECONDS", 0.4)
+    for command in (["sleep", "60"], ["sh", "-c", "printf 'P6\\n2 2\\n255\\n'; exec sleep 60"]):
+        monkeypatch.setattr(decode, "clip_command", lambda *_, command=command, **__: command)
+        with pytest.raises(MsekitError, match="stood still for"):
+            list(pictures(tmp_path / "a.mp4", 10))
+    with pytest.raises(MsekitError, match="took more than"):
+        sound(tmp_path / "a.mp4")
+    monkeypatch.undo()
+    film = write_mp4(tmp_path / "film.mp4", [face(0.5)] * 6, None)
+    monkeypatch.setattr(decode, "_PATIENCE_SECONDS", 0.4)
+    shown = pictures(film, 10)
+    next(shown)
+    time.sleep(1)  # our own time does not count
+    assert len(list(shown)) == 5

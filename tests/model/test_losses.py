@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from as_on_gpu import bound
 
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
@@ -21,6 +22,8 @@ from msekit.training.loop import Run, train
 from msekit.training.moving_average import Average
 
 QUIET = Reporter(quiet=True)
+BF16_APART = 0.03
+"""Of the largest value: how far two passes of an LLM in bf16 are apart that order their columns otherwise."""
 
 
 def space(dataset: str) -> LabelSpace:
@@ -51,7 +54,8 @@ def test_without_terms_the_trie_gives_the_papers_loss(tmp_path: Path, dataset: s
         loss.backward()
         gradients.append([loss.detach(), *(p.grad.clone() for p in parts.model.adapter.parameters())])
     for ours, papers in zip(*gradients, strict=True):
-        assert torch.allclose(ours, papers, rtol=1e-4, atol=1e-4)
+        rounding = bound(1e-4, BF16_APART * float(papers.abs().max()))
+        assert torch.allclose(ours, papers, rtol=bound(1e-4, 1e-2), atol=rounding)
 
 
 def test_balanced_and_adjusted_by_their_formulas():

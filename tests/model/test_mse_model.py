@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from as_on_gpu import bound
 
 from msekit.adapters.mse import MSEAdapter
 from msekit.backbones.fingerprint import fingerprint_model
@@ -57,13 +58,15 @@ def log_probability(model, batch, row, label):
     """One label of one sample by plain teacher forcing: no batch, no padding, no trie."""
     alone = row_of(batch, row)
     text = model.backbone.embed(alone.text_ids)
-    pseudo = model.adapter(text, alone.text_mask, alone.audio, alone.audio_lengths, alone.vision, alone.vision_lengths)
+    frames = (alone.audio, alone.audio_lengths, alone.vision, alone.vision_lengths)
+    pseudo = model.adapter(text.float(), alone.text_mask, *frames).to(text.dtype)
     tokens = model.labels.tokens[label]
     opening, closing, answer = (
         model.backbone.embed(torch.tensor([ids])) for ids in (model.layout.opening, model.layout.closing, tokens)
     )
     whole = torch.cat([opening, pseudo, text, closing, answer], dim=1)
-    logits = model.backbone.model(inputs_embeds=whole).logits[0].log_softmax(dim=-1)
+    with model.backbone.exact_logits.of(model.label_tokens):
+        logits = model.backbone.model(inputs_embeds=whole).logits[0].log_softmax(dim=-1)
     start = whole.shape[1] - len(tokens) - 1
     return sum(float(logits[start + i, token]) for i, token in enumerate(tokens))
 
@@ -77,7 +80,7 @@ def test_scores_agree_with_scoring_every_label_separately(tiny, spec):
         expected = np.array(
             [[log_probability(model, batch, row, k) for k in range(len(model.labels))] for row in range(3)]
         )
-    assert np.abs(scores - expected).max() <= 1e-4
+    assert np.abs(scores - expected).max() <= bound(1e-4, 0.05)
 
 
 @pytest.mark.parametrize("spec", [MSA, ERC], ids=["intensities", "12 classes with end tokens"])
@@ -87,7 +90,7 @@ def test_the_loss_is_the_label_cross_entropy_summed(tiny, spec):
     with torch.no_grad():
         loss = float(model(batch))
         expected = -sum(log_probability(model, batch, row, int(batch.label[row])) for row in range(3))
-    assert loss == pytest.approx(expected, abs=1e-4)
+    assert loss == pytest.approx(expected, abs=bound(1e-4, 0.1))
 
 
 def test_the_loss_is_exact_over_a_large_vocabulary(tiny):
@@ -103,14 +106,14 @@ def test_a_filler_sample_does_not_count(tiny):
     batch.weight = torch.tensor([1.0, 0.0, 1.0])
     with torch.no_grad():
         expected = -sum(log_probability(model, batch, row, int(batch.label[row])) for row in (0, 2))
-        assert float(model(batch)) == pytest.approx(expected, abs=1e-4)
+        assert float(model(batch)) == pytest.approx(expected, abs=bound(1e-4, 0.1))
 
 
 def test_the_batch_a_sample_is_in_changes_nothing(tiny):
     model, batch = build(tiny, MSA), batch_of(tiny, [0, 1, 2])
     together = model.score(batch)
     for row in range(3):
-        assert torch.allclose(together[row], model.score(row_of(batch, row))[0], atol=1e-5)
+        assert torch.allclose(together[row], model.score(row_of(batch, row))[0], atol=bound(1e-5, 0.02))
 
 
 def test_the_layout_token_by_token(tiny):
@@ -177,7 +180,8 @@ def test_plain_text_gives_identical_logits_with_the_plug_in_attached(tiny):
 
     from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 
-    bare = AutoModelForCausalLM.from_pretrained(tiny_llama_folder(), attn_implementation="eager").eval()
+    attention, dtype = tiny.model.config._attn_implementation, tiny.model.dtype
+    bare = AutoModelForCausalLM.from_pretrained(tiny_llama_folder(), attn_implementation=attention, dtype=dtype).eval()
     build(tiny, ERC)
     ids = torch.tensor([tiny.encode("what a day")])
     with torch.no_grad():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from as_on_gpu import ON, bound, fp32_alone
 from rounding import furthest, rounding
 from test_mse_model import ERC, MSA, batch_of, row_of
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -80,12 +81,17 @@ def test_on_other_architectures(tiny, name, attention):
     assert_same(model_of(backbone, MSA, "prompt-first"), batch_of(tiny, [3, 10, 7]))
 
 
-@pytest.mark.parametrize("ways", [("prefix",), ("prefix", "lean-parts", "written-out")], ids=lambda ways: ways[-1])
+LAYERS = "lean-parts" if ON else "written-out"
+"""A GPU has none of a CPU's layers."""
+
+
+@pytest.mark.parametrize("ways", [("prefix",), ("prefix", "lean-parts", LAYERS)], ids=lambda ways: ways[-1])
 def test_recomputed_layers_read_the_prefix_again(tiny, ways: tuple[str, ...]):
     backbone = load_backbone("tiny-llama", device="cpu", checkpointing=True)
     assert_same(model_of(backbone, ERC, "prompt-first"), batch_of(tiny, [3, 10, 7]), ways)
 
 
+@fp32_alone
 @pytest.mark.parametrize("fault", ["a token", "a position"])
 def test_a_prefix_that_is_read_wrongly_is_no_rounding(tiny, fault: str, monkeypatch: pytest.MonkeyPatch):
     model, batch = model_of(tiny, ERC, "prompt-first"), batch_of(tiny, [3, 10, 7])
@@ -119,7 +125,7 @@ def test_the_batch_a_sample_is_in_changes_nothing(tiny, order):
     model, batch = model_of(tiny, MSA, order), batch_of(tiny, [0, 1, 2])
     together = model.score(batch)
     for row in range(3):
-        assert torch.allclose(together[row], model.score(row_of(batch, row))[0], atol=1e-5)
+        assert torch.allclose(together[row], model.score(row_of(batch, row))[0], atol=bound(1e-5, 0.02))
 
 
 @pytest.mark.parametrize(("spec", "cue"), [(MSA, "="), (ERC, ": ")])

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from as_on_gpu import bound
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.hidden_states import StatesWanted, read_states
@@ -28,8 +29,8 @@ from msekit.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
 WANTED = StatesWanted((0, 2, 1), (65, 66))
-APART = {"fp32": 1e-5, "bf16": 2e-3}
-"""Of the largest value; bf16's own rounding is 4e-3."""
+APART = {"fp32": 1e-5, "bf16": bound(2e-3, 2e-2)}
+"""Of the largest value; bf16's own rounding is 4e-3. A GPU's attention rounds with the batch."""
 
 
 def drawn(count: int = 600, seed: int = 0) -> tuple[list[list[int]], list[int]]:
@@ -93,13 +94,14 @@ def test_the_same_texts_share_their_states_and_others_do_not(tiny: Backbone, tmp
     turned = states_table(tiny, texts[::-1], contexts[::-1], WANTED, QUIET, tmp_path)
     assert torch.equal(everything(turned).flip(0), everything(table))
     assert [stamps(folder) for folder in folders(tmp_path)] == [before]
-    bf16 = load_backbone("tiny-llama", dtype="bf16", device="cpu")
+    otherwise = "fp32" if tiny.model.dtype == torch.bfloat16 else "bf16"
+    other_held = load_backbone("tiny-llama", dtype=otherwise, device="cpu")
     others = [
         (tiny, texts[:9], contexts[:9], WANTED),
         (tiny, texts, None, WANTED),
         (tiny, texts, contexts, StatesWanted((0, 2, 1), (65,))),
         (tiny, texts, contexts, StatesWanted((2, 1), (65, 66))),
-        (bf16, texts, contexts, WANTED),
+        (other_held, texts, contexts, WANTED),
     ]
     for number, (backbone, other, context, wanted) in enumerate(others, start=2):
         states_table(backbone, other, context, wanted, QUIET, tmp_path)
@@ -174,7 +176,7 @@ BUILD = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/../helpers"]
 import torch
 from test_stored_states import WANTED, drawn, everything
 from msekit.backbones.load import load_backbone

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from msekit.backbones.catalogue import BACKBONES, Architecture
 from msekit.backbones.checkpoints.locate import checkpoint_folder
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
 from msekit.backbones.passes.prefix import PrefixLayer
@@ -47,6 +48,17 @@ def run(backbone: str = "qwen-1.8b", dataset: str = "meld", profile: str = "rtx4
 def held_bytes(model: torch.nn.Module) -> int:
     tensors = [*model.parameters(), *(tensor for _, tensor in quantization_state(model))]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.mark.parametrize("layout", ["paper", "prompt-first"])
+@pytest.mark.parametrize("passes", ["auto", "plain"])
+@pytest.mark.parametrize("dataset", ["meld", "mosei"])
+def test_the_columns_that_a_gpu_s_keys_are_padded_to_are_counted(dataset: str, passes: str, layout: str):
+    given = {"dataset": dataset, "layout": layout, "model": {"passes": passes}}
+    gpu, cpu = (plan_run(run(profile=profile, **given)).work for profile in ("rtx4090", "cpu"))
+    assert (gpu.tokens + gpu.prefix) % MULTIPLE == 0
+    assert 0 <= gpu.tokens - cpu.tokens < MULTIPLE
+    assert gpu.prefix == cpu.prefix
 
 
 @pytest.mark.parametrize("held", ["none", "int8", "nf4", "nf4-double"])

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
 from msekit.errors import MsekitError
 from msekit.runs.files import LOCK
 from msekit.runs.lock import held_for_training, refuse_held
+from tests.sharing.test_import_authors import authors_checkpoint
 
 HOLDER = """
 import sys
@@ -111,3 +113,32 @@ def test_a_lock_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(MsekitError, match="another user"), held_for_training(tmp_path / "run", resume=False):
         pass
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_whatever_makes_a_run_heeds_it(tmp_path: Path):
+    """A baseline, an average and an import write into a folder as training does."""
+    runs, backbone = tmp_path / "runs", ["--backbone", "tiny-llama"]
+    invoke = CliRunner().invoke
+    options = ["--limit-train", "16", "--epochs", "1", "--set", "evaluation.bootstrap=0", "--seeds", "1,2"]
+    done = invoke(app, ["train", *backbone, "--dataset", "synthetic-erc", *options, "--output", str(runs)])
+    assert done.exit_code == 0, done.exception
+    torch.save(authors_checkpoint(64, (74, 8), (35, 8), 2), tmp_path / "a.pth")
+    ways = {
+        "base/seed-1111": ["baseline", "text-linear", "--dataset", "synthetic-erc", "--output", str(tmp_path / "base")],
+        "average": ["average", str(runs), "--output", str(tmp_path / "average")],
+        "imported": [
+            *("import-adapter", str(tmp_path / "a.pth"), *backbone, "--dataset", "mosei"),
+            *("--output", str(tmp_path / "imported")),
+        ],
+    }
+    for name, arguments in ways.items():
+        with held_for_training(tmp_path / name, resume=True):
+            refused = invoke(app, arguments)
+            assert isinstance(refused.exception, MsekitError), (name, refused.output)
+            assert f"process {os.getpid()} on " in str(refused.exception), name
+            assert [path.name for path in (tmp_path / name).iterdir()] == [LOCK], "nothing was begun"
+        done = invoke(app, arguments)
+        assert done.exit_code == 0, (name, done.exception)
+        assert (tmp_path / name / "adapter.json").is_file()
+        assert not (tmp_path / name / LOCK).exists()

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from msekit.errors import MsekitError
+from msekit.runs.progress import Progress
 from msekit.runs.tensors import read_tensors, write_tensors
-from msekit.training.checkpoint import Progress, RunKey, State, load_state, save_state
+from msekit.training.checkpoint import RunKey, State, load_state, save_state
 
 TENSORS = {
     "bias": torch.arange(3.0),

@@ -96,7 +96,8 @@ def npy(array: np.ndarray) -> bytes:
 
 def test_the_endpoint_answers_as_the_plug_in_and_withholds_each_modality(client: Client, erc_rows: list[Row]) -> None:
     row = erc_rows[0]
-    status, answer = client.json({"text": row.text, "audio": row.audio.tolist(), "vision": row.vision.tolist()})
+    fields = {"text": row.text, "audio": row.audio.tolist(), "vision": row.vision.tolist()}
+    status, answer = client.json(fields | {"withheld": True})
     assert status == 200
     alone = client.host.predict("emotion", row.text, row.audio, row.vision)
     assert answer["prediction"] == alone.prediction
@@ -104,6 +105,9 @@ def test_the_endpoint_answers_as_the_plug_in_and_withholds_each_modality(client:
     assert list(answer["without"]) == ["audio", "vision", "audio and vision"]
     deaf = client.host.predict("emotion", row.text, None, row.vision)
     assert answer["without"]["audio"]["scores"] == pytest.approx(deaf.scores, abs=1e-5)
+    status, lean = client.json(fields)
+    assert (status, "without" in lean) == (200, False)
+    assert lean["scores"] == pytest.approx(alone.scores, abs=1e-5)
 
 
 def test_uploads_give_the_same_as_arrays(client: Client, erc_rows: list[Row]) -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import msekit
 from msekit.cli.main import app
+from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
 from msekit.sharing.export import export_run, push_folder
 
@@ -61,6 +62,12 @@ def test_the_card_says_what_a_user_must_know(exported: Path, erc_run: Path):
     assert front["language"] == "en"
     assert front["model-index"][0]["results"][0]["dataset"]["name"] == "synthetic-erc"
     report = json.loads((erc_run / "report.json").read_text())
+    assert front["license"] == "cc-by-4.0"
+    assert front["pipeline_tag"] == "text-classification"
+    assert {"accuracy", "f1"} <= set(front["metrics"])
+    (results,) = front["model-index"]
+    by_name = {metric["name"]: metric for result in results["results"] for metric in result["metrics"]}
+    assert by_name["acc"] == {"type": "accuracy", "value": report["metrics"]["acc"], "name": "acc"}
     for said in (
         report["backbone_fingerprint"],
         report["data_fingerprint"],
@@ -75,6 +82,30 @@ def test_the_card_says_what_a_user_must_know(exported: Path, erc_run: Path):
         assert said in card
     assert str(erc_run.parent) not in card, "no path of the machine"
     assert len(example(card).splitlines()) == 10
+
+
+def test_a_published_set_is_named_by_its_hub_id(erc_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    published = DATASETS["synthetic-erc"].model_copy(update={"hub": "someone/their-set"})
+    monkeypatch.setitem(DATASETS, "synthetic-erc", published)
+    export_run(erc_run, tmp_path / "out", licence="ours alone")
+    front = yaml.safe_load((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert front["datasets"] == ["someone/their-set"]
+    assert front["license"] == "other"
+    entries = yaml.safe_load((tmp_path / "out" / ".eval_results" / "msekit.yaml").read_text(encoding="utf-8"))
+    from huggingface_hub import parse_eval_result_entries
+
+    values = {entry.task_id: entry.value for entry in parse_eval_result_entries(entries)}
+    assert values["acc"] == json.loads((erc_run / "report.json").read_text())["metrics"]["acc"]
+
+
+def test_from_pretrained_is_load_run_and_license_is_licence(exported: Path, erc_run: Path, tmp_path: Path, tiny):
+    plug_in = msekit.PlugIn.from_pretrained(exported, backbone=tiny)
+    assert plug_in.predict("Well.").prediction in ("calm", "glad", "sad", "angry")
+    words = ["export", str(erc_run), str(tmp_path / "out"), "--license", "MIT", "--data-license", "theirs"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["license"] == "mit"
+    assert "theirs" in card
 
 
 def test_the_cards_example_runs_as_it_stands(exported: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from as_on_gpu import fp32_alone
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
@@ -42,6 +43,7 @@ def written(run: Path) -> dict:
     return yaml.safe_load((run / "config.yaml").read_text())
 
 
+@fp32_alone
 def test_nothing_is_left_open(trained: Path):
     settings = written(trained)
     assert (settings["model"]["dtype"], settings["model"]["checkpointing"]) == ("fp32", "off")
@@ -58,6 +60,7 @@ def test_what_was_asked_for_is_kept(tmp_path: Path):
     assert settings["evaluation"]["batch_size"] == 40
 
 
+@fp32_alone
 def test_the_same_command_reuses_the_run_and_one_with_another_precision_is_refused(trained: Path):
     before = (trained / "report.json").stat().st_mtime_ns
     command(*TRAIN, "--output", trained.parent, "--resume")
@@ -96,6 +99,7 @@ def test_the_recipe_paper_is_not_departed_from_by_a_decision(trained: Path):
     assert not [line for line in _settings_apart(config, "erc") if "dtype" in line or "checkpointing" in line]
 
 
+@fp32_alone
 def test_a_dry_run_shows_the_decisions(tmp_path: Path):
     shown = command(*TRAIN, "--output", tmp_path / "none", "--dry-run")
     assert "checkpointing: 'off'" in shown

@@ -36,8 +36,8 @@ def test_the_title_names_the_sample_that_the_table_shows(dialogues: Path, tmp_pa
     config = resolve(settings | {"data": {"context": context}}, task="erc")
     parts = build(config, Reporter(quiet=True), splits=("train",))
     table = sequence_table(parts)
-    assert table.title == f"training sample {shown}"
+    assert str(table.title) == f"training sample {shown}"
     sample = parts.collators["train"].split.ids.index(shown)
     tokens = parts.backbone.tokenizer.convert_ids_to_tokens(parts.collators["train"].text_ids[sample])
     rows = zip(table.columns[1].cells, table.columns[2].cells, strict=True)
-    assert [token for part, token in rows if part in ("context", "text")] == tokens
+    assert [str(token) for part, token in rows if str(part) in ("context", "text")] == tokens

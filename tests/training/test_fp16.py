@@ -19,12 +19,12 @@ from msekit.distributed.accelerator import accelerator_for
 from msekit.distributed.zero import Zero
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.reporter import Reporter
+from msekit.runs.progress import Progress
 from msekit.settings.config import BackboneConfig, RunConfig
 from msekit.settings.plan_runs import RunRequest, parse_seeds, plan_runs
 from msekit.studies.evaluate import evaluate
 from msekit.training import loss_scale
 from msekit.training.build import build, load_frozen
-from msekit.training.checkpoint import Progress
 from msekit.training.loop import Run, train
 from msekit.training.loss_scale import MOST_IN_A_ROW, LossScale, goes_on
 from msekit.training.parallel_seeds import train_together

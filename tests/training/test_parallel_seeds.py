@@ -19,6 +19,7 @@ from msekit.studies.evaluate import evaluate
 from msekit.training import parallel_seeds
 from msekit.training.loop import Run, train
 from msekit.training.parallel_seeds import Together, collate, start, train_together
+from msekit.training.step import Step
 
 QUIET = Reporter(quiet=True)
 
@@ -124,8 +125,8 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
     checked, score = Run.checked, parallel_seeds.score_together
     updates, rounds = [], []
 
-    def stepping(self: Run, loss: torch.Tensor, norm: torch.Tensor):
-        outcome = checked(self, loss, norm)
+    def stepping(self: Run, step: Step):
+        outcome = checked(self, step)
         updates.append(self.config.seed)
         if moment.startswith("between") and len(updates) == 5:  # the first seed's third step
             os.kill(os.getpid(), signal.SIGTERM)
@@ -133,8 +134,8 @@ def test_a_signal_is_heeded_at_once_and_costs_nothing(tmp_path: Path, own_cache,
 
     def scoring(models, collator, size, accelerator, reporter, title, between):
         def noted() -> None:
-            rounds.append(title)
-            if title == moment and rounds.count(title) == 2:
+            rounds.append(title.rpartition(", ")[2])
+            if rounds[-1] == moment and rounds.count(moment) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             between()
 

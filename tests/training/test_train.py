@@ -63,6 +63,7 @@ def test_the_run_folder_holds_what_the_contract_says(finished: Path):
         "adapter.safetensors",
         "adapter.json",
         "metrics.jsonl",
+        "steps.jsonl",
         "report.json",
         "predictions-test.jsonl",
         "state",
@@ -200,7 +201,7 @@ def test_evaluate_repeats_the_reported_test(finished: Path):
     assert again["metrics"] == report["metrics"]
     assert again["samples"] == 320
     own = {"epochs", "trainable_parameters", "train_seconds", "train_cpu_seconds", "machine", "backbone_weights"}
-    own |= {"integrity", "opinion_seconds"}
+    own |= {"integrity", "opinion_seconds", "checksum", "predictions_sha256"}
     assert set(report) - own <= set(again)
     with_other_labels = msekit("evaluate", finished, "--dataset", "synthetic-msa")
     assert with_other_labels.returncode == 2

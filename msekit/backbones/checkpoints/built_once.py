@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from msekit.errors import MsekitError
-from msekit.paths import cache_root
+from msekit.paths import cache_root, on_disk
+from msekit.words import reason
 
 
 def built_once(name: str, build: Callable[[Path], None]) -> Path:
@@ -34,9 +35,15 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
+                for file in partial.rglob("*"):  # safetensors makes its files private, in a cache that may be shared
+                    if file.is_file():
+                        file.chmod(partial.stat().st_mode & 0o666)
+                        on_disk(file)
                 os.replace(partial, target)
     except OSError as error:
         raise MsekitError(
-            f"the cache folder cannot be written: {error}", where=target, fix="Set MSEKIT_CACHE to a writable folder."
+            f"the cache folder cannot be written: {reason(error)}",
+            where=target,
+            fix="Set MSEKIT_CACHE to a writable folder.",
         ) from error
     return target

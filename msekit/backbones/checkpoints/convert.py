@@ -12,7 +12,9 @@ from msekit.backbones.checkpoints.formats import Format
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.weight_files import read_config, tensors_of, weight_files
 from msekit.errors import MsekitError
+from msekit.paths import on_disk
 from msekit.reporter import Reporter
+from msekit.words import reason
 
 
 @dataclass
@@ -62,7 +64,7 @@ def convert(source: Path, target: Path, reporter: Reporter) -> Converted:
         converted = _write(source, partial, published, reporter)
         os.replace(partial, target)
     except OSError as error:
-        raise MsekitError(f"the folder cannot be written: {error}", where=target) from error
+        raise MsekitError(f"the folder cannot be written: {reason(error)}", where=target) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     converted.folder = target
@@ -77,7 +79,9 @@ def _write(source: Path, target: Path, published: Format, reporter: Reporter) ->
     files = weight_files(source)
     index: dict[str, str] = {}
     parameters = size = 0
-    with reporter.bar(f"converting {source.name}", total=len(files)) as advance:
+    with reporter.bar(
+        f"converting {source.name}", sum(file.stat().st_size for file in files), in_bytes=True
+    ) as advance:
         for number, file in enumerate(files, start=1):
             name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
             # copied: query, key and value are views of one tensor, which safetensors refuses
@@ -87,11 +91,12 @@ def _write(source: Path, target: Path, published: Format, reporter: Reporter) ->
                 for native, part in published.convert(key, tensor, config)
             }
             save_file(tensors, target / name, metadata={"format": "pt"})
+            on_disk(target / name)
             index |= dict.fromkeys(tensors, name)
             parameters += sum(tensor.numel() for tensor in tensors.values())
             size += sum(tensor.nbytes for tensor in tensors.values())
             config.dtype = next(iter(tensors.values())).dtype
-            advance(1)
+            advance(file.stat().st_size)
     lines = {"metadata": {"total_size": size}, "weight_map": dict(sorted(index.items()))}
     (target / "model.safetensors.index.json").write_text(json.dumps(lines, indent=1), encoding="utf-8")
     config.architectures = [published.stock_class]

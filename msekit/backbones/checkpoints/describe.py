@@ -8,6 +8,7 @@ from typing import Any
 
 from msekit.backbones.catalogue import BACKBONES, BackboneEntry, canonical_name
 from msekit.backbones.checkpoints.download import cached_folder
+from msekit.backbones.checkpoints.kinds import gguf_at, refuse_other_kinds
 from msekit.errors import MsekitError, nearest
 from msekit.paths import cache_root
 
@@ -25,6 +26,7 @@ def describe_entry(entry: BackboneEntry) -> dict[str, Any]:
         "hub": entry.hub,
         "revision": entry.revision,
         "licence": entry.licence,
+        "gated": entry.gated,
         "parameters": entry.architecture.parameters,
         "checkpoint_bytes": entry.checkpoint_bytes,
         "folder": folder and str(folder),
@@ -45,7 +47,17 @@ def describe(name: str) -> dict[str, Any]:
         entry = BACKBONES[name]
         return describe_entry(entry) | asdict(entry.architecture)
     folder: Path | None = Path(name)
-    if not Path(name).is_dir():
+    if (file := gguf_at(Path(name))) is not None:
+        from msekit.backbones.checkpoints.gguf import copy_name
+
+        folder = cache_root() / "backbones" / copy_name(file)
+        if not folder.is_dir():
+            raise MsekitError(
+                "the GGUF file is not converted yet", where=file, fix=f"`msekit backbone fetch {name}` converts it."
+            )
+    elif Path(name).is_dir():
+        refuse_other_kinds(Path(name))
+    else:
         if name.count("/") != 1 or name.startswith((".", "/", "~")):
             raise MsekitError(f"unknown backbone '{name}'", fix=nearest(name, BACKBONES))
         folder = cached_folder(name)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from msekit.backbones.checkpoints.kinds import LORA, lora, read_small, refuse_quantised, refuse_repository
 from msekit.backbones.checkpoints.weight_files import weight_files
-from msekit.downloads import HubRepo, download, explained, listing
+from msekit.downloads import HubRepo, download, explained, listing, no_bar
 from msekit.errors import MsekitError
 
 _SMALL = ["*.json", "*.model", "*.txt", "*.tiktoken"]
@@ -21,12 +22,16 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "vocab.json", "vocab.txt", "spiece.model")
 
 
-def cached_folder(repo: str, revision: str | None = None) -> Path | None:
+_GIVE = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
+
+
+def cached_folder(repo: str, revision: str | None = None, beside: tuple[str, ...] = _TOKENIZERS) -> Path | None:
     """The local folder of a hub model that was downloaded completely; None where anything is missing.
 
     Args:
         repo: Hub model repository.
         revision: Commit, tag or branch; None for the main branch as it was when downloaded.
+        beside: Names of which one file must be there beside configuration and weights.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -42,23 +47,32 @@ def cached_folder(repo: str, revision: str | None = None) -> Path | None:
         weight_files(folder)
     except MsekitError:
         return None
-    return folder if any((folder / name).is_file() for name in _TOKENIZERS) else None
+    return folder if any((folder / name).is_file() for name in beside) else None
 
 
-def hub_folder(repo: str, revision: str | None = None) -> Path:
+def hub_folder(
+    repo: str, revision: str | None = None, beside: tuple[str, ...] = _TOKENIZERS, otherwise: str = _GIVE
+) -> Path:
     """The local folder of a hub model, downloaded first where it is not complete.
 
+    Args:
+        repo: Hub model repository.
+        revision: Commit, tag or branch; None for the main branch.
+        beside: See `cached_folder`.
+        otherwise: How to do without the hub, for the message.
+
     Raises:
-        MsekitError: No such model, a gated one without a token, or a hub that cannot be reached.
+        MsekitError: No such model, something else than an LLM's checkpoint, a gated one without a token, or a hub that
+            cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    if cached := cached_folder(repo, revision):
+    if cached := cached_folder(repo, revision, beside):
         return cached
     wanted = HubRepo(repo, "model", revision)
-    give = "Or give the folder of a downloaded checkpoint; `msekit backbone list` shows known names."
-    with explained(wanted, "the model", give):
+    with explained(wanted, "the model", otherwise):
         commit, published = listing(wanted)
+        refuse_repository(published, repo)
         names = _needed(published)
         cache = _cache_folder(repo)
         for file in sorted((published[name] for name in names), key=lambda file: file.size):
@@ -68,7 +82,12 @@ def hub_folder(repo: str, revision: str | None = None) -> Path:
             with FileLock(lock):
                 if not blob.exists():
                     download(wanted, commit, file, blob.with_name(f"{file.digest}.partial"), blob)
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))  # all is there: it links
+            if file.path == LORA:
+                raise lora(read_small(blob), repo)
+            if file.path == "config.json":  # small files come first: weights of no use are not fetched
+                refuse_quantised(read_small(blob), repo)
+        # all is there: it links
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names, tqdm_class=no_bar()))
     weight_files(folder)
     return folder
 

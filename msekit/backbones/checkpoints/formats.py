@@ -17,8 +17,10 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Concatenate, ConversionOps, WeightConverter, WeightRenaming
 
+from msekit.backbones.checkpoints.kinds import refuse_quantised
 from msekit.backbones.checkpoints.weight_files import tensor_shapes
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 QUERY_KEY_VALUE = [".self_attn.q_proj.", ".self_attn.k_proj.", ".self_attn.v_proj."]
 
@@ -114,16 +116,11 @@ class Format:
         except MsekitError as error:
             raise MsekitError(error.what, where=folder, fix="Use the published weights of this model.") from error
         except KeyError as error:
-            raise MsekitError(f"config.json has no {error}, which this format needs", where=folder) from error
+            raise MsekitError(f"config.json: {reason(error)}, which this format needs", where=folder) from error
         except (TypeError, ValueError, ArithmeticError, StrictDataclassError) as error:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise MsekitError(f"config.json has an impossible value: {first}", where=folder) from error
-        if raw.get("quantization_config"):
-            raise MsekitError(
-                "the checkpoint is already quantised",
-                where=folder,
-                fix="Use the original weights; msekit quantises them on loading.",
-            )
+        refuse_quantised(raw, folder)
         shapes = tensor_shapes(folder)
         config.tie_word_embeddings = bool(raw.get("tie_word_embeddings")) and self.head not in shapes
         if config.tie_word_embeddings:

@@ -14,10 +14,11 @@ _BUILDERS = {SMOLLM2: ("smollm2", "smollm2_folder"), TINY: ("tiny", "tiny_llama_
 
 
 def checkpoint_folder(name_or_path: str) -> Path:
-    """The local folder of a backbone's checkpoint, built or downloaded first where needed.
+    """The local folder of a backbone's checkpoint, built, converted or downloaded first where needed.
 
     Raises:
-        MsekitError: Unknown name (the nearest are offered), or a download that failed.
+        MsekitError: Unknown name (the nearest are offered), something else than an LLM's checkpoint, or a download
+            that failed.
     """
     if name_or_path in BACKBONES:
         entry = BACKBONES[name_or_path]
@@ -26,11 +27,18 @@ def checkpoint_folder(name_or_path: str) -> Path:
             return getattr(import_module(f"{_CHECKPOINTS}.{module}"), function)()
         assert entry.hub is not None
         return _downloaded(entry.hub, entry.revision)
+    from msekit.backbones.checkpoints.kinds import gguf_at, refuse_other_kinds
+
     folder = Path(name_or_path)
+    if (file := gguf_at(folder)) is not None:
+        from msekit.backbones.checkpoints.gguf import gguf_folder
+
+        return gguf_folder(file)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise MsekitError("no config.json: not a checkpoint", where=folder)
+        refuse_other_kinds(folder)
         return folder
+    if folder.is_file():
+        raise MsekitError("a file, not a checkpoint's folder", where=folder, fix=f"Give the folder: {folder.parent}")
     if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
         raise MsekitError(
             f"unknown backbone '{name_or_path}'",

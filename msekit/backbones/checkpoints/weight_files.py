@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msekit.errors import MsekitError
+from msekit.json_file import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,10 +23,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         MsekitError: It is absent, unreadable or not a mapping.
     """
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MsekitError(f"config.json cannot be read: {error}", where=folder) from error
+    raw = read_json(folder / "config.json", "checkpoint's configuration", of_another_program=True)
     if not isinstance(raw, dict):
         raise MsekitError("config.json is not a mapping", where=folder)
     return raw
@@ -43,10 +40,7 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / single).is_file():
             return [folder / single]
         if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise MsekitError(f"the index of the weight files is damaged: {error!r}", where=index) from error
+            names = _indexed(index)
             absent = [name for name in names if not (folder / name).is_file()]
             if absent:
                 raise MsekitError(
@@ -56,6 +50,20 @@ def weight_files(folder: Path) -> list[Path]:
                 )
             return [folder / name for name in names]
     raise MsekitError("no weights (model*.safetensors or pytorch_model*.bin)", where=folder)
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names: in its own folder, as every writer of checkpoints has them."""
+    raw = read_json(index, "index of the weight files", of_another_program=True)
+    files = raw.get("weight_map") if isinstance(raw, dict) else None
+    names = set(files.values()) if isinstance(files, dict) and all(map(_is_name, files.values())) else set()
+    if not names:
+        raise MsekitError("the index of the weight files is damaged: it names no files beside it", where=index)
+    return sorted(names)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
 
 
 def tensors_of(file: Path) -> Iterator[tuple[str, Tensor]]:

@@ -11,7 +11,8 @@ goes one by one (`one_by_one.py`), and a warning says so.
 The ways (`holding.WAYS`), and what each puts over the model's modules, from the inside to the outside:
 
 - `prefix`: keys and values of what every sequence begins with are read once. Overwrites nothing.
-- `lean-parts`: MLPs and norms whose gradient is written out (`lean_mlp_norm.py`); on for whoever calls the model.
+- `joined`: queries, keys and values by one product, gate and up by another (`joined.py`), where a run asks for it.
+- `lean-parts`: MLPs and norms whose gradient is written out (`lean_mlp_norm.py`). Both on for whoever calls the model.
 - `last-layer`: the last layer at the columns that are read (`last_layer.py`); on within a pass.
 - (gradient checkpointing, which is no shorter way but asked for: layers recomputed, `recompute.py`; always on.)
 - `written-out`: on a CPU whole layers, values and gradient (`cpu/decoder_layers.py`); on within a pass. They do what
@@ -43,14 +44,21 @@ from msekit.backbones.passes.last_layer import LastLayer
 from msekit.backbones.passes.lean_mlp_norm import find_parts, leaner
 from msekit.backbones.passes.plain import plain_pass
 from msekit.backbones.passes.recompute import recomputed, recomputing
-from msekit.backbones.passes.switch import Switch, put_over
+from msekit.backbones.passes.switch import Over, Switch, put_over
 from msekit.backbones.passes.trial import around, far_apart, logits_as_loaded
 from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
-_TRIED = ("prefix", "last-layer", "written-out")
+_TRIED = ("prefix", "last-layer", "joined", "written-out")
 """What a trial on the twin decides, in its order; a prefix that works is tried with the others too."""
+
+
+_ASKED_FOR = {
+    "compiled": "only where model.compile asks for it",
+    "joined": "only where model.passes asks for it: what it gives has not been measured",
+}
+"""Ways that `auto` does not take → why."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,10 @@ class PassSettings:
     """What is asked of a backbone's pass."""
 
     ways: str | tuple[str, ...] = "auto"
-    """`auto` for every way that works, `plain` for none, or the names of some of `WAYS`, which then must work."""
+    """`auto` for every way that works and is not left to be asked for, `plain` for none, or the names of some of
+    `WAYS`, which then must work."""
     compiled: bool = False
-    """The way `compiled` besides, which `auto` alone does not take."""
+    """The way `compiled` besides."""
     recompute: bool = False
     """Gradient checkpointing."""
 
@@ -76,7 +85,7 @@ class PassSettings:
             return None
         if self.ways != "auto":
             return "model.passes leaves it out"
-        return "only where model.compile asks for it" if way == "compiled" else None
+        return _ASKED_FOR.get(way)
 
 
 Forwards = dict[nn.Module, Callable[..., Tensor]]
@@ -111,6 +120,7 @@ class Chosen:
     ) -> None:
         layers, plain = decoder_layers(model), plain_pass(model)
         # over the modules from the inside to the outside
+        self._joined = put_over(_joined(model)) if "joined" in usable else Switch()
         self._lean = put_over(leaner(lean))
         last = LastLayer(model) if "last-layer" in usable else None
         last_switch = put_over(last.forwards) if last else Switch()
@@ -136,7 +146,7 @@ class Chosen:
     def _settle(self, usable: tuple[str, ...], refused: dict[str, str]) -> None:
         self._usable = usable
         self._take(usable)
-        within = {way: "written-out layers do it themselves" for way in usable if way not in self.uses}
+        within = {way: "written-out layers do it in their own way" for way in usable if way not in self.uses}
         self.refused = refused | within
 
     def drop_wrong(self, model: Any) -> dict[str, str]:
@@ -159,10 +169,10 @@ class Chosen:
             return far_apart(logits_as_loaded(model, self.run, "prefix" in ways), plain)
 
     def _take(self, ways: Iterable[str]) -> None:
-        ways = set(ways) - ({"last-layer"} if "written-out" in ways else set())
-        self._lean.on = "lean-parts" in ways
+        ways = set(ways) - ({"last-layer", "joined"} if "written-out" in ways else set())
+        self._lean.on, self._joined.on = "lean-parts" in ways, "joined" in ways
         self.uses = tuple(way for way in WAYS if way in ways)
-        self.run = self._passes[tuple(way for way in self.uses if way not in ("prefix", "lean-parts"))]
+        self.run = self._passes[tuple(way for way in self.uses if way not in ("prefix", "lean-parts", "joined"))]
 
     @contextmanager
     def limited(self, ways: Iterable[str]) -> Iterator[None]:
@@ -203,6 +213,7 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
     obstacles = {
         "prefix": read_before.obstacle(model),
         "last-layer": last_layer.obstacle(model),
+        "joined": None if "joined" in refused else _cannot_be_joined(model, settings),
         "lean-parts": None if lean else "no gated MLP and no RMS norm of a kind that is written out here",
         "written-out": "a compiled pass is of transformers' layers"
         if settings.refusal("compiled") is None
@@ -220,6 +231,21 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
         _check_required(settings, failed)
     _warn(failed, findings.one_by_one)
     return chosen
+
+
+def _cannot_be_joined(model: Any, settings: PassSettings) -> str | None:
+    """Why a model's products cannot be joined."""
+    from msekit.backbones.passes.joined import obstacle  # read by who asks for the way alone
+
+    if settings.refusal("compiled") is None:
+        return "a compiled pass joins products itself"
+    return "written-out layers have products of their own" if "written-out" in settings.required else obstacle(model)
+
+
+def _joined(model: Any) -> list[Over]:
+    from msekit.backbones.passes.joined import Joined
+
+    return Joined(model).forwards
 
 
 def _check_required(settings: PassSettings, refused: dict[str, str]) -> None:
@@ -247,13 +273,21 @@ def _warn(failed: dict[str, str], one_by_one: dict[str, str]) -> None:
 
 def _run_of(way: str, twin: Any) -> Pass:
     layers = decoder_layers(twin)
+    if way == "joined":
+        return partial(_switched, put_over(_joined(twin)), plain_pass(twin))
     tried = LastLayer(twin) if way == "last-layer" else FrozenLayers(layers, [False] * len(layers))
     return partial(_within, tried, put_over(tried.forwards), plain_pass(twin))
 
 
 def _within(way: LastLayer | FrozenLayers, switch: Switch, compute: Pass, sequence: Sequence) -> Tensor:
     """A pass in which a way's forwards are used, its last layer at the columns that are read."""
-    way.columns, switch.on = sequence.answers, True
+    way.columns = sequence.answers
+    return _switched(switch, compute, sequence)
+
+
+def _switched(switch: Switch, compute: Pass, sequence: Sequence) -> Tensor:
+    """A pass in which what is behind a switch is used."""
+    switch.on = True
     try:
         return compute(sequence)
     finally:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msekit.backbones.sequence import MULTIPLE, Pass, Sequence
+from msekit.backbones.holding import MULTIPLE
+from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 BACKEND = "inductor"

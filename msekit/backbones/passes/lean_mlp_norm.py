@@ -4,7 +4,7 @@
   Values and gradients stay the same bit for bit.
 - RMSNorm: autograd keeps its input in fp32 and walks back through each of its operators. With a frozen weight the
   input in its own precision and one number per column are enough. Values stay the same bit for bit, gradients up to
-  rounding.
+  rounding. On a GPU torch's fused kernel does the same: two launches for eight, three back for eleven.
 
 Which modules they are for is told by the parts that a module has, and by its values: a small double of it, with its
 own forward, must give the same values bit for bit and the same gradient. What they give is measured in
@@ -118,7 +118,14 @@ def _joined(module: Any, x: Tensor) -> Tensor:
     return module.down_proj(GatedSiLU.apply(*module.gate_up_proj(x).chunk(2, dim=-1)))
 
 
+def fused_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """FrozenRMSNorm by torch's kernel, which a GPU has: rounded before the product with the weight, as that is."""
+    return weight * F.rms_norm(x, x.shape[-1:], eps=eps)
+
+
 def _norm(module: Any, x: Tensor) -> Tensor:
+    if x.is_cuda:
+        return fused_norm(x, module.weight, module.variance_epsilon)
     return FrozenRMSNorm.apply(x, module.weight, module.variance_epsilon)
 
 

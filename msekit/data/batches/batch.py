@@ -18,6 +18,7 @@ from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.catalogue import MODALITIES
 
 if TYPE_CHECKING:
+    from msekit.data.batches.kept_frames import KeptFrames
     from msekit.data.samples import Samples
 
 # batches whose samples are sorted by length together: large enough to save padding, small enough to shuffle
@@ -88,12 +89,13 @@ class Noise:
     seed: int
     epoch: int
 
-    def add(self, frames_BLD: Tensor, indices: Sequence[int], modality: int) -> None:
-        """Add noise in place. Frames beyond a sample's length get noise too, and no adapter reads them."""
-        for row, index in enumerate(indices):
+    def add(self, frames_BLD: Tensor, lengths_B: Tensor, indices: Sequence[int], modality: int) -> None:
+        """Add noise in place, to every sample's real frames."""
+        whole_BLD, deviation = frames_BLD.numpy(), np.float32(self.deviation)
+        for row, (index, length) in enumerate(zip(indices, lengths_B.tolist(), strict=True)):
             generator = np.random.default_rng((self.seed, self.epoch, index, modality))
-            noise_LD = generator.standard_normal(frames_BLD.shape[1:], dtype=np.float32)
-            frames_BLD[row] += self.deviation * torch.from_numpy(noise_LD)
+            noise_LD = generator.standard_normal((length, whole_BLD.shape[2]), dtype=np.float32)
+            whole_BLD[row, :length] += deviation * noise_LD
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class Collator:
     """Modalities that every sample goes without, as where it lacks them itself."""
     frames_of: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N,) the sample whose frames each sample gets; without an entry, its own."""
+    kept: KeptFrames | None = None
+    """Frames that earlier batches made; None to make them anew for every batch."""
     summaries: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Modality → (N, 7 D) every sample's summary; empty where none is read."""
     states: Callable[[Sequence[int]], Tensor] | None = None
@@ -182,7 +186,7 @@ class Collator:
         if self.noise is not None:
             for modality, padded in enumerate((audio, vision)):
                 if padded:
-                    self.noise.add(padded[0], indices, modality)
+                    self.noise.add(*padded, indices, modality)
         return Batch(
             index=torch.tensor(indices, dtype=torch.long),
             text_ids=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True),
@@ -215,7 +219,11 @@ class Collator:
     def _frames(self, modality: int, preprocess: Preprocessor, index: int) -> np.ndarray:
         """(L, D) what the adapter gets of a modality of the sample at `index`; no frames where it is withheld."""
         name = MODALITIES[modality]
-        frames_LD = preprocess(getattr(self.split, name)(self._source(name, index)))
+        source = self._source(name, index)
+        if self.kept is None:
+            frames_LD = preprocess(getattr(self.split, name)(source))
+        else:
+            frames_LD = self.kept.get(self.split, name, preprocess, source)
         return frames_LD[:0] if self._withholds(modality, index) else frames_LD
 
     def _source(self, name: str, index: int) -> int:

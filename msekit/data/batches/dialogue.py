@@ -14,13 +14,16 @@ the set leaves out, 47 % of the gaps between neighbours, are missing from the co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msekit.data.cache.split_table import SplitTable
 from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from msekit.data.cache.split_table import SplitTable
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,44 @@ def in_context(
         limit: Most tokens of context and own text together.
         count: Most previous utterances of a sample.
     """
-    names = ["" if speaker is None else f"{speaker}:" for speaker in table.speakers]
-    lines = [encode(f"{name} {text}\n" if name else f"{text}\n") for name, text in zip(names, table.texts, strict=True)]
+    lines = [encode(line_of(speaker, text)) for speaker, text in zip(table.speakers, table.texts, strict=True)]
     ids, lengths, used, left_out = [], [], 0, 0
-    for own, name, earlier in zip(texts, names, previous(table.dialogues, count), strict=True):
-        context = encode(name) if name else []
-        room, taken = limit - len(own) - len(context), 0
-        if room < 0:
-            context = []
-        for position in earlier:
-            room -= len(lines[position])
-            if room < 0:
-                break
-            context, taken = lines[position] + context, taken + 1
+    for own, speaker, earlier in zip(texts, table.speakers, previous(table.dialogues, count), strict=True):
+        context, taken = context_of(own, opening_of(speaker, encode), [lines[place] for place in earlier], limit)
         used, left_out = used + taken, left_out + len(earlier) - taken
         ids.append(context + own)
         lengths.append(len(context))
     return InContext(ids, np.array(lengths, dtype=np.int64), used, left_out)
+
+
+def line_of(speaker: str | None, text: str) -> str:
+    """An earlier utterance as the LLM reads it."""
+    return f"{text}\n" if speaker is None else f"{speaker}: {text}\n"
+
+
+def opening_of(speaker: str | None, encode: Callable[[str], list[int]]) -> list[int]:
+    """The tokens of the sample's own speaker, which stand before its text."""
+    return [] if speaker is None else encode(f"{speaker}:")
+
+
+def context_of(
+    own: Sequence[int], opening: list[int], earlier: Iterable[list[int]], limit: int
+) -> tuple[list[int], int]:
+    """What stands before a text, and how many earlier utterances that holds.
+
+    Args:
+        own: The text in tokens.
+        opening: Its speaker in tokens.
+        earlier: Earlier utterances in tokens, the newest first.
+        limit: Most tokens of all together.
+    """
+    context = opening
+    room, taken = limit - len(own) - len(context), 0
+    if room < 0:
+        context = []
+    for line in earlier:
+        room -= len(line)
+        if room < 0:
+            break
+        context, taken = line + context, taken + 1
+    return context, taken

@@ -10,10 +10,10 @@ No step has a trained parameter; recipe `paper` switches all but the cleaning of
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from msekit.adapters.sizes import STATISTICS
 
@@ -40,13 +40,13 @@ class Preprocessor(BaseModel):
             feature that has none, or where there are no summaries.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     mean: list[float] | None = None
-    std: list[float] | None = None
-    trim: float = 0.0
-    max_frames: int | None = None
-    stand_in: int = 0
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    trim: float = Field(0.0, ge=0, lt=1)
+    max_frames: int | None = Field(None, ge=1)
+    stand_in: int = Field(0, ge=0, le=1 << 20)
     rest: list[float | None] | None = None
 
     def model_post_init(self, _: Any) -> None:

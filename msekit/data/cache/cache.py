@@ -18,7 +18,7 @@ import shutil
 import time
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
@@ -31,7 +31,9 @@ from msekit.data.readers.labels import numeric_names
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import RowSource
 from msekit.errors import MsekitError
+from msekit.json_file import read_json
 from msekit.paths import cache_root
+from msekit.words import reason
 
 CACHE_FORMAT = 1
 """Raised whenever the files' layout or meaning changes; part of the fingerprint."""
@@ -121,7 +123,7 @@ def prepare(
                     info = _build(spec, settings, fingerprint, source, path, progress)
         except OSError as error:
             raise MsekitError(
-                f"the cache cannot be written: {error}",
+                f"the cache cannot be written: {reason(error)}",
                 where=path,
                 fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
             ) from error
@@ -214,6 +216,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
     if source.bystanders:
         decides["bystanders"] = [path.relative_to(files[0].parent).as_posix() for path in source.bystanders]
     table = {key: value for key in ("encoding", "delimiter", "columns", "validation") if (value := getattr(spec, key))}
+    if spec.folds is not None:
+        table["folds"] = [spec.folds.model_dump(), spec.fold or 1]
     if table:
         decides["table"] = table
     if numeric_names(spec.labels or ()):
@@ -225,9 +229,9 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
     """sha256 of each file's content. The memo keeps size and times of change beside each, so that an unchanged file is
     not read again: published files reach 10 GB, and each start would lose several seconds on them."""
     try:
-        memo = json.loads(memo_path.read_text(encoding="utf-8"))
+        memo = read_json(memo_path)
         memo = memo if isinstance(memo, dict) else {}
-    except (OSError, ValueError):
+    except MsekitError:
         memo = {}
     hashes, news = [], {}
     for file in files:
@@ -235,17 +239,17 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
             stat = file.stat()
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             remembered = memo.get(str(file.resolve()))
-            if isinstance(remembered, list) and remembered[:-1] == stamp:
-                hashes.append(str(remembered[-1]))
+            if isinstance(remembered, list) and remembered == _entry(file, stamp, "".join(map(str, remembered[3:4]))):
+                hashes.append(remembered[3])
                 continue
             digest = hashlib.sha256()
             for block in blocks(file):
                 digest.update(block)
         except OSError as error:
-            raise MsekitError(f"the file cannot be read: {error}", where=file) from error
+            raise MsekitError(f"the file cannot be read: {reason(error)}", where=file) from error
         hashes.append(digest.hexdigest())
         if time.time() - max(stat.st_mtime, stat.st_ctime) > _RACY_SECONDS:
-            news[str(file.resolve())] = [*stamp, hashes[-1]]
+            news[str(file.resolve())] = _entry(file, stamp, hashes[-1])
     if news:
         with contextlib.suppress(OSError):  # only a saving of time
             memo_path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,6 +257,11 @@ def _hashes(files: list[Path], memo_path: Path) -> list[str]:
             temporary.write_text(json.dumps({**memo, **news}, indent=1), encoding="utf-8")
             temporary.replace(memo_path)
     return hashes
+
+
+def _entry(file: Path, stamp: list[int], digest: str) -> list[Any]:
+    """An entry of the memo, with a checksum: another digest would make another data set of equal rows."""
+    return [*stamp, digest, zlib.crc32(f"{file.resolve()} {stamp} {digest}".encode("utf-8", "surrogateescape"))]
 
 
 def _remove_leftovers(folder: Path, own: str) -> None:

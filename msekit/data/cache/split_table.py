@@ -69,7 +69,7 @@ class SplitTable:
         self.speakers: list[str | None] = table.column("speaker").to_pylist()
         self.dialogues: list[str | None] = table.column("dialogue_id").to_pylist()
         self.labels: np.ndarray = table.column("label").to_numpy()
-        """float64 [N]: class numbers (erc) or intensities (msa)."""
+        """float64 [N]: class numbers (erc) or intensities (msa); NaN for a sample of test without a label."""
         self.audio_lengths: np.ndarray = table.column("audio_length").to_numpy().astype(np.int64)
         """int64 [N], frames; 0 where the sample has no audio."""
         self.vision_lengths: np.ndarray = table.column("vision_length").to_numpy().astype(np.int64)

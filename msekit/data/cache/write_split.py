@@ -17,6 +17,7 @@ from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.rows import Contents, Row
 from msekit.data.readers.set_apart import advice_on_empty
+from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
@@ -189,8 +190,7 @@ def write_split(
     modalities = (gathered.audio, gathered.vision)
     features = _features(CacheSettings(dtype=gathered.audio.dtype.name))
     counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
-    ids: Counter[str] = Counter()
-    leaked: Counter[str] = Counter()
+    ids, leaked = Counter[str](), Counter[str]()
     waiting: list[tuple[Row, list[np.ndarray]]] = []  # rows that the next record batch will hold
     waiting_bytes = 0
     with path.open("wb") as stream:
@@ -199,7 +199,8 @@ def write_split(
             stored = [modality.store(row, split, number) for modality in modalities]
             waiting.append((row, stored))
             waiting_bytes += sum(frames.nbytes for frames in stored)
-            counts[label_name(spec, row.label)] += 1
+            if not is_absent(row.label):
+                counts[label_name(spec, row.label)] += 1
             ids[row.id] += 1
             first = gathered.contents.seen_before(split, number, row)
             if first is not None and first[0] != split:
@@ -210,13 +211,14 @@ def write_split(
             if progress is not None:
                 progress(split, number + 1)
         if not ids:
-            raise MsekitError(
-                f"split '{split}' is empty", where=spec.source or spec.name, fix=advice_on_empty(spec, split)
-            )
+            fix = advice_on_empty(spec, split)
+            raise MsekitError(f"split '{split}' is empty", where=spec.source or spec.name, fix=fix)
         if waiting:
             writer.write_table(_table(waiting, features))
         writer.finalize(close_stream=False)
     gathered.warnings += _warnings(split, ids, leaked, counts)
+    if without := ids.total() - counts.total():
+        gathered.warnings.append(remark(split, without, ids.total()))
     ordered = dict(counts) if spec.labels else dict(sorted(counts.items(), key=lambda item: float(item[0])))
     return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
 

@@ -1,4 +1,6 @@
-"""One sample's features in a file: .npy, .npz or .safetensors. Nothing is unpickled, nothing is unpacked to disk.
+"""One sample's features in a file: .npy, .npz, .safetensors, .pt or .csv. Nothing is executed or unpacked to disk.
+
+Of several arrays in a file the one is taken that is called as the modality; `file.npz#name` names another.
 
 Sizes are checked in the header before anything of that size is made.
 """
@@ -17,14 +19,16 @@ from msekit.data.readers.rows import MOST_VALUES, RowError, shape_of_frames, wro
 from msekit.errors import MsekitError
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
-FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
+ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth")
+FEATURE_SUFFIXES = (*ARRAY_SUFFIXES, ".csv")
+"""Beside arrays, tables of frames, which are features in folders of features alone."""
 
 
 def read_features(path: Path, key: str, sample: str | None = None, most: int = MOST_VALUES) -> np.ndarray:
     """The array of one modality.
 
     Args:
-        path: The file. Of several arrays, the one named as the modality is taken.
+        path: The file, with `#name` behind it where one of several arrays is meant.
         key: `audio` or `vision`.
         sample: Whose they are, for messages.
         most: Values that an array may have.
@@ -33,7 +37,8 @@ def read_features(path: Path, key: str, sample: str | None = None, most: int = M
         MsekitError: The file is missing, damaged, absurdly large, or holds no plain numbers of that name.
     """
     where = f"{sample}, {path}" if sample else path
-    readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors}
+    path, name = file_and_array(path)
+    readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".pt": _pt, ".pth": _pt, ".csv": _csv}
     reader = readers.get(path.suffix.lower())
     try:
         if not path.is_file():  # neither a folder nor a device
@@ -42,7 +47,7 @@ def read_features(path: Path, key: str, sample: str | None = None, most: int = M
             raise MsekitError(
                 f"'{path.suffix}' is not a feature file", fix=f"Known endings: {', '.join(FEATURE_SUFFIXES)}"
             )
-        frames = reader(path, key, most)
+        frames = reader(path, name or key, most)
         return frames.reshape(shape_of_frames(frames.shape))
     except RowError as error:
         raise RowError(error.what, where=where, fix=error.fix, cause=error.cause, value=error.value) from None
@@ -52,8 +57,16 @@ def read_features(path: Path, key: str, sample: str | None = None, most: int = M
         raise MsekitError(f"the {key} file cannot be read: {_reason(error)}", where=where) from error
 
 
+def file_and_array(path: Path) -> tuple[Path, str | None]:
+    """`a.npz#hubert` → the file and the array's name; a file that is called so is taken as it is."""
+    stem, mark, name = path.name.rpartition("#")
+    return (path.with_name(stem), name) if mark and stem and not path.is_file() else (path, None)
+
+
 def _reason(error: BaseException) -> str:
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if "Weights only load failed" in text:
+        return "it holds more than tensors, or is no file of torch.save; it was not executed"
     if "llow_pickle" in text or "bject arrays" in text or "Python objects" in text:
         return _PICKLE
     return text[:300]
@@ -131,8 +144,40 @@ def _safetensors(path: Path, key: str, most: int) -> np.ndarray:
         return wide
 
 
+def _pt(path: Path, key: str, most: int) -> np.ndarray:
+    import torch
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise MsekitError("the file is compressed, as torch.save does not do it")
+    content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        content = tensors[_choose(list(tensors), key)]
+    if isinstance(content, (list, tuple)) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, torch.Tensor) or content.layout != torch.strided or content.is_quantized:
+        kind = "tensor of another layout" if isinstance(content, torch.Tensor) else type(content).__name__
+        raise MsekitError(f"the file holds a {kind}, not a tensor of numbers")
+    if content.is_complex():
+        raise MsekitError(f"'{key}' holds no numbers that can be read (complex)")
+    _check(content.shape, "f", key)
+    _check_count(content.shape, key, most)
+    plain = content.detach()
+    frames: np.ndarray = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return frames
+
+
+def _csv(path: Path, key: str, most: int) -> np.ndarray:
+    from msekit.data.readers.feature_tables import read_feature_table
+
+    return read_feature_table(path, key, most)
+
+
 def _choose(names: list[str], key: str) -> str:
     if key in names or len(names) == 1:
         return key if key in names else names[0]
     contents = ", ".join(sorted(names))[:200] or "nothing"
-    raise MsekitError(f"the file holds {contents}, none of them '{key}'", fix=f"Name one array '{key}'")
+    other = f", or say which: FILE#{min(names)[:60]}" if names else ""
+    raise MsekitError(f"the file holds {contents}, none of them '{key}'", fix=f"Name one array '{key}'{other}")

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msekit.data.catalogue import DATASETS, DatasetSpec, layout_of, resolve_dataset
+from msekit.data.catalogue import DATASETS, DatasetSpec, resolve_dataset
+from msekit.data.find_files import layout_of
 from msekit.data.readers.own_folder import OwnSet
 from msekit.data.readers.own_tables import read_table
 from msekit.data.readers.rows import number_of
@@ -29,8 +30,8 @@ def find_set(name: str, source: Path | None, options: Mapping[str, Any]) -> Data
     except UnsaidLabelsError as error:
         advice = _found_labels(Path(source or ".").expanduser(), options)
         near = nearest(name, DATASETS)
-        fix = f"{near} " if near.startswith("Did") else ""
-        raise MsekitError(error.what, where=error.where, fix=f"{fix}{advice or error.fix}") from None
+        or_that = f". {near}" if near.startswith("Did") and not advice else ""  # files are there: they come first
+        raise MsekitError(error.what, where=error.where, fix=f"{advice or error.fix}{or_that}") from None
 
 
 def _found_labels(source: Path, options: Mapping[str, Any]) -> str | None:

@@ -1,10 +1,10 @@
 """OwnSet: one's own data → plain rows, from a folder of samples with feature files or from CSV of text and label.
 
 `folder`: `samples.jsonl`, `samples.parquet` or `samples.arrow` with a row per sample: text, label, split, and where
-there are any id, speaker, dialogue_id. The features of a sample are in its columns `audio` and `vision` (frames of
-numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in `audio/<id>` and `vision/<id>` with
-the ending .npy, .npz or .safetensors. `csv`: one file with the columns text, label and split, or train.csv, valid.csv
-and test.csv.
+there are any id, speaker, dialogue_id; a row of test may lack the label. The features of a sample are in its columns
+`audio` and `vision` (frames of numbers, or the path of a file in `audio/`, `vision/` or `features/`), or else in
+`audio/<id>` and `vision/<id>` with an ending of `feature_files`. `csv`: one file with the columns text, label
+and split, or train.csv, valid.csv and test.csv.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
-from msekit.data.readers.feature_files import read_features
+from msekit.data.find_files import refuse_missing, without_files
+from msekit.data.readers.feature_files import file_and_array, read_features
+from msekit.data.readers.find_tables import SPLIT_NAMES, find_csv, find_samples
+from msekit.data.readers.folds import Folding
 from msekit.data.readers.labels import label_of
-from msekit.data.readers.own_tables import TABLES, Sample, read_table
+from msekit.data.readers.own_tables import MODALITY_LABELS, Sample, listed, read_table
 from msekit.data.readers.rows import (
     Budget,
     ReadRow,
@@ -32,7 +35,8 @@ from msekit.data.readers.rows import (
     name_of,
     text_of,
 )
-from msekit.data.readers.set_apart import advice_on_empty, group_of, set_apart
+from msekit.data.readers.set_apart import group_of, set_apart
+from msekit.data.readers.unlabelled import NO_LABEL, is_absent, refuse_namesake, refused_label
 from msekit.data.readers.unread import (
     FOLDERS,
     columns_like_features,
@@ -43,8 +47,6 @@ from msekit.data.readers.unread import (
 )
 from msekit.errors import MsekitError, nearest
 
-SAMPLE_FILES = ("samples.jsonl", "samples.parquet", "samples.arrow")
-_SPLIT_NAMES = {split: split for split in SPLITS} | dict.fromkeys(("val", "dev", "validation"), "valid")
 _IDS_NAMED = 3
 
 
@@ -61,9 +63,10 @@ class OwnSet:
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
         if spec.source is None:
-            raise MsekitError(f"data set '{spec.name}' needs its files", fix="Say where they lie with --source PATH")
+            raise MsekitError(f"data set '{spec.name}' needs its files", fix=without_files(spec.name))
+        refuse_missing(Path(spec.source))
         self.folder = Path(spec.source) if Path(spec.source).is_dir() else Path(spec.source).parent
-        self._tables = _find_samples(self.folder) if spec.layout == "folder" else _find_csv(Path(spec.source), spec)
+        self._tables = find_samples(self.folder) if spec.layout == "folder" else find_csv(Path(spec.source), spec)
         self._listed = listing(self.folder)
         self._files: dict[str, list[Path]] = defaultdict(list)
         """Feature files by their path without the ending, relative to the folder."""
@@ -75,7 +78,10 @@ class OwnSet:
         self._ids: list[str] = []
         self._present: set[str] = set()
         self._apart: frozenset[str] = frozenset()
+        self._folding: Folding | None = None
         self._remarks: list[str] = []
+        self._counts: dict[str, tuple[int, int]] = {}
+        """Split → its rows without a label, and its rows; counted where one is refused."""
         self._held: dict[str, None] = {}
         """The tables' columns, in their order."""
         self._budget = Budget(self.source_files)
@@ -133,22 +139,61 @@ class OwnSet:
         """
         if split not in SPLITS:
             raise MsekitError(f"no such split '{split}'", where=self.spec.name, fix=nearest(split, SPLITS))
-        path = self._tables[split]
-        one_table = len(set(self._tables.values())) == 1
+        for number, sample in self._of_split(split):
+            if isinstance(sample, MsekitError):
+                yield partial(_raise, sample)
+            else:
+                yield partial(self._budget.read, partial(self._row, split, number, sample))
+
+    def modality_labels(self, split: str) -> list[list[float | None]]:
+        """Labels of text, audio and vision by themselves, for each row of a split; None where there is none."""
+        rows = []
+        for _, sample in self._of_split(split):
+            if not isinstance(sample, MsekitError):
+                given = {key: sample.fields.get(key) for key in MODALITY_LABELS}
+                rows.append(
+                    [
+                        None if value in (None, "") else label_of(self.spec, value, sample.where, key)
+                        for key, value in given.items()
+                    ]
+                )
+        return rows
+
+    def _of_split(self, split: str) -> Iterator[tuple[int, Sample | MsekitError]]:
+        """The samples of a split with their numbers; an error for a row that does not say its split."""
         number = 0
+        for stated, sample in self._stated(split):
+            self._held |= dict.fromkeys(sample.held)
+            if isinstance(stated, MsekitError):
+                if split == SPLITS[0] or len(self.tables) > 1:  # one table is read three times; reported once
+                    yield number, stated
+            elif stated == split:
+                yield number, sample
+                number += 1
+
+    @property
+    def folds(self) -> int:
+        """How many folds the table has, once one of its rows is read."""
+        return 0 if self._folding is None else self._folding.count
+
+    def _split_by_fold(self, sample: Sample) -> str:
+        if self._folding is None:
+            self._folding = Folding.of(self.spec, self.tables)
+            self._remarks.append(self._folding.remark)
+        return self._folding.split_of(sample)
+
+    def _stated(self, split: str) -> Iterator[tuple[str | MsekitError, Sample]]:
+        """The rows of the table that a split is in, each with the split that it is of."""
+        one_table = len(self.tables) == 1
         apart = self._set_apart() if self.spec.validation else frozenset()
         of_file = None if one_table else "train" if split == "valid" and self.spec.validation else split
-        for sample in read_table(path, self.spec):
-            self._held |= dict.fromkeys(sample.held)
-            stated = _split_of(sample, of_file)
+        for sample in read_table(self._tables[split], self.spec, labelled=one_table or split != "test"):
+            stated = _split_of(sample, "train" if self.spec.folds else of_file)
+            if self.spec.folds and stated == "train":
+                stated = self._split_by_fold(sample)
             if stated == "train" and apart and group_of(sample) in apart:
                 stated = "valid"
-            if isinstance(stated, MsekitError):
-                if split == SPLITS[0] or not one_table:  # a table of all splits is read three times; reported once
-                    yield partial(_raise, stated)
-            elif stated == split:
-                yield partial(self._budget.read, partial(self._row, split, number, sample))
-                number += 1
+            yield stated, sample
 
     def _set_apart(self) -> frozenset[str]:
         """The groups of train's rows that are the validation split; chosen once."""
@@ -168,16 +213,13 @@ class OwnSet:
         if len(self._ids) < _IDS_NAMED:
             self._ids.append(identity)
         given = {key: self._given(sample, identity, key) for key in MODALITIES} if self._with_files else {}
-        for key in ("text", "label"):
-            if fields.get(key) is None or (key == "label" and fields[key] == ""):
-                fix = f"The row holds: {_listed(sample.held)}"
-                if key == "label" and split == "test":
-                    fix += ". Rows to be predicted go into a file of their own: msekit predict RUN --input FILE.jsonl"
-                raise MsekitError(f"'{self.spec.columns.get(key, key)}' is missing", where=where, fix=fix)
+        if fields.get("text") is None:
+            what = f"'{self.spec.columns.get('text', 'text')}' is missing"
+            raise MsekitError(what, where=where, fix=f"The row holds: {listed(sample.held)}")
         row = Row(
             id=identity,
             text=text_of(fields["text"], where, "text"),
-            label=label_of(self.spec, fields["label"], where, "label"),
+            label=self._label(split, sample),
             audio=None,
             vision=None,
             speaker=None if speaker is None else name_of(speaker, where, "speaker"),
@@ -189,6 +231,19 @@ class OwnSet:
             setattr(row, key, self._frames(value, where, key))
         return row
 
+    def _label(self, split: str, sample: Sample) -> float:
+        """The label of a row; `NO_LABEL` where a row of test has none."""
+        value, name = sample.fields.get("label"), self.spec.columns.get("label", "label")
+        if not is_absent(value):
+            return label_of(self.spec, value, sample.where, "label")
+        if split == "test":
+            refuse_namesake(name, sample.held, sample.where)
+            return NO_LABEL
+        if split not in self._counts:
+            absent = [is_absent(other.fields.get("label")) for stated, other in self._stated(split) if stated == split]
+            self._counts[split] = sum(absent), len(absent)
+        raise refused_label(split, name, sample.held, self._counts[split], sample.where)
+
     def _given(self, sample: Sample, identity: str, key: str) -> Any:
         """The features of a sample as they are given: the path of a file, numbers, or None."""
         where, value = sample.where, sample.fields.get(key)
@@ -199,11 +254,11 @@ class OwnSet:
         ways = [str(path.relative_to(self.folder)) for path in files]
         if isinstance(value, str):
             value = self.folder / _inside(value, where, key)
-            self._used.add(value)
-            ways = [
-                str(value.relative_to(self.folder)),
-                *(way for way, path in zip(ways, files, strict=True) if path != value),
-            ]
+            file = file_and_array(value)[0]
+            self._used.add(file)
+            files = [path for path in files if path != file]
+            ways = [str(value.relative_to(self.folder)), *(str(path.relative_to(self.folder)) for path in files)]
+            files = []
         elif value is not None and files:
             ways.insert(0, f"the column '{key}' of the row")
         if len(ways) > 1:
@@ -240,49 +295,8 @@ class OwnSet:
         return frames_LD
 
 
-def _find_samples(folder: Path) -> dict[str, Path]:
-    files = [folder / name for name in SAMPLE_FILES if (folder / name).is_file()]
-    if not files:
-        raise MsekitError("no samples file", where=folder, fix=f"Looked for {', '.join(SAMPLE_FILES)}")
-    if len(files) > 1:
-        raise MsekitError(f"there are both {files[0].name} and {files[1].name}", where=folder, fix="Keep one of them")
-    return dict.fromkeys(SPLITS, files[0])
-
-
-def _find_csv(source: Path, spec: DatasetSpec) -> dict[str, Path]:
-    if source.is_file():
-        return dict.fromkeys(SPLITS, source)
-    in_file = {split: "train" if split == "valid" and spec.validation else split for split in SPLITS}
-    sets = [{split: source / f"{name}{suffix}" for split, name in in_file.items()} for suffix in TABLES]
-    whole = [files for files in sets if all(path.is_file() for path in files.values())]
-    if len(whole) > 1:
-        names = " and ".join(files["train"].name for files in whole)
-        raise MsekitError(f"there are both {names}", where=source, fix="Keep one of them")
-    if whole:
-        if spec.validation:
-            _refuse_valid(source)
-        return whole[0]
-    fix = "Give one CSV with a column 'split', or a folder of train, valid and test.csv"
-    if any((source / f"train{suffix}").is_file() for suffix in TABLES):
-        fix += f". {advice_on_empty(spec, 'valid')}"
-    raise MsekitError("no such file", where=source, fix=fix)
-
-
-def _refuse_valid(folder: Path) -> None:
-    """Refuse a file of validation rows where `validation` is to make some."""
-    for name in (name for name, split in _SPLIT_NAMES.items() if split == "valid"):
-        for path in (folder / f"{name}{suffix}" for suffix in TABLES):
-            if path.is_file():
-                fix = "Leave `validation` out (the file is to be called valid), or move the file away"
-                raise MsekitError("there is a validation split already", where=path, fix=fix)
-
-
 def _raise(error: MsekitError) -> Row:
     raise error
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(f"{name:.40}" for name in list(names)[:12]) or "nothing"
 
 
 def _split_of(sample: Sample, of_file: str | None) -> str | MsekitError:
@@ -290,11 +304,11 @@ def _split_of(sample: Sample, of_file: str | None) -> str | MsekitError:
     if "" in sample.fields:
         return MsekitError("the line has more cells than the first", where=where, fix='Quote texts: "well, yes"')
     value = sample.fields.get("split") if of_file is None else of_file
-    split = _SPLIT_NAMES.get(value) if isinstance(value, str) else None
+    split = SPLIT_NAMES.get(value) if isinstance(value, str) else None
     if split is None:
-        known = f"Known: {', '.join(_SPLIT_NAMES)}"
+        known = f"Known: {', '.join(SPLIT_NAMES)}"
         if value is None:
-            return MsekitError("'split' is missing", where=where, fix=f"{known}. The row holds: {_listed(sample.held)}")
+            return MsekitError("'split' is missing", where=where, fix=f"{known}. The row holds: {listed(sample.held)}")
         shown = f"{value!r:.60}"
         return RowError(f"unknown split {shown}", where=where, fix=known, cause="unknown splits", value=shown)
     return split

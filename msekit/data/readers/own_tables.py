@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +16,8 @@ import numpy as np
 
 from msekit.data.catalogue import COLUMNS, MODALITIES, DatasetSpec
 from msekit.errors import MsekitError
+from msekit.json_file import parse_json
+from msekit.words import reason
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Endings of tables of text, and what stands between their cells unless a description says otherwise."""
@@ -29,27 +29,36 @@ _OTHER_NAMES = {
 }
 
 
+MODALITY_LABELS = ("label_text", "label_audio", "label_vision")
+"""Columns with labels of single modalities, which those baselines read that learn them."""
+
+
 class Sample(NamedTuple):
     """One row of a table."""
 
     where: str
     """For messages."""
     fields: Mapping[str, Any]
-    """Those of `COLUMNS` that it has."""
+    """Those of `COLUMNS` and `MODALITY_LABELS` that it has."""
     held: Sequence[str]
     """All that it has, as the table calls them."""
 
 
-def read_table(path: Path, spec: DatasetSpec) -> Iterator[Sample]:
+def read_table(path: Path, spec: DatasetSpec, labelled: bool = True) -> Iterator[Sample]:
     """The samples of one file with their places.
+
+    Args:
+        path: The file.
+        spec: What it is described as.
+        labelled: A CSV must have the column of the labels.
 
     Raises:
         MsekitError: The file cannot be read, or says something twice.
     """
-    sources = {key: spec.columns.get(key, key) for key in COLUMNS}
-    unseen = set(spec.columns)
+    sources = {key: spec.columns.get(key, key) for key in (*COLUMNS, *MODALITY_LABELS)}
+    unseen = set(spec.columns) - (set() if labelled else {"label"})
     try:
-        for where, row in _rows(path, spec, sources):
+        for where, row in _rows(path, spec, sources, labelled):
             fields = {key: row[name] for key, name in sources.items() if name in row}
             if None in row:  # what the csv module calls cells beyond the first line's
                 fields[""] = row[None]
@@ -61,27 +70,14 @@ def read_table(path: Path, spec: DatasetSpec) -> Iterator[Sample]:
         raise MsekitError("no such file", where=path) from None
     except UnicodeError as error:
         raise MsekitError(
-            f"the file is no {spec.encoding or 'UTF-8'}: {error}", where=path, fix=_advice(path)
+            f"the file is no {spec.encoding or 'UTF-8'}: {reason(error)}", where=path, fix=_advice(path)
         ) from error
     except (OSError, ValueError, csv.Error, RecursionError) as error:  # pyarrow's errors are one of these
         fix = _advice(path) if "NUL" in str(error) else None
-        raise MsekitError(f"the file cannot be read: {str(error)[:300]}", where=path, fix=fix) from error
+        raise MsekitError(f"the file cannot be read: {reason(error)}", where=path, fix=fix) from error
     if unseen:
         key = min(unseen)
         raise MsekitError(f"no row has '{spec.columns[key]}', which `columns` names for {key}", where=path)
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """`object_pairs_hook` of `json.loads`: an object in which no key is given twice.
-
-    Raises:
-        ValueError: One is.
-    """
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key '{twice[:80]}' is given twice")
-    return content
 
 
 def check_header(names: Iterable[str | None], wanted: Iterable[str], where: object) -> None:
@@ -107,12 +103,14 @@ def _enumerated(places: list[str]) -> str:
     return " and ".join([", ".join(f"{place}." for place in places[:-1]), f"{places[-1]}."])
 
 
-def _rows(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _rows(
+    path: Path, spec: DatasetSpec, sources: Mapping[str, str], labelled: bool
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     if path.suffix == ".jsonl":
         return _json_lines(path)
     if path.suffix in (".parquet", ".arrow"):
         return (_parquet if path.suffix == ".parquet" else _arrow)(path, sources)
-    return _delimited(path, spec, sources)
+    return _delimited(path, spec, sources, labelled)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -126,15 +124,17 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[Any, Any]]]:
             if not line.strip():
                 continue
             try:
-                sample = json.loads(line.decode("utf-8-sig"), object_pairs_hook=once)
-            except (ValueError, RecursionError) as error:
-                raise MsekitError(f"the line is not JSON: {error}", where=where) from error
+                sample = parse_json(line)
+            except ValueError as error:
+                raise MsekitError(f"the line is not JSON: {reason(error)}", where=where) from error
             if not isinstance(sample, dict):
                 raise MsekitError(f"the line holds a {type(sample).__name__}, not an object", where=where)
             yield where, sample
 
 
-def _delimited(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _delimited(
+    path: Path, spec: DatasetSpec, sources: Mapping[str, str], labelled: bool
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     utf_8 = codecs.lookup(spec.encoding or "utf-8").name == "utf-8"
     encoding = "utf-8-sig" if utf_8 else spec.encoding  # with or without a mark at its beginning
     with path.open(encoding=encoding, newline="") as file:
@@ -143,7 +143,8 @@ def _delimited(path: Path, spec: DatasetSpec, sources: Mapping[str, str]) -> Ite
         reader.fieldnames = names
         check_header(names, sources.values(), path)
         for key in ("text", "label", *spec.columns):
-            if sources[key] not in names:
+            needed = labelled or key != "label" or alike(key, names)
+            if sources[key] not in names and needed:
                 raise MsekitError(f"column '{sources[key]}' is missing", where=path, fix=_header_advice(names, sources))
         for sample in reader:
             yield f"{path}, line {reader.line_num}", sample
@@ -159,11 +160,21 @@ def _header_advice(names: list[str], sources: Mapping[str, str]) -> str:
             return f"{held}. Say what stands between the cells: --delimiter '{mark}'"
     found = {}
     for key, name in sources.items():
-        same = [other for other in names if other.strip().lower() in (key, *_OTHER_NAMES.get(key, ()))]
-        if name not in names and same:
-            found[key] = same[0]
+        if name not in names and (same := alike(key, names)):
+            found[key] = same
     example = ",".join(f"{key}={name}" for key, name in found.items()) or "text=NAME,label=NAME"
     return f"{held}. Say which column is which: --columns {example}"
+
+
+def alike(key: str, names: Iterable[str]) -> str | None:
+    """The first of a table's columns whose name says that it holds `text`, `label` or `split`; None for none."""
+    wanted = (key, *_OTHER_NAMES.get(key, ()))
+    return next((name for name in names if name.strip().lower() in wanted), None)
+
+
+def listed(names: Iterable[str]) -> str:
+    """A row's columns, for a message."""
+    return ", ".join(f"{name:.40}" for name in list(names)[:12]) or "nothing"
 
 
 def _advice(path: Path) -> str:

@@ -146,16 +146,23 @@ def _bytearray(*args: object) -> bytearray:
     return bytearray(_bytes(*args))
 
 
-def hashable(value: object, depth: int = 4) -> Any:
-    """A dict key or set member that is hashed without recursion.
+_LARGEST_IN_KEY = 2.0**16
+"""Of the parts of a key: larger ones can be put together so that all have one hash."""
+
+
+def hashable(value: object, depth: int = 4, largest: float = 2.0**53) -> Any:
+    """A dict key or set member that is hashed without recursion, and not chosen so that thousands have one hash.
 
     Raises:
-        RefusedError: It is anything but text, a number or a shallow tuple of these.
+        RefusedError: It is anything but text, a number of moderate size or a shallow tuple of these.
     """
     if isinstance(value, tuple) and depth:
         for part in value:
-            hashable(part, depth - 1)
-    elif value is not None and not isinstance(value, (str, bytes, int, float, complex, np.generic)):
+            hashable(part, depth - 1, _LARGEST_IN_KEY)
+    elif isinstance(value, (int, float, complex, np.number)):
+        if abs(value) > (_LARGEST_IN_KEY if isinstance(value, (complex, np.complexfloating)) else largest):
+            raise RefusedError("it has a number as a key that is larger than any count")
+    elif value is not None and not isinstance(value, (str, bytes, np.generic)):
         raise RefusedError(f"it has a {type(value).__name__} as a key")
     return value
 

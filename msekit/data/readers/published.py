@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
+from msekit.data.find_files import refuse_bare, refuse_missing, without_files
 from msekit.data.readers.labels import label_of
 from msekit.data.readers.rows import (
     Budget,
@@ -31,6 +32,7 @@ from msekit.data.readers.rows import (
 )
 from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError, nearest
+from msekit.words import reason
 
 _PICKLES = (".pkl", ".pickle")
 _ROWS_IN_MEMORY = 64  # rows read before their pages are given back
@@ -50,14 +52,14 @@ class PublishedSet:
         self.spec = spec
         if spec.source is None:
             hub = f" (published as {spec.hub} on the hub)" if spec.hub else ""
-            raise MsekitError(
-                f"data set '{spec.name}' needs its feature files{hub}", fix="Say where they lie with --source PATH"
-            )
+            raise MsekitError(f"data set '{spec.name}' needs its feature files{hub}", fix=without_files(spec.name))
+        refuse_missing(Path(spec.source))
+        refuse_bare(Path(spec.source))
         find = _find_msa if spec.layout == "msa-pickle" else _find_erc
         try:
             self._files = find(spec, Path(spec.source))
         except OSError as error:
-            raise MsekitError(f"the source cannot be read: {error}", where=spec.source) from error
+            raise MsekitError(f"the source cannot be read: {reason(error)}", where=spec.source) from error
         self._columns: Mapping[str, Any] | None = None
         self._pages: mmap.mmap | None = None
         self._budget = Budget(self.source_files)
@@ -93,14 +95,23 @@ class PublishedSet:
             if not isinstance(samples, (list, tuple)):
                 raise MsekitError(f"the file holds a {type(samples).__name__}, not a list of samples", where=path)
             return self._each(len(samples), partial(_erc_row, self.spec, path, split, samples))
+        columns = _msa_columns(self.columns(split), path, split)
+        return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
+
+    def columns(self, split: str) -> Any:
+        """What an `msa-pickle` holds of a split, all keys, mapped.
+
+        Raises:
+            MsekitError: The file cannot be read, or lacks the split.
+        """
+        path = self._files[split]
         if self._columns is None:
             content, self._pages = map_pickle(path)
             self._columns = mapping_of(content, str(path), "the file")
         if split not in self._columns:
             contents = names_of(self._columns)
             raise MsekitError(f"split '{split}' is missing", where=path, fix=f"The file holds: {contents}")
-        columns = _msa_columns(self._columns[split], path, split)
-        return self._each(len(columns["raw_text"]), partial(_msa_row, self.spec, path, split, columns))
+        return self._columns[split]
 
     @property
     def bystanders(self) -> list[Path]:

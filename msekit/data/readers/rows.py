@@ -32,7 +32,7 @@ class Row:
     id: str
     text: str
     label: float
-    """Class number (erc) or intensity (msa)."""
+    """Class number (erc) or intensity (msa); NaN where a row of test has none."""
     audio: np.ndarray | None
     """[L, D], or None where the sample has none."""
     vision: np.ndarray | None

@@ -22,8 +22,7 @@ def advice_on_empty(spec: DatasetSpec, split: str) -> str:
     """What to do about a split without samples."""
     if split != "valid" or spec.layout not in ("csv", "folder"):
         return "All three are needed"
-    options = "msekit data … --validation 0.1, msekit train … --set description.validation=0.1"
-    return f"`validation: 0.1` in the description sets a tenth of train apart, or {options}"
+    return "--validation 0.1 (or `validation: 0.1` in the description) sets a tenth of train apart"
 
 
 def group_of(sample: Sample) -> str:

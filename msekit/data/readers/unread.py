@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from msekit.data.catalogue import MODALITIES
-from msekit.data.readers.feature_files import FEATURE_SUFFIXES
+from msekit.data.readers.feature_files import ARRAY_SUFFIXES, FEATURE_SUFFIXES
 from msekit.data.readers.rows import Unread
 from msekit.errors import MsekitError
 
@@ -37,11 +37,16 @@ def is_feature_file(path: Path) -> bool:
     return path.suffix.lower() in FEATURE_SUFFIXES
 
 
+def is_array(path: Path) -> bool:
+    """The same outside the folders of features, where a CSV may be anything."""
+    return path.suffix.lower() in ARRAY_SUFFIXES
+
+
 def elsewhere(folder: Path) -> list[Path]:
     """Feature files beside the samples' file or in folders of other names, by name; deeper ones are of other things."""
     here = [path for path in folder.iterdir() if path.name not in FOLDERS and not path.name.startswith(".")]
     inside = (file for path in here for file in _of_folder(path))
-    return sorted(path for path in (*here, *inside) if is_feature_file(path) and os.path.isfile(path))
+    return sorted(path for path in (*here, *inside) if is_array(path) and os.path.isfile(path))
 
 
 def unread_of(

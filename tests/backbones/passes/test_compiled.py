@@ -10,9 +10,9 @@ import torch
 import torch._dynamo
 from whole_pass import TEXTS, model_of, outcome, outcome_by
 
+from msekit.backbones.holding import MULTIPLE
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes import compiled
-from msekit.backbones.sequence import MULTIPLE
 from msekit.data.catalogue import DATASETS
 from msekit.distributed.zero import check_sharding
 from msekit.errors import MsekitError

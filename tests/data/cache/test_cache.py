@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msekit.data.cache import cache as cache_module
 from msekit.data.cache.cache import Cache, open_cache, prepare
 from msekit.data.cache.split_table import CacheSettings
 from msekit.data.cache.write_split import Moments
@@ -220,11 +222,11 @@ class TestRefusals:
 
     def test_a_full_disk_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*_: object) -> None:
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "the disk is full on device")
 
         with monkeypatch.context() as patch:
             patch.setattr("datasets.arrow_writer.ArrowWriter.write_table", full)
-            with pytest.raises(MsekitError, match="No space left"):
+            with pytest.raises(MsekitError, match="the disk is full"):
                 prepare(toy(tmp_path), root=tmp_path)
         assert folders(tmp_path) == []
         assert prepare(toy(tmp_path), root=tmp_path).info.splits["train"].samples == 40
@@ -469,3 +471,27 @@ class TestReal:
         same(cache, spec)
         assert (cache.info.audio.width, cache.info.vision.width) == (73, 0)
         assert cache.split("test").vision(0).shape == (0, 0)
+
+
+def test_a_remembered_digest_that_was_damaged_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make another data set of equal files, and a run that goes on would be refused."""
+    monkeypatch.setattr(cache_module, "_RACY_SECONDS", -1.0)
+    spec = toy(tmp_path)
+    first = prepare(spec, root=tmp_path / "root").info.fingerprint
+    memo = tmp_path / "root" / "datasets" / "hashes.json"
+    whole = memo.read_text()
+    digest = re.findall(r'"([0-9a-f]{64})"', whole)[0]
+    for damaged in (
+        whole.replace(digest, "0" * 64),
+        whole.replace(digest, f"1{digest[1:]}"),
+        "[" * 10_000,
+        "[1]",
+        "{}",
+    ):
+        memo.write_text(damaged)
+        assert prepare(spec, root=tmp_path / "root").info.fingerprint == first
+        assert memo.read_text() == whole, "it is written anew"
+    read: list[Path] = []
+    monkeypatch.setattr(cache_module, "blocks", lambda file: read.append(file) or iter(()))
+    prepare(spec, root=tmp_path / "root")
+    assert read == [], "an unchanged file is not read again"

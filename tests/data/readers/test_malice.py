@@ -110,6 +110,36 @@ EXPLOSIONS = {
 }
 
 
+P = (1 << 61) - 1
+"""Python's hash of a whole number is its remainder by this."""
+COLLIDING = {
+    "whole numbers": [number * P for number in range(1, 20_000)],
+    "pairs of them": [(number * P, 1) for number in range(1, 20_000)],
+    "complex numbers": [complex(-1_000_003.0 * number, number) for number in range(1, 20_000)],
+    "fractions": [float(1 << 54) * number for number in range(1, 20_000)],
+}
+
+
+@pytest.mark.parametrize("kind", COLLIDING)
+@pytest.mark.parametrize("holder", [dict.fromkeys, set, frozenset])
+def test_keys_that_are_chosen_to_have_one_hash(tmp_path: Path, kind: str, holder: type) -> None:
+    """Their time would grow with the square of their number."""
+    path = tmp_path / "x.pkl"
+    keys = COLLIDING[kind]
+    # written by hand: making the dict here would take as long
+    body = b"(" + b"".join(pickle.dumps(key, 2)[2:-1] + (b"N" if holder is dict.fromkeys else b"") for key in keys)
+    ends = {dict.fromkeys: b"d.", set: b"\x90.", frozenset: b"\x91."}
+    path.write_bytes(b"\x80\x04" + (b"\x8f" if holder is set else b"") + body + ends[holder])
+    with bounded(), pytest.raises(MsekitError, match="as a key"):
+        map_pickle(path)
+
+
+def test_keys_of_moderate_size_are_read(tmp_path: Path) -> None:
+    path, keys = tmp_path / "x.pkl", [0, -3, 2**53, 2.5, (1, "a"), 3 + 4j, "text", b"bytes", None, True]
+    path.write_bytes(pickle.dumps(dict.fromkeys(keys, 1)))
+    assert map_pickle(path)[0] == dict.fromkeys(keys, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPLOSIONS)
 def test_no_file_grows(tmp_path: Path, name: str) -> None:

@@ -56,10 +56,10 @@ def test_the_guide_builds_a_set_and_trains_on_it(tmp_path: Path, monkeypatch: py
         extra = ["--epochs", "2", "--set", "optim.lr=1e-2"] if words[0] == "train" else []
         result = CliRunner().invoke(app, [*words, *extra])
         assert result.exit_code == 0, (line, result.output, result.exception)
-    assert (tmp_path / "moods.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "voices.png").read_bytes().startswith(b"\x89PNG")
     (report,) = tmp_path.glob("runs/*/seed-1111/report.json")
     content = json.loads(report.read_text())
-    assert content["dataset"] == "moods"
+    assert content["dataset"] == "voices"
     assert content["samples"] == 24
     result = CliRunner().invoke(app, ["evaluate", str(report.parent), "--format", "json"])
     assert result.exit_code == 0, "the run remembers what the options said"

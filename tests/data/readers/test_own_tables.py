@@ -15,10 +15,10 @@ from msekit.cli.main import app
 from msekit.data.cache.cache import fingerprint_of, prepare
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.readers.open_source import open_source
-from msekit.data.readers.own_tables import once
 from msekit.data.readers.rows import Row
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
+from msekit.json_file import keys_once
 
 FRAMES = np.arange(12, dtype=np.float32).reshape(4, 3)
 LABELS = {"labels": ("高兴", "愤怒")}
@@ -61,7 +61,7 @@ def test_a_mark_at_the_beginning_is_no_part_of_the_first_name(tmp_path: Path) ->
 def test_many_keys_are_compared_at_once() -> None:
     pairs = [(str(number), number) for number in range(200_000)]
     with pytest.raises(ValueError, match="'199999' is given twice"):
-        once([*pairs, pairs[-1]])
+        keys_once([*pairs, pairs[-1]])
 
 
 @pytest.mark.parametrize(("encoding", "mark", "header", "options", "advice"), DIALECTS)

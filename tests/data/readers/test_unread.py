@@ -63,8 +63,8 @@ def refused_by_all(spec: DatasetSpec, message: str) -> None:
     ("names", "message"),
     [
         (
-            [f"audio/c{n}.pt" for n in range(6)],
-            r"audio/ holds 6 files .*c0\.pt.*\.pt is not read: save arrays as \.npy",
+            [f"audio/c{n}.mat" for n in range(6)],
+            r"audio/ holds 6 files .*c0\.mat.*\.mat is not read: save arrays as \.npy",
         ),
         ([f"audio/{n:04}.npy" for n in range(6)], r"0000\.npy, .*the ids are c0"),
         (["vision/c0.wav"], r"vision/ holds 1 file .*\.wav: make features with msekit extract"),
@@ -84,7 +84,7 @@ def test_where_no_file_is_used_the_set_is_refused(tmp_path: Path, names: list[st
     ("names", "message"),
     [
         (["audio/utt_0.npy"], r"audio/ holds 1 file that belong to no sample: utt_0\.npy \(.*the ids are c0"),
-        (["audio/c1.pt"], r"audio/ holds 1 file .*c1\.pt \(\.pt is not read"),
+        (["audio/c1.mat"], r"audio/ holds 1 file .*c1\.mat \(\.mat is not read"),
         (["features/old.npz"], r"features/ holds 1 file .*old\.npz"),
         (["stray.npy"], r"the folder of the samples holds 1 file that are not read: stray\.npy"),
         (["embeddings/c0.npy"], r"embeddings/ holds 1 file that are not read"),
@@ -111,8 +111,8 @@ def test_a_file_that_comes_later_is_named_although_the_cache_is_there(tmp_path: 
     spec = own(tmp_path)
     saved(tmp_path, "audio/c0.npy")
     assert not any("holds" in warning for warning in prepare(spec, root=tmp_path / "root").info.warnings)
-    saved(tmp_path, "audio/c1.pt")
-    assert any("c1.pt" in warning for warning in prepare(spec, root=tmp_path / "root").info.warnings)
+    saved(tmp_path, "audio/c1.mat")
+    assert any("c1.mat" in warning for warning in prepare(spec, root=tmp_path / "root").info.warnings)
 
 
 @pytest.mark.parametrize("name", ["shared/adapter.safetensors", "faces/mean.npy", "stray.npy"])

@@ -1,0 +1,1 @@
+"""msekit from Python: train, evaluate, data from memory."""

@@ -1,0 +1,129 @@
+"""Data given from memory → a folder of one's own in the cache, which is then read and checked like any other.
+
+    a list of dicts, a pandas table, a `datasets.Dataset`, or a dict of them by split → samples.jsonl, features/*.npy
+
+The folder is named by its content: the same samples are the same data set, also for a run that goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from msekit.data.catalogue import MODALITIES
+from msekit.errors import MsekitError
+from msekit.paths import cache_root
+
+Samples = Iterable[Mapping[str, Any]] | Any
+"""Rows, a pandas table or a `datasets.Dataset`."""
+
+
+def write_given(data: Samples | Mapping[str, Samples]) -> Path:
+    """Write samples into the cache.
+
+    Args:
+        data: Rows with `text`, `label`, `split` and what else a table of samples may hold; `audio` and `vision` are
+            frames of numbers. Or a mapping from split to rows, which then need no `split`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MsekitError: No samples, a row that is no mapping, or a value that cannot be written.
+    """
+    root = cache_root() / "given"
+    root.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=root, prefix=".making-"))
+    try:
+        digest = _write(_rows(data), making)
+        folder = root / digest
+        if not folder.is_dir():
+            try:
+                os.replace(making, folder)
+            except OSError:  # another process was quicker
+                if not folder.is_dir():
+                    raise
+        return folder
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def class_names(data: Samples | Mapping[str, Samples]) -> tuple[str, ...] | None:
+    """The names of the classes, where a `datasets.Dataset` has them; None elsewhere."""
+    for part in data.values() if isinstance(data, Mapping) else [data]:
+        names = getattr((getattr(part, "features", None) or {}).get("label"), "names", None)
+        if names:
+            return tuple(names)
+    return None
+
+
+def _rows(data: Samples | Mapping[str, Samples]) -> Iterator[dict[str, Any]]:
+    if isinstance(data, Mapping):
+        for split, part in data.items():
+            for row in _rows(part):
+                yield row | {"split": split}
+        return
+    names = class_names(data)
+    if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a pandas table
+        data = data.to_dict(orient="records")
+    for number, row in enumerate(data):
+        if not isinstance(row, Mapping):
+            raise MsekitError(f"sample {number} is a {type(row).__name__}, not a dict", where="dataset")
+        plain = dict(row)
+        if names and isinstance(plain.get("label"), int):
+            plain["label"] = names[plain["label"]]
+        yield plain
+
+
+def _write(rows: Iterator[dict[str, Any]], folder: Path) -> str:
+    """Write the rows; their digest."""
+    (folder / "features").mkdir()
+    digest, number = hashlib.sha256(), 0
+    with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for number, row in enumerate(rows, start=1):
+            for key in MODALITIES:
+                if (frames := _frames(row.pop(key, None), number, key)) is not None:
+                    row[key] = f"features/{number:07}-{key}.npy"
+                    np.save(folder / row[key], frames)
+                    digest.update(frames.tobytes())
+            line = json.dumps({key: _plain(value, number, key) for key, value in row.items()}, ensure_ascii=False)
+            digest.update(line.encode())
+            file.write(line + "\n")
+    if not number:
+        raise MsekitError("there are no samples", where="dataset")
+    return digest.hexdigest()[:32]
+
+
+def _frames(value: Any, number: int, key: str) -> np.ndarray | None:
+    """Frames as a float32 array; the reader checks their shape."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):  # pandas' word for nothing
+        return None
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    try:
+        return np.ascontiguousarray(np.asarray(value, dtype=np.float32))
+    except (ValueError, TypeError) as error:
+        raise MsekitError(f"'{key}' is no array of numbers: {error}", where=f"dataset, sample {number - 1}") from error
+
+
+def _plain(value: Any, number: int, key: str) -> Any:
+    """What JSON takes: numpy's numbers as Python's, pandas' nothing as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise MsekitError(
+        f"'{key}' is a {type(value).__name__}, not a text or a number",
+        where=f"dataset, sample {number - 1}",
+        fix="Leave the column out.",
+    )

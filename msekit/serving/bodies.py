@@ -1,0 +1,73 @@
+"""What a request to /api/predict says: its JSON body within bounds, its history, what is heard in its clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+
+from msekit.data.catalogue import MODALITIES
+from msekit.errors import MsekitError
+from msekit.inference.given_features import MOST_FRAMES
+from msekit.inference.samples import utterance_of
+from msekit.json_file import parse_json
+from msekit.media.decode import CLIP_SUFFIXES
+from msekit.runs.description import Description
+
+_LARGEST_JSON = 16 << 20  # bytes, of the longest published sample 10 million; fifty clients may send at once
+_MOST_LISTS = len(MODALITIES) * MOST_FRAMES + 8
+"""In a JSON body; a million take Python seconds in which nobody else is answered."""
+OF_A_SAMPLE = ("text", *MODALITIES, "history", "speaker")
+_KEYS = {"plug_in", "sample", "samples", "withheld", *OF_A_SAMPLE}
+
+
+async def body_of(request: Request) -> bytes:
+    """A JSON body; of one that is too large no more is kept than is allowed.
+
+    Raises:
+        MsekitError: It is too large.
+    """
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size <= _LARGEST_JSON:
+            parts.append(part)
+    if size > _LARGEST_JSON:
+        raise MsekitError(f"the body is larger than {_LARGEST_JSON >> 20} MB", fix="Upload features as files.")
+    return b"".join(parts)
+
+
+def fields_of(body: bytes) -> dict[str, Any]:
+    """The fields of a JSON body.
+
+    Raises:
+        MsekitError: It is no JSON object, has an unknown key, or holds more lists than features have frames.
+    """
+    if body.count(b"[") + body.count(b"{") > _MOST_LISTS:
+        raise MsekitError(f"the body holds more than {_MOST_LISTS:,} lists", fix="Upload features as files.")
+    try:
+        fields = parse_json(body)
+    except ValueError as error:
+        raise MsekitError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise MsekitError("the body is not a JSON object")
+    if stray := sorted(fields.keys() - _KEYS):
+        raise MsekitError(f"unknown key '{stray[0]:.80}'")
+    return fields
+
+
+def heard(folder: Path, description: Description) -> str:
+    """What is said in an uploaded clip, where training's texts were transcribed too; empty where they were not."""
+    record = description.dataset.extractors.get("text")
+    clips = [path for path in sorted(folder.iterdir()) if path.suffix in CLIP_SUFFIXES]
+    if record is None or not clips:
+        return ""
+    from msekit.media.transcribe import transcript  # a plug-in with typed texts needs none of it
+
+    return transcript(clips[0], record)
+
+
+def history_of(value: Any) -> Any:
+    """History as JSON has it; as the page's field has it, a line for each utterance, `Ross: I did.`"""
+    return [utterance_of(line) for line in value.splitlines() if line.strip()] if isinstance(value, str) else value

@@ -1,0 +1,175 @@
+"""msekit from Python: one call trains on data from memory, and gives the run that the command line gives."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import msekit
+from msekit.api.given_data import write_given
+from msekit.api.runs import configs
+from msekit.cli.main import app
+from msekit.errors import MsekitError
+
+SHORT = {
+    "backbone": "tiny-llama",
+    "recipe": "kit",
+    "epochs": 1,
+    "evaluation": {"bootstrap": 0, "integrity": False},
+    "quiet": True,
+}
+LABELS = ("calm", "excited")
+
+
+def moods() -> list[dict]:
+    rng = np.random.default_rng(0)
+    samples = []
+    for number in range(40):
+        split = ("train", "train", "train", "valid", "test")[number // 2 % 5]
+        frames = rng.normal(2.0 * (number % 2), 1.0, size=(int(rng.integers(5, 9)), 4)).astype(np.float32)
+        samples.append({"id": f"clip{number}", "text": "Here we are.", "label": LABELS[number % 2], "split": split})
+        samples[-1]["audio"] = frames
+    return samples
+
+
+def as_pandas(samples: list[dict]):
+    import pandas
+
+    return pandas.DataFrame(samples)
+
+
+def as_dataset(samples: list[dict]):
+    import datasets
+
+    plain = [sample | {"audio": sample["audio"].tolist()} for sample in samples]
+    names = datasets.ClassLabel(names=list(LABELS))
+    return datasets.Dataset.from_list(plain).cast_column("label", names)
+
+
+def by_split(samples: list[dict]):
+    return {
+        split: [{k: v for k, v in s.items() if k != "split"} for s in samples if s["split"] == split]
+        for split in ("train", "valid", "test")
+    }
+
+
+@pytest.mark.slow
+def test_a_call_gives_the_run_that_the_command_gives(tmp_path: Path, own_cache):
+    result = msekit.train(
+        dataset="synthetic-erc", limit_train=32, optim={"lr": 1e-3}, output=tmp_path / "python", seed=7, **SHORT
+    )
+    arguments = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--recipe", "kit", "--epochs", "1"]
+    arguments += ["--set", "evaluation.bootstrap=0", "--set", "evaluation.integrity=false", "--limit-train", "32"]
+    arguments += ["--set", "optim.lr=1e-3", "--seeds", "7", "--output", str(tmp_path / "command")]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    other = tmp_path / "command" / "seed-7"
+    assert result.folder == tmp_path / "python" / "seed-7"
+    for name in ("adapter.safetensors", "predictions-test.jsonl"):
+        assert (result.folder / name).read_bytes() == (other / name).read_bytes()
+    assert (tmp_path / "python" / "summary.json").read_text() == (tmp_path / "command" / "summary.json").read_text()
+    assert isinstance(result.config, msekit.TrainConfig)
+    again = msekit.evaluate(result, quiet=True)
+    assert again["metrics"] == result.metrics
+    same = msekit.train(config=result.config, resume=True, quiet=True)
+    assert same.report["metrics"] == result.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [list, as_pandas, as_dataset, by_split])
+def test_samples_in_memory_are_a_data_set(tmp_path: Path, own_cache, form):
+    """All forms are the same rows: one run stands for them, which the others are told is theirs."""
+    named = {} if form is as_dataset else {"labels": LABELS}
+    result = msekit.train(dataset=form(moods()), output=tmp_path / "run", **named, **SHORT)
+    assert result.report["dataset"] == "given"
+    assert result.report["samples"] == 8
+    assert set(result.report["predicted"]) <= set(LABELS)
+    assert result.plug_in.predict("Here we are.", audio=moods()[0]["audio"]).prediction in LABELS
+
+
+def test_the_same_samples_are_the_same_folder(own_cache):
+    first, changed = moods(), moods()
+    changed[3]["audio"] = changed[3]["audio"] + 1
+    assert write_given(first) == write_given(moods()) == write_given(as_pandas(moods()))
+    assert write_given(first) != write_given(changed)
+
+
+@pytest.mark.slow
+def test_a_folder_is_a_data_set_and_several_seeds_are_several_runs(tmp_path: Path, own_cache):
+    folder = write_given(moods())
+    results = msekit.train_seeds(
+        dataset=folder, labels=LABELS, seeds=(1, 2), parallel=True, output=tmp_path / "runs", **SHORT
+    )
+    assert [result.report["seed"] for result in results] == [1, 2]
+    assert [result.folder.name for result in results] == ["seed-1", "seed-2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch'.*epochs"),
+        ({"test_folds": "all"}, "unknown setting 'test_folds'"),
+        ({"optim.lr": -1}, "setting optim.lr"),
+        ({"optim": {"rate": 1}}, "unknown setting 'optim.rate'"),
+        ({"recipe": "bset"}, "recipe"),
+        ({"dataset": []}, "there are no samples"),
+        ({"dataset": [3]}, "sample 0 is a int, not a dict"),
+        ({"dataset": [{"text": "a", "audio": ["b"]}]}, "'audio' is no array of numbers.*sample 0"),
+        ({"dataset": [{"text": "a", "other": []}]}, "'other' is a list"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, own_cache, settings: dict, match: str):
+    whole = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": tmp_path} | settings
+    with pytest.raises(MsekitError, match=match):
+        msekit.train(**whole)
+
+
+def test_a_config_goes_with_nothing_else(tmp_path: Path, own_cache):
+    (config,) = configs("tiny-llama", "synthetic-erc", None, None, {"output": tmp_path})
+    with pytest.raises(MsekitError, match="goes with no other setting"):
+        msekit.train(config=config, epochs=3)
+    (other,) = configs(None, None, config, (5,), {})
+    assert (other.seed, other.output.name) == (5, "seed-5")
+
+
+@pytest.mark.slow
+def test_the_names_cost_nothing_until_they_are_used():
+    program = "import sys, msekit; assert not {'torch', 'pydantic', 'numpy'} & sys.modules.keys(); msekit.train"
+    program += "; assert 'torch' not in sys.modules; assert 'pandas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.slow
+def test_the_readmes_lines_train_predict_and_track(tmp_path: Path, own_cache, monkeypatch, capsys):
+    """With the tiny LLM in the place of the one that they name."""
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "msekit.train(" in part)
+    lines = [line for line in block.splitlines() if line.startswith(("import", "result", "print(result"))]
+    assert len(lines) == 3
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(lines).replace("smollm2-135m", "tiny-llama"), {})
+    assert capsys.readouterr().out.split()[-1] in ("calm", "glad", "sad", "angry")
+    assert list((tmp_path / "runs" / "synthetic-erc-tiny-llama" / "seed-1111" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.slow
+def test_the_description_s_key_metric_selects_the_best_epoch(tmp_path: Path, own_cache):
+    """Also where it is not defined in every epoch; and a stopped run does not go on by another one."""
+    settings = SHORT | {"epochs": 3, "dataset": "synthetic-erc", "limit_train": 32}
+    metrics = ("uar", "f1_of:sad")
+    result = msekit.train(**settings, metrics=metrics, key_metric="f1_of:sad", output=tmp_path / "run")
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    values = [line["valid"]["f1_of:sad"] for line in lines]
+    defined = [-1 if value is None else value for value in values]
+    assert result.report["best_epoch"] == defined.index(max(defined)) + 1
+    assert all(set(line["valid"]) == set(metrics) for line in lines)
+    (result.folder / "report.json").unlink()
+    with pytest.raises(MsekitError, match="not as when the run was stopped: metrics"):
+        msekit.train(**settings, metrics=metrics, key_metric="uar", output=tmp_path / "run", resume=True)
