@@ -8,12 +8,18 @@ FROM python:3.12-slim
 ARG TORCH_INDEX=
 ARG EXTRAS=serve,plot,quant
 
+# libraries of the system: bitsandbytes' on a CPU, and those of mediapipe's OpenCV. `model.compile` needs gcc beside them
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgomp1 \
+        $(case ",$EXTRAS," in *,all,*|*,media,*|*,speech,*|*,asr,*) echo libgl1 libglib2.0-0 ;; esac) \
+    && rm -rf /var/lib/apt/lists/*
+
 RUN python -m pip install --no-cache-dir "torch>=2.7,<3" ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 COPY pyproject.toml README.md LICENSE /msekit/
 COPY msekit /msekit/msekit
 COPY configs /msekit/configs
 COPY launch /msekit/launch
-RUN python -m pip install --no-cache-dir "/msekit[$EXTRAS]"
+RUN python -m pip install --no-cache-dir "/msekit${EXTRAS:+[$EXTRAS]}"
 
 RUN useradd --create-home user && mkdir /cache /work && chown user /cache /work
 USER user

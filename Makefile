@@ -28,7 +28,7 @@ setup: $(VENV)/.installed
 	@echo "       msekit                                                                        # what else there is"
 
 $(VENV)/.installed: pyproject.toml
-	@echo "Setting up $(VENV): 3 GB on a CPU (7 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
+	@echo "Setting up $(VENV): 3.7 GB on a CPU (7.7 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
@@ -37,6 +37,7 @@ $(VENV)/.installed: pyproject.toml
 # the main job on an embedded default: a real frozen LLM, a data set made on the spot
 train: $(VENV)/.installed
 	$(BIN)/msekit train --config quickstart --resume
+	@echo "These are typed after:  source $(BIN)/activate"
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST)

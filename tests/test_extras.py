@@ -13,8 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from msekit.backbones.quantise import quantization_config
+from msekit.baselines import llm_linear, text_linear
 from msekit.cli.main import app
 from msekit.data import describe
+from msekit.data.catalogue import DATASETS
 from msekit.distributed.launch import Where, launch
 from msekit.distributed.zero import Zero
 from msekit.errors import MsekitError
@@ -27,6 +29,7 @@ from msekit.reports.figures import loss_curves
 from msekit.runs import look_first
 from msekit.settings.choices import TRACKERS
 from msekit.settings.resolve import resolve
+from msekit.studies.calibrate import calibrate
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,6 +81,9 @@ def under_tensorboard() -> None:
         ("speech", "silero_vad", segments._vad),
         ("search", "optuna", lambda: open_study(None, "wf1")),
         ("tensorboard", "tensorboard", under_tensorboard),
+        ("stats", "sklearn", lambda: text_linear.fit(DATASETS["meld"], ([], None), 1.0)),  # type: ignore[arg-type]
+        ("stats", "sklearn", lambda: llm_linear.fit_llm_linear(DATASETS["meld"], None, None, "", None)),  # type: ignore[arg-type]
+        ("stats", "scipy", lambda: calibrate(RUN)),
         ("plot", "matplotlib", lambda: loss_curves({})),
         ("plot", "matplotlib", lambda: describe.plot(None, Path("moods.png"))),  # type: ignore[arg-type]
         ("serve", "uvicorn", serve),
@@ -93,6 +99,15 @@ def test_a_missing_package_costs_one_feature_and_names_its_extra(
     with pytest.raises(MsekitError, match=re.escape(f'pip install "msekit[{extra}]"')) as refused:
         feature()
     assert refused.value.exit_code == 2
+
+
+def test_a_package_that_breaks_says_so_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "mediapipe.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    for name in [name for name in sys.modules if name.split(".")[0] == "mediapipe"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MsekitError, match=r"libGL\.so\.1.*apt-get install libgl1"):
+        vision_extractor("largest")
 
 
 def test_every_extra_has_an_error_that_names_it_and_is_in_all():

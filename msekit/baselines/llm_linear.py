@@ -23,7 +23,7 @@ from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.hidden_states import StatesWanted, depth
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, run_dtype
-from msekit.baselines.text_linear import STRENGTHS, answer
+from msekit.baselines.text_linear import STRENGTHS, answer, needs_scikit_learn
 from msekit.data.batches.batch import Collator
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
@@ -77,8 +77,10 @@ def fit_llm_linear(
         Scores of the test split, shuffled ones, and what the report says of the model.
 
     Raises:
-        MsekitError: No such LLM, or samples of one class alone.
+        MsekitError: No such LLM, samples of one class alone, or no scikit-learn where there are classes.
     """
+    if spec.range is None:
+        needs_scikit_learn()
     folder = checkpoint_folder(backbone_name)
     with reporter.status(f"loading {backbone_name}"):
         backbone = load_backbone(backbone_name, dtype=run_dtype(folder, "none", default_device()))

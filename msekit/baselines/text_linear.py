@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.description_checks import UNSPACED
-from msekit.errors import MsekitError
+from msekit.errors import MsekitError, needs_extra
 from msekit.evaluation.metrics import goodness, metrics_of
 
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -16,6 +17,12 @@ STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 Split = tuple[Sequence[str], np.ndarray]
 """Texts, and class numbers or intensities [N]."""
 Scorer = Callable[[Sequence[str]], np.ndarray]
+
+
+def needs_scikit_learn() -> None:
+    """Raise where it is absent, before anything is read."""
+    if find_spec("sklearn") is None:
+        raise needs_extra("linear baselines need scikit-learn", "stats")
 
 
 def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
@@ -30,8 +37,9 @@ def fit(spec: DatasetSpec, train: Split, strength: float) -> Scorer:
         Texts → class probabilities (N, C), or intensities (N,) clipped to the range.
 
     Raises:
-        MsekitError: Samples of one class alone, or texts without a word.
+        MsekitError: Samples of one class alone, texts without a word, or no scikit-learn.
     """
+    needs_scikit_learn()
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
 

@@ -10,12 +10,14 @@ N: samples. K: labels.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.errors import needs_extra
 from msekit.evaluation.metrics import labelled
 
 Array = NDArray[Any]
@@ -44,6 +46,12 @@ def tempered(log_NK: Array, temperature: float) -> Array:
     scaled_NK -= scaled_NK.max(axis=1, keepdims=True)
     weights_NK = np.exp(scaled_NK)
     return weights_NK / weights_NK.sum(axis=1, keepdims=True)
+
+
+def needs_scipy() -> None:
+    """Raise where it is absent, before anything is scored."""
+    if find_spec("scipy") is None:
+        raise needs_extra("fitting a temperature needs scipy", "stats")
 
 
 def fit_temperature(log_NK: Array, truth_N: Array) -> float:

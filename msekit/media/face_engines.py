@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,11 @@ def _mediapipe() -> Any:
     try:
         import mediapipe
     except ImportError as error:
+        if find_spec("mediapipe") is not None:  # its OpenCV is linked against a desktop's libraries
+            raise MsekitError(
+                f"face features need mediapipe, which cannot be imported: {error}",
+                fix="Where a library of the system is absent: `apt-get install libgl1 libglib2.0-0`.",
+            ) from error
         raise needs_extra("face features need mediapipe", "media", "extract without vision") from error
     return mediapipe
 

@@ -3,12 +3,14 @@
 Two questions, two tests. Over test samples: a paired bootstrap of the difference of the seeds' mean metric (95 %
 percentile interval), and approximate randomisation (Noreen 1989), which swaps A's and B's answers to a sample, for the
 p-value. All metrics are computed on each resample together, which scipy's one-statistic functions would repeat for
-each. Over training seeds: a paired t test on the seeds that both have (scipy).
+each. Over training seeds: a paired t test on the seeds that both have (scipy, of the extra `stats`; without it that
+p-value alone is left out, with a warning).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -62,7 +64,7 @@ class Comparison(TypedDict):
     seeds: Seeds
     metrics: dict[str, MetricComparison]
     warnings: list[str]
-    """What the seeds of a side do not share."""
+    """What the seeds of a side do not share, and what could not be computed."""
 
 
 def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
@@ -95,8 +97,10 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     scores_a, scores_b = mean_metrics(metric_fn, truth, stacked_a), mean_metrics(metric_fn, truth, stacked_b)
     intervals = paired_bootstrap(metric_fn, truth, stacked_a, stacked_b, repeats)
     chances = randomisation(metric_fn, truth, stacked_a, stacked_b, repeats)
-    over_seeds = seeds_test(runs_a, runs_b)
     common = sorted({run.seed for run in runs_a} & {run.seed for run in runs_b})
+    untested = find_spec("scipy") is None and len(common) > 1
+    over_seeds = {} if untested else seeds_test(runs_a, runs_b)
+    without = ['no t test over seeds: it needs scipy, `pip install "msekit[stats]"`'] if untested else []
     return {
         "a": str(first),
         "b": str(second),
@@ -114,7 +118,7 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
             }
             for name in scores_a
         },
-        "warnings": [*(f"A: {line}" for line in warnings_a), *(f"B: {line}" for line in warnings_b)],
+        "warnings": [*(f"A: {line}" for line in warnings_a), *(f"B: {line}" for line in warnings_b), *without],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.metrics import goodness, metrics_of
-from msekit.evaluation.reliability import describe_calibration, fit_temperature, tempered
+from msekit.evaluation.reliability import describe_calibration, fit_temperature, needs_scipy, tempered
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.evaluation.units import percent
 from msekit.reporter import Reporter
@@ -39,8 +39,9 @@ def calibrate(
         {"as_trained", "tempered"}, …}`; a tempered estimate is called `mean, tempered`.
 
     Raises:
-        MsekitError: As `evaluate`.
+        MsekitError: As `evaluate`; scipy is not installed.
     """
+    needs_scipy()
     reporter = reporter or Reporter()
     folder, config, parts = open_run(run, ("valid", split), source=source, reporter=reporter)
     accelerator = accelerator_for(parts.backbone.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_a_clear_difference_is_found(tmp_path):
     assert acc["p_samples"] == pytest.approx(1 / 201)
     assert acc["p_seeds"] < 0.05
     assert document["seeds"]["paired"] == [1, 2, 3]
+
+
+def test_without_scipy_the_t_test_alone_is_left_out_and_that_is_said(tmp_path, monkeypatch):
+    for seed in (1, 2):
+        write(tmp_path / "a", guesses(0.5, seed), seed)
+        write(tmp_path / "b", guesses(0.8, seed + 10), seed)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    document = compare(tmp_path / "a", tmp_path / "b", repeats=50)
+    assert document["metrics"]["acc"]["p_seeds"] is None
+    assert document["metrics"]["acc"]["p_samples"] is not None
+    assert any("msekit[stats]" in warning for warning in document["warnings"])
+    (one,) = {len(compare(tmp_path / "a" / "seed-1", tmp_path / "b" / "seed-1", 9)["warnings"])}
+    assert one == 0, "nothing is missed where there is one seed"
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path):
