@@ -38,7 +38,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to files of the repository to their pages; where there is none, the words alone stay."""
-    file = next((file for file, name in ELSEWHERE.items() if name == page.file.src_uri), f"docs/{page.file.src_uri}")
+    added = {name: file for file, name in ELSEWHERE.items() if name != "index.md"}  # that one is docs/index.md itself
+    file = added.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", lambda link: _led(link, file, page.file.src_uri), markdown)
 
 

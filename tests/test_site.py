@@ -63,6 +63,14 @@ def test_no_page_loads_anything_from_elsewhere(site: Path):
 
 
 @pytest.mark.slow
+def test_links_between_pages_stay_links(site: Path):
+    for page in REPOSITORY.glob("docs/*.md"):
+        shown = (site / f"{page.stem}.html").read_text(encoding="utf-8").partition("<article")[2].partition("</article")[0]
+        for target in re.findall(r"\]\(([\w-]+)\.md[#)]", page.read_text(encoding="utf-8")):
+            assert f'href="{target}.html' in shown, (page.name, target)
+
+
+@pytest.mark.slow
 def test_search_has_what_people_look_for(site: Path):
     found = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
     for word in ("nf4", "context", "resume", "collapsed", "HF_HOME"):
