@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msekit.errors import MsekitError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Group = Literal["adapters", "baselines", "extractors", "metrics"]
 T = TypeVar("T")
@@ -24,6 +26,8 @@ def added(group: Group) -> dict[str, EntryPoint]:
     Raises:
         MsekitError: Two packages add one name.
     """
+    from importlib.metadata import entry_points  # --help does without
+
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"msekit.{group}"):
         other = found.setdefault(point.name, point)

@@ -6,8 +6,6 @@ import errno
 import json
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from msekit.errors import brief, shown
 
 if TYPE_CHECKING:
@@ -115,6 +113,8 @@ def reason(error: BaseException) -> str:
     if isinstance(error, UnicodeError):
         at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         return f"it is not text in {getattr(error, 'encoding', 'UTF-8')}{at}"
+    import yaml  # --help does without
+
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"it is not YAML, see line {mark.line + 1}, column {mark.column + 1}"

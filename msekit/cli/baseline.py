@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from msekit.baselines.catalogue import BASELINES, READS_LLM, check_text
-from msekit.baselines.finished import finished_baseline, folder_name, kind_of
 from msekit.cli import options
 from msekit.cli.output import Format, answer
 from msekit.errors import UnfinishedRunError, choice
@@ -51,6 +50,7 @@ def baseline_command(
     Finished seeds are reused, an unfinished one goes on behind its last epoch."""
     if name != ALL:
         check_text(name, backbone, text_from, sentence)
+    from msekit.baselines.finished import finished_baseline, folder_name, kind_of
     from msekit.data.readers.found_labels import find_set
     from msekit.runs.look_first import look_at_backbone, look_at_data
     from msekit.settings.plan_runs import parse_seeds

@@ -6,13 +6,14 @@ What is not named here is the kit's and stands as a default in config.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msekit.adapters.sizes import ADAPTERS
-from msekit.data.catalogue import MODALITIES
-from msekit.data.extractor import Extractor
 from msekit.paper import PUBLISHED
 from msekit.settings.choices import Recipe
+
+if TYPE_CHECKING:
+    from msekit.data.extractor import Extractor
 
 RECIPES: dict[Recipe, str] = {
     "paper": "exact; its pairs' default",
@@ -64,6 +65,8 @@ def extractor_layer(recipe: str, extractors: Mapping[Any, Extractor]) -> dict[st
     Silence around speech stands still in descriptors, and trimming cuts it; an encoder's states move there too, so that
     nothing tells what to cut. (By this reason; not measured.)
     """
+    from msekit.data.catalogue import MODALITIES  # brings pydantic, which --help does without
+
     made = [extractors[name] for name in MODALITIES if name in extractors]
     if recipe == "paper" or not made or not all(extractor.is_encoder for extractor in made):
         return {}
