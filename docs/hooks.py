@@ -4,6 +4,7 @@ repository; and links that lead there. MkDocs calls the functions that begin wit
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ def on_files(files: Files, config: Any) -> Files:
     pages["commands.md"] = commands_page()
     for script in sorted((REPOSITORY / "examples").glob("*.py")):
         pages[f"examples/{script.stem}.md"] = example_page(script)
+    for notebook in sorted((REPOSITORY / "examples").glob("*.ipynb")):
+        pages[f"examples/{notebook.stem}.md"] = notebook_page(notebook)
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
     return files
@@ -62,6 +65,13 @@ def example_page(script: Path) -> str:
     body = source[source.index('"""', 3) + 3 :].strip()
     words = re.sub(r"^ {4}(.*)$", r"```\n\1\n```", words.strip(), flags=re.MULTILINE)
     return f"# {title.rstrip('.')}\n\n{words}\n\n```python\n{body}\n```\n"
+
+
+def notebook_page(notebook: Path) -> str:
+    """A notebook's cells; its file is kept without outputs."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook.read_text("utf-8"))["cells"]]
+    parts = [source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells]
+    return "\n\n".join([*parts, f"This page is the notebook `examples/{notebook.name}`."]) + "\n"
 
 
 def commands_page() -> str:

@@ -111,7 +111,7 @@ def test_the_readmes_table_is_that_of_the_results():
 def test_every_page_of_the_site_is_in_its_contents():
     contents = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.name for path in REPOSITORY.glob("docs/*.md")} | {
-        f"examples/{path.stem}.md" for path in REPOSITORY.glob("examples/*.py")
+        f"examples/{path.stem}.md" for path in REPOSITORY.glob("examples/*.*")
     }
     assert len(pages) > 20
     assert not [page for page in pages if f": {page}\n" not in contents]

@@ -76,6 +76,12 @@ def test_the_next_steps_are_commands_that_there_are(monkeypatch: pytest.MonkeyPa
     steps = next_steps(tmp_path / "runs" / "first" / "seed-1111")
     assert [step.split()[1] for step in steps[1:]] == ["predict", "report", "serve"]
     assert all(f"runs{os.sep}first{os.sep}seed-1111" in step and str(tmp_path) not in step for step in steps[1:])
+    for package in ("matplotlib", "uvicorn"):
+        monkeypatch.setitem(sys.modules, package, None)
+    _, predict, report, serve = next_steps(tmp_path / "runs" / "first" / "seed-1111")
+    assert "#" not in predict
+    assert report.endswith('# after pip install "msekit[plot]"')
+    assert serve.endswith('# after pip install "msekit[serve]"')
 
 
 def test_the_papers_pairs_are_the_papers_and_say_so(monkeypatch: pytest.MonkeyPatch):

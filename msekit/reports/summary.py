@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +94,20 @@ def meaning(reports: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def next_steps(run: Path) -> list[str]:
-    """Three commands to try on a finished run."""
+    """Three commands to try on a finished run, and what has to be installed before."""
     shown = os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
     name = shlex.quote(shown)
     return [
         "next:",
         f'  msekit predict {name} --text "So you are leaving tomorrow."',
-        f"  msekit report {name} --format html --output report.html",
-        f"  msekit serve {name}",
+        f"  msekit report {name} --format html --output report.html{_before('matplotlib', 'plot')}",
+        f"  msekit serve {name}{_before('uvicorn', 'serve')}",
     ]
+
+
+def _before(package: str, extra: str) -> str:
+    """A comment behind a command whose package is absent."""
+    return f'    # after pip install "msekit[{extra}]"' if find_spec(package) is None else ""
 
 
 def _samples(report: dict[str, Any]) -> str:
