@@ -19,6 +19,7 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
+from msekit.backbones.checkpoints.tokenizer_growth import refuse_growth
 from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
@@ -225,11 +226,24 @@ def _load_tokenizer(folder: Path) -> Any:
     try:
         if published := format_of(read_config(folder)):
             return published.tokenizer(folder)
+        refuse_growth(folder)
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except MsekitError:
         raise
     except Exception as error:  # the tokenizers library raises plain Exception
+        if not _holds_a_tokenizer(folder):
+            raise MsekitError(
+                "the checkpoint has no tokenizer (tokenizer.json, tokenizer.model, vocab.json, …)",
+                where=folder,
+                fix="Put the files of its tokenizer beside the weights.",
+            ) from error
         raise MsekitError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=folder) from error
+
+
+def _holds_a_tokenizer(folder: Path) -> bool:
+    """Whether a file beside the weights may hold a tokenizer's words, by its name."""
+    names = (path.name for path in folder.iterdir() if path.name != "tokenizer_config.json")
+    return any(word in name for name in names for word in ("token", "vocab", "spiece", "sentencepiece"))
 
 
 def _first_line(error: Exception) -> str:

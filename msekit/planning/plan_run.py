@@ -12,6 +12,7 @@ from msekit.backbones.holding import KINDS, MULTIPLE, check_kind
 from msekit.backbones.shape import Shape, shape_of
 from msekit.data.catalogue import MODALITIES, DatasetSpec
 from msekit.data.readers import synthetic
+from msekit.errors import MsekitError
 from msekit.model.labels import Encode, LabelSpace
 from msekit.model.wording import constant_parts
 from msekit.planning.at_hand import beyond_card, divisions, fitted_line, in_parts, leaves_parts_open
@@ -19,6 +20,7 @@ from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, w
 from msekit.settings.config import RunConfig
 from msekit.settings.data_of import spec_of
 from msekit.settings.profiles import Profile, profile_of
+from msekit.words import reason
 
 ASSUMED_FRAMES, ASSUMED_WIDTH = 500, 128
 """Of a set of one's own, whose files are not opened here; they weigh little."""
@@ -164,7 +166,13 @@ def tokenizer_of(shape: Shape) -> tuple[Encode, bool]:
     if file is not None and file.is_file():
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(file))
+        from msekit.backbones.checkpoints.tokenizer_growth import refuse_growth
+
+        refuse_growth(file.parent)
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise MsekitError(f"the tokenizer cannot be loaded: {reason(error)}", where=file) from error
         return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, False
 
     def guess(text: str) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,12 @@ from typing import Any
 import pytest
 
 from msekit.backbones.checkpoints.tiny import tiny_llama_folder
+from msekit.backbones.checkpoints.tokenizer_growth import refuse_growth
 from msekit.backbones.checkpoints.weight_files import weight_files
 from msekit.backbones.load import load_backbone
 from msekit.backbones.shape import shape_of, text_width
 from msekit.errors import MsekitError
+from msekit.planning.plan_run import tokenizer_of
 
 
 @pytest.fixture
@@ -97,3 +101,61 @@ def test_a_tokenizer_of_more_tokens_than_the_llm_has(checkpoint: Path) -> None:
     backbone.tokenizer.eos_token = "zzz"
     with pytest.raises(MsekitError, match="writes token"):
         _ = backbone.end
+
+
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def charsmap(*entries: bytes) -> str:
+    """A table of sentencepiece's without a trie."""
+    return base64.b64encode(struct.pack("<I", 4) + bytes(4) + b"\0".join([*entries, b""])).decode()
+
+
+A = replaced({"String": "a"}, "a" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [A] * 4}}, "texts up to 2e\\+12 times"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [A]}]}}, "texts"),
+        ({"normalizer": replaced({"Regex": ""}, "a" * 500)}, "texts up to 1e\\+03 times"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap(b"x" * 5000)}}, "texts up to 1e\\+04"),
+        ({"normalizer": {"type": "Prepend", "prepend": "a" * 5000}}, "texts"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}] * 30}}, "texts up to 1.07e"),
+        ({"decoder": {"type": "Sequence", "decoders": [A] * 4}}, "tokens up to 1e\\+12 times"),
+    ],
+)
+def test_a_tokenizer_that_fills_the_memory(checkpoint: Path, part: dict[str, Any], what: str) -> None:
+    """Tried nowhere: the library ends the process where the memory ends."""
+    change(checkpoint, "tokenizer.json", lambda tokenizer: tokenizer.update(part))
+    for load in (lambda: load_backbone(str(checkpoint), device="cpu"), lambda: tokenizer_of(shape_of(str(checkpoint)))):
+        with pytest.raises(MsekitError, match=f"the tokenizer makes {what}"):
+            load()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "Sequence", "normalizers": [{"type": "NFKD"}, replaced({"String": " "}, "▁")]},
+        {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replaced({"String": " "}, "▁")]},
+        replaced({"Regex": " {2,}"}, "▁"),
+        {"type": "Precompiled", "precompiled_charsmap": charsmap(b"x" * 33)},
+        {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True},
+    ],
+)
+def test_tokenizers_as_they_are_published(tmp_path: Path, part: dict[str, Any]) -> None:
+    stated = {"normalizer": part, "pre_tokenizer": {"type": "ByteLevel"}, "decoder": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stated), encoding="utf-8")
+    refuse_growth(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", '{"normalizer": 3}', '{"normalizer": {"type": "Replace"}}', "{", ""]
+)
+def test_tokenizers_that_are_none(checkpoint: Path, text: str) -> None:
+    (checkpoint / "tokenizer.json").write_text(text, encoding="utf-8")
+    for load in (lambda: load_backbone(str(checkpoint), device="cpu"), lambda: tokenizer_of(shape_of(str(checkpoint)))):
+        with pytest.raises(MsekitError, match="the tokenizer cannot be loaded"):
+            load()
