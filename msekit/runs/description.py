@@ -112,7 +112,8 @@ class Description(BaseModel):
             width, way = self.widths[name], self.features[name]
             if (width > 0) != (way is not None):
                 raise ValueError(f"{name}: a width of {width} does not fit its preprocessing")
-            if way is not None and any(len(values) != width for values in (way.mean, way.std) if values is not None):
+            statistics = (way.mean, way.std, way.rest) if way is not None else ()
+            if any(len(values) != width for values in statistics if values is not None):
                 raise ValueError(f"{name}: the statistics are not of {width} features")
         return self
 

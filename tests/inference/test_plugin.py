@@ -127,6 +127,7 @@ def test_other_weights_are_refused_unless_forced(erc_run: Path, tiny, tmp_path: 
         ({"adapter": {"pseudo_tokens": 7}}, "is needed"),
         ({"adapter": {"name": "os.system"}}, "damaged: adapter.name"),
         ({"widths": {"audio": 10**9, "vision": 8}}, "statistics"),
+        ({"features": {"audio": {"rest": [0.0, None]}, "vision": {}}}, "statistics are not of 16 features"),
         ({"features": {"audio": None, "vision": None}}, "does not fit its preprocessing"),
         ({"text_limit": 10**9}, "exceed"),
         ({"text_limit": 0}, "text_limit"),
