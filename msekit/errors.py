@@ -95,19 +95,22 @@ def needs_extra(what: str, extra: str, otherwise: str = "") -> MsekitError:
     return MsekitError(what, fix=f'Run `pip install "msekit[{extra}]"`{otherwise and ", or "}{otherwise}.')
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str], besides: str = "", inside: str = "") -> str:
     """Advice that offers the names closest to a mistyped one.
 
     Args:
         name: What the user wrote.
         names: Every name that would have been accepted.
+        besides: A sentence on what else would have been.
+        inside: What stands before each name where it is written in full: `optim.`.
 
     Returns:
         "Did you mean ...?" when something is close, "Known: ..." otherwise.
     """
     options = sorted(names)
-    close = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(options)}"
+    close = [inside + option for option in difflib.get_close_matches(name, options, n=3, cutoff=0.5)]
+    advice = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(options)}{'.' * bool(besides)}"
+    return f"{advice} {besides}".rstrip()
 
 
 def choice(names: Iterable[str]) -> str:

@@ -84,7 +84,8 @@ def _nearest(faults: list[Any]) -> Any:
 def _what(fault: Any) -> str:
     kind, context = fault["type"], fault.get("ctx") or {}
     if kind == "value_error":
-        return str(fault["msg"]).removeprefix("Value error, ") + _shown(fault["input"])
+        said = str(fault["msg"]).removeprefix("Value error, ")
+        return said if said.startswith(brief(fault["input"])) else said + _shown(fault["input"])
     value = "" if kind in ("missing", "extra_forbidden") else _shown(fault["input"])
     if kind in _WANTED:
         return _WANTED[kind] + value

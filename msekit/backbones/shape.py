@@ -211,7 +211,7 @@ def _config_file(backbone: str) -> Path:
         return path / "config.json"
     if backbone.count("/") != 1 or path.suffix == ".json" or backbone.startswith((".", "/", "~")):
         raise MsekitError(
-            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES) + " A folder or hub id works too."
+            f"unknown backbone '{backbone}'", fix=nearest(backbone, BACKBONES, "A folder or hub id works too.")
         )
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from pydantic.fields import FieldInfo
+
 from msekit.settings.config import RunConfig
 
 _OTHER_NAMES = {
@@ -38,6 +42,13 @@ def meant(name: str) -> str | None:
     return f"Did you mean {' or '.join(found)}?" if found else None
 
 
-def _fields(section: str) -> list[str]:
+def takes_text(path: str) -> bool:
+    """Whether a setting is a text, or a text or none: taken as it stands, whatever YAML would make of it."""
+    section, _, name = path.partition(".")
+    field = _fields(section).get(name) if section in RunConfig.model_fields else None
+    return field is not None and set(get_args(field.annotation) or [field.annotation]) <= {str, type(None)}
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
     annotation = RunConfig.model_fields[section].annotation
-    return list(getattr(annotation, "model_fields", ()))
+    return dict(getattr(annotation, "model_fields", {}))

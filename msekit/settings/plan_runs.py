@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msekit.errors import MsekitError, nearest
+from msekit.errors import MsekitError, brief, nearest
 
 if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
@@ -132,11 +132,16 @@ def _named(key: str, option: str | None, in_file: dict[str, Any]) -> str:
     """The backbone or data set, from the command line or the run file.
 
     Raises:
-        MsekitError: Neither names one.
+        MsekitError: Neither names one, or the run file has settings in its place.
     """
     name = option or in_file.get(key)
     if not name:
         raise MsekitError(f"no {key} given", fix=f"Name one with --{key}.")
+    if isinstance(name, (dict, list)):
+        from msekit.settings.names import meant
+
+        first = str(next(iter(name), ""))
+        raise MsekitError(f"setting {key} is to be a text, not {brief(name)}", fix=meant(first))
     return str(name)
 
 

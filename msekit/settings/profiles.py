@@ -46,7 +46,7 @@ def read_profile(name: str) -> Profile:
     files = {path.stem: path for path in (shipped("configs") / "profiles").glob("*.yaml")}
     path = files.get(name, Path(name))
     if not path.is_file():
-        raise MsekitError(f"no profile '{name}'", fix=nearest(name, files) + " A YAML's path works too.")
+        raise MsekitError(f"no profile '{name}'", fix=nearest(name, files, "A YAML's path works too."))
     try:
         return Profile(**{"name": path.stem} | read_mapping(path, "profile"))
     except ValidationError as error:

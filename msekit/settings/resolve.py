@@ -14,7 +14,7 @@ from msekit.backbones.catalogue import canonical_name
 from msekit.data.extractor import Extractor
 from msekit.errors import MsekitError, brief, nearest
 from msekit.settings.config import OF_AN_OPINION, RunConfig
-from msekit.settings.names import meant
+from msekit.settings.names import meant, takes_text
 from msekit.settings.profiles import profile_of
 from msekit.settings.recipes import default_recipe, extractor_layer, recipe_layers
 from msekit.words import first_fault
@@ -105,7 +105,8 @@ def validated(raw: dict[str, Any], where: object = None) -> RunConfig:
         first, key, what = first_fault(error)
         if first["type"] == "extra_forbidden":
             name = str(first["loc"][-1])
-            fix = meant(name) or nearest(name, _keys_beside(first["loc"]))
+            section = "".join(f"{part}." for part in first["loc"][:-1])
+            fix = meant(name) or nearest(name, _keys_beside(first["loc"]), inside=section)
             raise MsekitError(f"unknown setting '{key}'", where=where, fix=fix) from error
         raise MsekitError(f"setting {what}" if key else f"the settings: {what}", where=where) from error
 
@@ -142,12 +143,19 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise MsekitError(f"--set takes key=value, not '{text}'", fix="For example --set optim.lr=1e-4.")
+    section, _, name = key.partition(".")
+    if section in OPTIONS_OF_THEIR_OWN:
+        if name:
+            raise MsekitError(f"unknown setting '{key}'", fix=meant(name) or f"{section} has no settings in it.")
+        raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
     try:
         nested: Any = parse_yaml(value)
     except ValueError as error:
-        raise MsekitError(f"--set {key}: the value {brief(value)} cannot be read: {error}") from error
-    if key in OPTIONS_OF_THEIR_OWN:
-        raise MsekitError(f"--set {key}: this has an option of its own", fix=f"Use {OPTIONS_OF_THEIR_OWN[key]}.")
+        if not takes_text(key):
+            raise MsekitError(f"--set {key}: the value {brief(value)} cannot be read: {error}") from error
+        nested = value
+    if nested is not None and takes_text(key) and not isinstance(nested, str):
+        nested = value  # a text may look like something else to YAML: `Heard:`, 5, yes
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return nested

@@ -20,6 +20,7 @@ from msekit.backbones.load import load_backbone
 from msekit.cli.main import app
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.words import reason
 
 THEIRS = re.compile(
@@ -57,10 +58,46 @@ def refused(*arguments: object) -> str:
         ("optim.learning_rate=1", "Did you mean optim.lr?"),
         ("model.batch=1", "Did you mean optim.batch_size?"),
         ("dropout=.5", "Did you mean adapter.dropout?"),
+        ("data.limit_valid=3", "Did you mean data.limit_train?"),
+        ("backbone.dtype=fp32", "unknown setting 'backbone.dtype'. Did you mean data.dtype or model.dtype?"),
+        ("dataset.labels=[a]", "unknown setting 'dataset.labels'. Did you mean description.labels?"),
+        ("seed.x=1", "unknown setting 'seed.x'. seed has no settings in it."),
+        ("backbone=tiny-llama", "Use --backbone."),
     ],
 )
 def test_settings(setting: str, said: str):
     assert said in refused(*PLAN, "--set", setting)
+
+
+@pytest.mark.parametrize("text", ["Heard:", "a: b: c", "[sic", "5", "yes", "'quoted'", '"Heard:"', "a - b", "{x}"])
+def test_a_text_is_taken_as_it_stands(text: str):
+    (run,), _ = plan_runs(RunRequest("tiny-llama", "synthetic-erc", overrides=(f"adapter.cue={text}",)))
+    assert run.adapter.cue == text.strip("'\"")
+    (run,), _ = plan_runs(RunRequest("tiny-llama", "synthetic-erc", overrides=("adapter.cue=null",)))
+    assert run.adapter.cue is None
+
+
+def test_a_run_file_with_settings_of_its_backbone(tmp_path: Path):
+    for key, other in (("backbone", ["--dataset", "synthetic-erc"]), ("dataset", ["--backbone", "tiny-llama"])):
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump({key: {"dtype": "fp32"}}))
+        said = refused("plan", "--config", tmp_path / "run.yaml", *other)
+        assert f"setting {key} is to be a text, not {{'dtype': 'fp32'}}" in said
+        assert "model.dtype" in said
+
+
+def test_a_label_that_a_terminal_would_obey_is_named_once(tmp_path: Path):
+    (tmp_path / "own.csv").write_text(TABLE)
+    described = tmp_path / "own.yaml"
+    whole = {"name": "own", "task": "erc", "layout": "csv", "labels": ["joy", "\x1b[31m"], "source": "own.csv"}
+    described.write_text(yaml.safe_dump(whole))
+    said = refused("data", "verify", described)
+    assert said.count("[31m") == 1
+    assert "control character" in said
+
+
+def test_what_is_offered_ends_before_what_else_would_do():
+    said = refused("plan", "--backbone", "zzzzzz", "--dataset", "synthetic-erc")
+    assert "tiny-llama. A folder or hub id works too." in said
 
 
 @pytest.mark.parametrize(
@@ -174,6 +211,18 @@ class TestCheckpoints:
         ):
             self.change(copy, model_type=kind, architectures=[stated])
             assert f"{stated} is no causal LM" in self.refusal(copy)
+
+    def test_what_writes_nothing_or_answers_alone_is_no_causal_lm(self, copy: Path):
+        for kind in ("t5", "vit", "clip"):
+            self.change(copy, model_type=kind, architectures=["TheirClass"])
+            assert f"{kind} is no causal LM" in self.refusal(copy)
+            said = refused("plan", "--backbone", copy, "--dataset", "synthetic-erc")
+            assert f"{kind} is no causal LM" in said
+            assert "model.checkpointing" not in said
+
+    def test_a_folder_without_a_tokenizer(self, copy: Path):
+        (copy / "tokenizer.json").unlink()
+        assert "the checkpoint has no tokenizer (tokenizer.json, " in self.refusal(copy)
 
     def test_a_head_of_another_kind(self, copy: Path):
         tensors = load_file(copy / "model.safetensors")

@@ -98,7 +98,7 @@ def test_the_resolved_run_reads_back_as_itself():
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optim.batchsize=8", "Did you mean batch_size?"),
+        ("optim.batchsize=8", "Did you mean optim.batch_size?"),
         ("adaptor.hidden=8", "Did you mean adapter"),
         ("optim.batch_size=0", "optim.batch_size"),
         ("data.without=[smell]", "data.without"),

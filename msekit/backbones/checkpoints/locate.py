@@ -42,7 +42,7 @@ def checkpoint_folder(name_or_path: str) -> Path:
     if name_or_path.count("/") != 1 or name_or_path.startswith((".", "/", "~")):
         raise MsekitError(
             f"unknown backbone '{name_or_path}'",
-            fix=nearest(name_or_path, BACKBONES) + " A folder or hub id works too.",
+            fix=nearest(name_or_path, BACKBONES, "A folder or hub id works too."),
         )
     return _downloaded(name_or_path)
 

@@ -25,7 +25,7 @@ def text_part(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any] | None:
     """The class and the configuration of a vision-language checkpoint's text part; None for any other checkpoint.
 
     Raises:
-        MsekitError: transformers has no class for the text part alone.
+        MsekitError: transformers has no class for the text part alone, or knows the checkpoint's kind as no causal LM.
     """
     import transformers
     from transformers.models.auto.modeling_auto import (
@@ -35,7 +35,15 @@ def text_part(folder: Path, raw: dict[str, Any]) -> tuple[Any, Any] | None:
 
     kind = str(raw.get("model_type"))
     whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
-    if whole is None or kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:  # the second has a class of transformers' own choice
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:  # that class is transformers' own choice
+        return None
+    if whole is None and kind in transformers.CONFIG_MAPPING:
+        raise MsekitError(
+            f"{kind} is no causal LM: transformers has no class of it that goes on with a text",
+            where=folder,
+            fix="Use a model that was trained to write text.",
+        )
+    if whole is None:
         return None
     try:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
