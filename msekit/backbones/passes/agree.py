@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import textwrap
+import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from msekit.backbones.sequence import Pass, Sequence
+from msekit.errors import MsekitError
 
 APART = 1e-4
 """Largest distance of two ways in fp32, as a share of the length: sums in another order are 1e-6 apart at the sizes of
@@ -43,6 +46,12 @@ def difference(mine: tuple[Tensor, Tensor], plain: tuple[Tensor, Tensor], most: 
 
 
 def said(error: Exception) -> str:
-    """An error in one short line."""
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {textwrap.shorten(first, 120, placeholder=' …')}".rstrip(": ")
+    """Why a trial broke off, in one line: what happened in our words, and in brackets where and what its code says."""
+    if isinstance(error, MsekitError):
+        return str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return "there is too little memory for a trial"
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
+    first = textwrap.shorten(next(iter(str(error).splitlines()), "no reason"), 120, placeholder=" …")
+    return f"the code of its architecture does not take what a trial gives it ({at}{first})"

@@ -173,6 +173,7 @@ def test_a_label_trie_at_once_is_teacher_forcing(kind: str, tiny: Backbone):
     assert_exact(backbone)
     assert not {"label-tree", "padded-batch"} & set(backbone.passes.refused)
     assert "prefix" in backbone.passes.uses
+    assert not any("Error" in reason for reason in backbone.passes.refused.values())
 
 
 @pytest.mark.parametrize("kind", ONE_BY_ONE)
@@ -181,6 +182,7 @@ def test_a_branch_at_a_time_is_teacher_forcing(kind: str, tiny: Backbone, caplog
     assert_exact(backbone)
     assert "label-tree" in backbone.passes.refused
     assert sum("labels are scored one at a time" in line for line in caplog.messages) == 1
+    assert not any("Error" in line for line in [*caplog.messages, *backbone.passes.refused.values()])
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "lfm2"])
