@@ -19,7 +19,6 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
-from msekit.backbones.checkpoints.tokenizer_growth import refuse_growth
 from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
@@ -222,6 +221,8 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
+
+    from msekit.backbones.checkpoints.tokenizer_growth import refuse_growth
 
     try:
         if published := format_of(read_config(folder)):
