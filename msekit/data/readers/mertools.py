@@ -150,10 +150,13 @@ def _linked(source: Path, target: Path, source_folder: Path, target_folder: Path
     if not inside or ".." in source.name or not source.is_file():
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.unlink()
+    if target.exists() and target.samefile(source):  # the set's own folder was named, or it was linked before
+        return True
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, partial)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, partial)
+    os.replace(partial, target)
     return True

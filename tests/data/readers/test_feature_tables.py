@@ -158,6 +158,25 @@ def test_mertools_becomes_a_set_of_ones_own(tmp_path: Path) -> None:
     assert np.array_equal(rows["a11"].audio, np.full((1, 4), 3, np.float32))
 
 
+def test_features_that_lie_in_the_set_already_stay(tmp_path: Path) -> None:
+    np.savez_compressed(
+        tmp_path / "label.npz", train_corpus={"a": {"emo": "happy"}}, test1_corpus={"b": {"emo": "sad"}}
+    )
+    folder = tmp_path / "set" / "audio"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        np.save(folder / f"{name}.npy", np.ones(4, np.float32))
+    (tmp_path / "other").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "other" / f"{name}.npy", np.zeros(4, np.float32))
+    command = ["data", "from-mertools", str(tmp_path / "label.npz"), "--output", str(tmp_path / "set"), "--audio"]
+    for source, value in ((folder, 1), (tmp_path / "other", 0), (tmp_path / "other", 0)):
+        done = CliRunner().invoke(app, [*command, str(source)])
+        assert done.exit_code == 0, (done.exception, done.output)
+        assert np.load(source / "a.npy")[0] == np.load(folder / "a.npy")[0] == value
+    assert sorted(path.name for path in folder.iterdir()) == ["a.npy", "b.npy"]
+
+
 def test_labels_that_are_programs_are_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "label.npz", train_corpus=np.array([Evil(tmp_path / "ran")], dtype=object))
     with pytest.raises(MsekitError, match="not executed"):
