@@ -7,6 +7,7 @@ pictures coded anew at high quality. `start` and `end` in seconds go with them.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -75,7 +76,7 @@ def cut(recording: Clip, folder: Path) -> list[Clip]:
     for number, piece in enumerate(pieces):
         name = f"{recording.id}-{number:04}"
         path = folder / f"{name}{suffix}"
-        if not path.is_file() or path.stat().st_mtime_ns < recording.path.stat().st_mtime_ns:
+        if not path.is_file():
             _cut(recording.path, piece, path)
         talk = recording.dialogue_id or recording.id
         start, end = round(piece.start, 3), round(piece.end, 3)
@@ -84,7 +85,7 @@ def cut(recording: Clip, folder: Path) -> list[Clip]:
 
 
 def _known(recording: Clip, folder: Path) -> list[Piece]:
-    """A recording's pieces, found once: they stand beside the clips."""
+    """A recording's pieces, found once: they stand beside the clips. Found anew, what was cut before is removed."""
     notes, stamp = folder / f"{recording.id}.pieces.json", stamp_of(recording.path)
     try:
         record = json.loads(notes.read_text(encoding="utf-8"))
@@ -93,6 +94,10 @@ def _known(recording: Clip, folder: Path) -> list[Piece]:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there yet, or only half
     pieces = pieces_of(sound(recording.path, longest=LONGEST_RECORDING))
+    cut_before = re.compile(re.escape(recording.id) + r"-\d{4,}\.(mkv|wav)")
+    for path in folder.iterdir():
+        if cut_before.fullmatch(path.name):
+            path.unlink()
     text = json.dumps({"stamp": stamp, "pieces": [[piece.start, piece.end] for piece in pieces]})
     notes.write_text(text, encoding="utf-8")
     return pieces
