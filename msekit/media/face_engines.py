@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -67,19 +68,34 @@ def default_engine() -> str:
     return "mesh"
 
 
+_SILENCE = threading.Lock()
+_silences: list[int] = []
+"""The process' stderr, once for each silence there is now: the last one to end restores it."""
+
+
 @contextmanager
 def silent() -> Iterator[None]:
-    """Discard what the process writes to stderr: mediapipe's C++ part logs every start there and has no switch."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard what the process writes to stderr: mediapipe's C++ part logs every start there and has no switch.
+
+    Silences of several threads may overlap.
+    """
+    with _SILENCE:
+        if not _silences:
+            sys.stderr.flush()
+            stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+        else:
+            stderr = _silences[0]
+        _silences.append(stderr)
     try:
-        os.dup2(nowhere, 2)
         yield
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
+        with _SILENCE:
+            stderr = _silences.pop()
+            if not _silences:
+                os.dup2(stderr, 2)
+                os.close(stderr)
 
 
 def _mesh_faces(pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Faces]]:
