@@ -98,11 +98,14 @@ def finished(output: Path, plan: ExtractionPlan, shard: Shard | None) -> dict[st
         MsekitError: A log is of other extractors.
     """
     own = log_of(output, shard)
-    if not own.is_file():
-        own.write_text(json.dumps(plan.record()) + "\n", encoding="utf-8")
+    if not own.is_file() or not own.stat().st_size:
+        _write(own, [plan.record()])
     results: dict[str, ClipResult] = {}
     for log in sorted(output.glob("extract*.jsonl")):
-        first, *lines = log.read_bytes().decode("utf-8", "replace").splitlines() or [""]
+        content = log.read_bytes()
+        if not content:  # of another process, which was ended before it said anything
+            continue
+        first, *lines = content.decode("utf-8", "replace").splitlines()
         if not plan.is_of(parsed(first)):
             raise MsekitError(
                 "the folder holds features by other extractors or settings",
@@ -110,13 +113,17 @@ def finished(output: Path, plan: ExtractionPlan, shard: Shard | None) -> dict[st
                 fix="Choose another --output.",
             )
         found = [result for line in lines if (result := result_of(line))]  # the last line may be half written
-        if log == own and lines and not log.read_bytes().endswith(b"\n"):
-            text = "".join(
-                json.dumps(record, ensure_ascii=False) + "\n" for record in (plan.record(), *map(asdict, found))
-            )
-            log.write_text(text, encoding="utf-8")
+        if log == own and lines and not content.endswith(b"\n"):
+            _write(log, [plan.record(), *map(asdict, found)])
         results |= {result.id: result for result in found}
     return results
+
+
+def _write(log: Path, records: list[dict[str, Any]]) -> None:
+    """Write a log whole or not at all: other shards read it at any time."""
+    partial = log.with_name(f".{log.name}.{os.getpid()}.partial")
+    partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
+    os.replace(partial, log)
 
 
 def parsed(line: str) -> dict[str, Any] | None:
