@@ -16,6 +16,7 @@ from msekit.paths import cache_root
 COMPILED = "compiled"
 KINDS = {
     "datasets": "data sets, as training maps them into memory",
+    "given": "data sets given from Python",
     "states": "hidden states of texts",
     "downloads": "features and packages from elsewhere",
     "backbones": "LLMs that msekit built",
@@ -23,6 +24,8 @@ KINDS = {
 }
 """Folder of the cache → what lies there."""
 _DAY_S = 86_400
+_BEING_MADE = ".making-"
+"""How folders begin that a process is writing; one of yesterday was left by a process that died."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def entries(kinds: Iterable[str] = KINDS, older: int = 0) -> list[Entry]:
         paths = [path for path in folder.iterdir() if path.suffix != ".lock"] if folder.is_dir() else []
         if kind == COMPILED and paths:  # torch's own arrangement, of many small files
             paths = [folder]
+        paths = [path for path in paths if not path.name.startswith(_BEING_MADE) or _entry(kind, path).days]
         of_kind = [entry for entry in (_entry(kind, path) for path in paths) if entry.days >= older]
         found += sorted(of_kind, key=lambda entry: -entry.size)
     return found

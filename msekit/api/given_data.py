@@ -79,8 +79,15 @@ def _rows(data: Samples | Mapping[str, Samples]) -> Iterator[dict[str, Any]]:
             raise MsekitError(f"sample {number} is a {type(row).__name__}, not a dict", where="dataset")
         plain = dict(row)
         if names and isinstance(plain.get("label"), int):
-            plain["label"] = names[plain["label"]]
+            plain["label"] = _named(plain["label"], names, number)
         yield plain
+
+
+def _named(label: int, names: tuple[str, ...], number: int) -> str | None:
+    """The class of a number; None for a negative one, which is how the hub writes that a sample has no label."""
+    if label >= len(names):
+        raise MsekitError(f"no label {label} among {len(names)} classes", where=f"dataset, sample {number}")
+    return None if label < 0 else names[label]
 
 
 def _write(rows: Iterator[dict[str, Any]], folder: Path) -> str:
@@ -93,6 +100,7 @@ def _write(rows: Iterator[dict[str, Any]], folder: Path) -> str:
                 if (frames := _frames(row.pop(key, None), number, key)) is not None:
                     row[key] = f"features/{number:07}-{key}.npy"
                     np.save(folder / row[key], frames)
+                    digest.update(f"{key} {frames.shape} {frames.dtype.str} ".encode())
                     digest.update(frames.tobytes())
             line = json.dumps({key: _plain(value, number, key) for key, value in row.items()}, ensure_ascii=False)
             digest.update(line.encode())

@@ -179,8 +179,10 @@ def write_table(parts: Mapping[str, Iterable[Path]], folder: Path, reporter: Rep
                     if writer is None and len(names) < len(file.schema_arrow.names):
                         left = ", ".join(name for name in file.schema_arrow.names if name not in names)
                         reporter.note(f"columns of files are left out: {left} (msekit extract reads clips)")
+                    classes = _classes_in(file.schema_arrow)
                     for batch in file.iter_batches(batch_size=1024, columns=names):
                         table = pa.Table.from_batches([batch]).select([name for name in names if name != "split"])
+                        table = _labelled(table, classes, path)
                         table = table.append_column("split", pa.array([split] * len(table))).replace_schema_metadata()
                         writer = writer or pq.ParquetWriter(making / _TABLE, table.schema)
                         writer.write_table(table)
@@ -193,6 +195,22 @@ def write_table(parts: Mapping[str, Iterable[Path]], folder: Path, reporter: Rep
         raise MsekitError("the tables have no rows", where=folder)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(making, folder)
+
+
+def _labelled(table: Any, classes: Mapping[str, list[str]], path: Path) -> Any:
+    """A table in which negative numbers of classes, the hub's word for no label, are nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in set(classes) & set(table.column_names):
+        column = table[name]
+        if not pa.types.is_integer(column.type):
+            continue
+        if (most := pc.max(column).as_py()) is not None and most >= len(classes[name]):
+            raise MsekitError(f"'{name}' has a label {most} and {len(classes[name])} classes", where=path)
+        known = pc.if_else(pc.less(column, 0), pa.scalar(None, column.type), column)
+        table = table.set_column(table.column_names.index(name), name, known)
+    return table
 
 
 def _holds_files(kind: Any) -> bool:
@@ -212,7 +230,11 @@ def _classes(files: list[HubFile], place: Path) -> dict[str, list[str]]:
     """Column → class names, as the hub's library writes them beside the schema."""
     import pyarrow.parquet as pq
 
-    said = (pq.read_schema(place / files[0].path).metadata or {}).get(b"huggingface")
+    return _classes_in(pq.read_schema(place / files[0].path))
+
+
+def _classes_in(schema: Any) -> dict[str, list[str]]:
+    said = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(said)["info"]["features"] if said else {}
         return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}

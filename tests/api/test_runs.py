@@ -173,3 +173,41 @@ def test_the_description_s_key_metric_selects_the_best_epoch(tmp_path: Path, own
     (result.folder / "report.json").unlink()
     with pytest.raises(MsekitError, match="not as when the run was stopped: metrics"):
         msekit.train(**settings, metrics=metrics, key_metric="uar", output=tmp_path / "run", resume=True)
+
+
+def test_what_python_gave_is_seen_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    from msekit.cache_contents import entries, remove
+
+    monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path))
+    folder = write_given(moods())
+    (tmp_path / "given" / ".making-1").mkdir()  # another process' that is being written
+    (entry,) = entries()
+    assert (entry.kind, entry.path) == ("given", folder)
+    assert remove(entry)
+    assert not folder.exists()
+    assert (tmp_path / "given" / ".making-1").exists()
+
+
+def test_equal_bytes_of_another_shape_are_another_set(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path))
+    row = {"text": "a", "label": "calm", "split": "train"}
+    frames = np.arange(8, dtype=np.float32)
+    flat = write_given([row | {"audio": frames.reshape(2, 4)}])
+    assert write_given([row | {"audio": frames.reshape(4, 2)}]) != flat
+    assert write_given([row | {"audio": frames.reshape(2, 4).copy()}]) == flat
+    assert write_given([row | {"vision": frames.reshape(2, 4)}]) != flat
+
+
+def test_the_hub_s_unlabelled_samples_have_no_label(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path))
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(LABELS))})
+    given = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=kinds)
+    lines = (write_given({"train": given}) / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["excited", None]
+
+    class Beyond(list):
+        features = kinds
+
+    with pytest.raises(MsekitError, match="no label 2 among 2 classes"):
+        write_given({"train": Beyond([{"text": "a", "label": 2}])})

@@ -24,7 +24,7 @@ def own_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "downloads"
 
 
-def parquet(split: str, rows: int = 4, classes: bool = True) -> bytes:
+def parquet(split: str, rows: int = 4, classes: bool = True, last: int | None = None) -> bytes:
     """As the hub's library writes it: class numbers with their names, sound as a path and bytes, frames in a column."""
     import datasets
 
@@ -34,9 +34,12 @@ def parquet(split: str, rows: int = 4, classes: bool = True) -> bytes:
         "audio": [[[float(number), 1.0]] * 3 for number in range(rows)],
         "clip": [{"path": "a.wav", "bytes": b"RIFF"}] * rows,
     }
+    if last is not None:
+        table["emotion"][-1] = last
     made = datasets.Dataset.from_dict(table)
     if classes:
-        made = made.cast_column("emotion", datasets.ClassLabel(names=list(NAMES)))
+        kinds = made.features | {"emotion": datasets.ClassLabel(names=list(NAMES))}
+        made = datasets.Dataset.from_dict(table, features=datasets.Features(kinds))
     file = io.BytesIO()
     made.to_parquet(file)
     return file.getvalue()
@@ -122,3 +125,24 @@ def test_a_source_beside_it_is_refused(tmp_path: Path):
 def test_names_are_read_in_parts():
     here = wanted("hub:a/b.c/part@v1.0")
     assert (here.repo.name, here.part, here.repo.revision) == ("a/b.c", "part", "v1.0")
+
+
+def test_negative_classes_are_no_labels_and_too_large_ones_one_line(hub: HubServer):
+    unlabelled = files() | {"data/test-00000-of-00001.parquet": parquet("test", last=-1)}
+    hub.add("someone/moods", unlabelled, kind="dataset")
+    spec = resolve_dataset("hub:someone/moods", options={"columns": COLUMNS})
+    labels = prepare(spec).split("test").labels
+    assert labels[:3].tolist() == [0, 1, 0]
+    assert labels[3] != labels[3], "no label"
+    beyond = parquet("test")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(beyond))
+    place = table.column_names.index("emotion")
+    table = table.set_column(place, table.schema.field(place), pa.chunked_array([[0, 1, 0, 2]], pa.int64()))
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    hub.add("someone/more", files() | {"data/test-00000-of-00001.parquet": file.getvalue()}, kind="dataset")
+    with pytest.raises(MsekitError, match="'emotion' has a label 2 and 2 classes"):
+        fetch_table("hub:someone/more", QUIET)
