@@ -150,6 +150,7 @@ def clips_command(
     texts: Annotated[Path | None, typer.Option(help="mertools: the transcription….csv.")] = None,
     target: Annotated[Literal["emo", "val"], typer.Option(help="mertools: emotion or valence.")] = "emo",
     suffix: Annotated[str, typer.Option(help="mertools: ending of the clips' files.")] = ".mp4",
+    language: Annotated[Literal["en", "zh"], typer.Option(help="mertools: of the texts.")] = "en",
 ) -> None:
     """Make a table of clips from the label files of EmoBox or MERTools."""
     from msekit.data.readers.label_files import emobox_rows, mertools_rows, write_rows
@@ -159,7 +160,7 @@ def clips_command(
     if toolkit == "emobox":
         rows = emobox_rows(labels)
     else:
-        rows, left_out = mertools_rows(labels, texts, target, suffix)
+        rows, left_out = mertools_rows(labels, texts, target, suffix, language)
     if left_out:
         reporter.warn(f"left out, for they have no labels: {', '.join(left_out)}")
     write_rows(rows, output)

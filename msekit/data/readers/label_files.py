@@ -10,24 +10,18 @@ from __future__ import annotations
 
 import csv
 import re
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from msekit.data.readers.unpickle import map_pickle
+from msekit.data.readers.mertools_files import is_unsaid, read_labels, read_texts
 from msekit.errors import MsekitError
 from msekit.json_file import read_json, read_json_lines
 
 COLUMNS = ("file", "id", "text", "label", "split", "fold", "session")
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "dev": "valid", "test": "test", "whole": "train"}
-_UNSAID = -10
-"""The valence that MERTools writes where a challenge keeps the labels to itself."""
-_MOST_BYTES = 256 << 20
-_TEXTS = ("english", "sentence", "text", "chinese")
 
 Row = dict[str, str]
 
@@ -60,7 +54,7 @@ def emobox_rows(folder: Path) -> list[Row]:
 
 
 def mertools_rows(
-    labels: Path, texts: Path | None, target: Literal["emo", "val"], suffix: str
+    labels: Path, texts: Path | None, target: Literal["emo", "val"], suffix: str, language: str = "en"
 ) -> tuple[list[Row], list[str]]:
     """The clips of a label file of MERTools.
 
@@ -69,6 +63,7 @@ def mertools_rows(
         texts: Its transcription, a CSV with `name` and a text; None for none.
         target: Emotion or valence.
         suffix: Ending of the clips' files.
+        language: Of the texts.
 
     Returns:
         The rows, and corpora without labels, which are left out.
@@ -76,13 +71,13 @@ def mertools_rows(
     Raises:
         MsekitError: The files cannot be read, or a clip lacks its label or its text.
     """
-    said = _transcripts(texts) if texts is not None else {}
+    said = read_texts(texts, language) if texts is not None else {}
     rows, left_out = [], []
-    for corpus, clips in _corpora(labels).items():
+    for corpus, clips in read_labels(labels).items():
         split = _SPLITS.get(re.sub(r"\d*(_corpus)?$", "", corpus))
-        if split is None or not isinstance(clips, dict):
+        if split is None:
             raise MsekitError(f"'{corpus}' is no corpus of clips", where=labels)
-        if clips and all(isinstance(clip, dict) and clip.get("val") == _UNSAID for clip in clips.values()):
+        if is_unsaid(clips):
             left_out.append(corpus)
             continue
         for name, clip in clips.items():
@@ -126,53 +121,3 @@ def _label_map(path: Path) -> dict[str, str]:
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise MsekitError("label_map.json is no map of names", where=path)
     return names
-
-
-def _transcripts(path: Path) -> dict[str, str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns = table.fieldnames or []
-            column = next((name for name in _TEXTS if name in columns), None)
-            if column is None or "name" not in columns:
-                held = ", ".join(map(str, columns)) or "nothing"
-                raise MsekitError("no columns `name` and a text", where=path, fix=f"The table has: {held}")
-            return {row["name"]: row[column] or "" for row in table}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MsekitError(f"the transcription cannot be read: {error}", where=path) from error
-
-
-def _corpora(path: Path) -> dict[str, Any]:
-    """Name of a corpus → its clips."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {Path(info.filename).stem: _member(archive, info, path) for info in archive.infolist()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise MsekitError(f"the label file cannot be read: {error}", where=path) from error
-
-
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
-    if info.file_size > _MOST_BYTES:
-        raise MsekitError(f"{info.filename} has {info.file_size >> 20} MB: that is no label file", where=path)
-    with archive.open(info) as member, tempfile.NamedTemporaryFile(suffix=".pkl") as file:
-        _behind_the_header(member)
-        while block := member.read(1 << 20):
-            file.write(block)
-            if file.tell() > _MOST_BYTES:
-                raise MsekitError(f"{info.filename} is larger than it says", where=path)
-        file.flush()
-        value, _ = map_pickle(file.name)
-        return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
-
-
-def _behind_the_header(member: IO[bytes]) -> None:
-    """Read numpy's header; what follows it is a pickle.
-
-    Raises:
-        ValueError: It is none, or not of objects.
-    """
-    version = np.lib.format.read_magic(member)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(member)
-    if dtype != np.dtype(object) or shape != ():
-        raise ValueError(f"it holds {dtype} of shape {shape}, not a corpus")

@@ -1,58 +1,25 @@
 """MERTools' layout → a folder of one's own: `label.npz`, transcripts as CSV, and a folder of `<name>.npy` a feature.
 
-    label.npz            train_corpus, test1_corpus, … : name → {"emo": "happy", "val": 0.5}
-    <features>/<name>.npy
-
-Nothing is executed: the dictionaries of `label.npz` are pickles, and are read as the kit reads every pickle.
+label.npz            train_corpus, test1_corpus, … : name → {"emo": "happy", "val": 0.5}
+<features>/<name>.npy
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from msekit.data.readers.own_tables import check_header
-from msekit.data.readers.unpickle import map_pickle
+from msekit.data.readers.mertools_files import is_unsaid, read_labels, read_texts
 from msekit.errors import MsekitError
 
 _TRAIN = "train_corpus"
-_MOST_BYTES = 256 << 20
 _VALIDATION = 0.1
-_TEXTS = ("english", "chinese", "text", "sentence")
-
-
-def read_labels(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """Corpus → name → what is said of it.
-
-    Raises:
-        MsekitError: The file is no such archive, or holds anything but dictionaries of texts and numbers.
-    """
-    corpora = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if info.file_size > _MOST_BYTES or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                    raise MsekitError(
-                        f"'{info.filename[:60]}' is too large, or not packed as numpy does it", where=path
-                    )
-                with archive.open(info) as member:
-                    np.lib.format.read_magic(member)
-                    np.lib.format.read_array_header_1_0(member)
-                    pickled = member.read(_MOST_BYTES)
-                corpora[info.filename.removesuffix(".npy")] = _mapping(pickled, path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise MsekitError(f"the labels cannot be read: {error}", where=path) from error
-    return corpora
 
 
 def write_own_folder(
@@ -83,7 +50,10 @@ def write_own_folder(
     corpora, wanted = read_labels(labels), f"{test}_corpus"
     if absent := [name for name in (_TRAIN, wanted) if name not in corpora]:
         raise MsekitError(f"there is no '{absent[0]}'", where=labels, fix=f"There are {', '.join(sorted(corpora))}.")
-    texts = _texts(transcripts, language) if transcripts else {}
+    if unsaid := [name for name in (_TRAIN, wanted) if is_unsaid(corpora[name])]:
+        fix = "Name another corpus with --test." if unsaid[0] == wanted else None
+        raise MsekitError(f"'{unsaid[0]}' has placeholders in the place of labels", where=labels, fix=fix)
+    texts = read_texts(transcripts, language) if transcripts else {}
     rows, missing = [], dict.fromkeys(features, 0)
     for split, corpus in (("train", _TRAIN), ("test", wanted)):
         for name, about in corpora[corpus].items():
@@ -110,38 +80,6 @@ def write_own_folder(
     if without := sum(not row["text"] for row in rows):
         notes.append(f"{without} of {len(rows)} samples have no text")
     return path, notes
-
-
-def _mapping(pickled: bytes, path: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="msekit-") as folder:
-        file = Path(folder) / path.name
-        file.write_bytes(pickled)
-        content, _ = map_pickle(file)
-    value: Any = content
-    if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
-        value = value.item()
-    if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, dict):
-        raise MsekitError(f"a corpus is a {type(value).__name__}, not a dictionary of names", where=path)
-    return value
-
-
-def _texts(path: Path, language: str) -> dict[str, str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            names = list(rows.fieldnames or ())
-            check_header(names, ("name", *_TEXTS), path)
-            order = sorted(_TEXTS, key=lambda name: name != ("chinese" if language == "zh" else "english"))
-            column = next((name for name in order if name in names), None)
-            if "name" not in names or column is None:
-                raise MsekitError(
-                    f"no column 'name', or none of {', '.join(_TEXTS)}", where=path, fix=f"It has {', '.join(names)}."
-                )
-            return {row["name"]: row[column] or "" for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MsekitError(f"the transcripts cannot be read: {error}", where=path) from error
 
 
 def _linked(source: Path, target: Path, source_folder: Path, target_folder: Path) -> bool:

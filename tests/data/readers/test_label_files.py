@@ -132,3 +132,46 @@ def test_what_is_missing_is_named(tmp_path: Path):
     np.savez_compressed(tmp_path / "numbers.npz", train_corpus=np.ones(3))
     with pytest.raises(MsekitError, match="not a corpus"):
         mertools_rows(tmp_path / "numbers.npz", None, "emo", ".mp4")
+
+
+def test_both_commands_read_the_same_texts_and_know_placeholders(tmp_path: Path):
+    from msekit.data.readers.mertools import write_own_folder
+
+    labels, texts = mertools(tmp_path)
+    for language, said in (("en", "well"), ("zh", "好")):
+        arguments = ["mertools", str(labels), "--texts", str(texts), "--language", language]
+        table = tmp_path / f"{language}.csv"
+        done = CliRunner().invoke(app, ["data", "clips", *arguments, "--output", str(table)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        with table.open(encoding="utf-8", newline="") as file:
+            assert next(csv.DictReader(file))["text"] == said
+        path, _ = write_own_folder(labels, {}, tmp_path / language, transcripts=texts, language=language)
+        assert json.loads((path.parent / "samples.jsonl").read_text("utf-8").splitlines()[0])["text"] == said
+    with pytest.raises(MsekitError, match=r"'test2_corpus' has placeholders.*--test"):
+        write_own_folder(labels, {}, tmp_path / "none", test="test2")
+    texts.write_text("name,chinese\na,x\n")
+    with pytest.raises(MsekitError, match="--language zh"):
+        mertools_rows(labels, texts, "emo", ".mp4")
+
+
+@pytest.mark.parametrize("kind", ["version", "shape", "dtype", "short", "packing", "encrypted"])
+def test_an_archive_of_another_kind_is_one_line(tmp_path: Path, kind: str):
+    from msekit.data.readers.mertools import read_labels
+
+    path = tmp_path / "label.npz"
+    arrays = {"shape": np.empty(2, dtype=object), "dtype": np.ones(1)}
+    np.savez(path, train_corpus=arrays.get(kind, np.array({"a": {"emo": "sad"}}, dtype=object)))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("train_corpus.npy")
+    content = content[:6] + b"\x09" + content[7:] if kind == "version" else content
+    content = content[:4] if kind == "short" else content
+    way = zipfile.ZIP_BZIP2 if kind == "packing" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", way) as archive:
+        archive.writestr("train_corpus.npy", content)
+    if kind == "encrypted":
+        packed = bytearray(path.read_bytes())
+        packed[6] |= 1  # the flag, in the member's header and in the directory
+        packed[packed.index(b"PK\x01\x02") + 8] |= 1
+        path.write_bytes(packed)
+    with pytest.raises(MsekitError):
+        read_labels(path)
