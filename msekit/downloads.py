@@ -125,6 +125,42 @@ def download(repo: HubRepo, commit: str, file: HubFile, partial: Path, target: P
     )
 
 
+def fetch_file(url: str, target: Path, sha256: str, otherwise: str) -> None:
+    """Load a file from an address outside the hub; it is in its place once its checksum is right.
+
+    Args:
+        url: Its address.
+        target: Where it goes; a file there stays.
+        sha256: Its checksum.
+        otherwise: How to do without: "Or give …".
+
+    Raises:
+        MsekitError: It cannot be fetched, or is another file.
+    """
+    from filelock import FileLock
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.file_download import http_get
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    with FileLock(target.with_name(f"{target.name}.lock")):
+        if target.is_file():
+            return
+        try:
+            with partial.open("wb") as stream:
+                http_get(url, stream, displayed_filename=target.name, tqdm_class=in_lines(target.name))
+        except OfflineModeIsEnabled as error:
+            reason = f"{target.name}: the network is switched off by HF_HUB_OFFLINE"
+            raise MsekitError(reason, where=url, fix=otherwise) from error
+        except (HfHubHTTPError, HTTPError, OSError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise MsekitError(f"{target.name} could not be fetched: {reason}", where=url, fix=otherwise) from error
+        if (digest := hashlib.sha256(partial.read_bytes()).hexdigest()) != sha256:
+            partial.unlink()
+            raise MsekitError(f"{target.name} arrived damaged: its sha256 is {digest}", where=url, fix="Try again.")
+        os.replace(partial, target)
+
+
 def in_lines(name: str) -> Any:
     """The class of a download's bar: None for huggingface_hub's own on a terminal, else one that writes lines."""
     if sys.stderr.isatty():

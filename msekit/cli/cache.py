@@ -8,7 +8,7 @@ import typer
 
 from msekit.cli.output import Format, answer
 
-app = typer.Typer(help="The cache: list, clean.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="The cache: list, clean, fetch.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
@@ -37,7 +37,7 @@ def list_command(fmt: Format = "table") -> None:
 @app.command("clean")
 def clean_command(
     kinds: Annotated[
-        list[str] | None, typer.Argument(help="datasets, states, downloads, backbones, compiled [all].")
+        list[str] | None, typer.Argument(help="datasets, given, states, downloads, backbones, compiled [all].")
     ] = None,
     older: Annotated[int, typer.Option(min=0, help="Only what was written at least so many days ago.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -61,6 +61,16 @@ def clean_command(
     for entry in kept:
         reporter.warn(f"{entry.kind}/{entry.name} is in use by another process and stays")
     reporter.note(f"removed {decimal(sum(entry.size for entry in found if entry not in kept))}")
+
+
+@app.command("fetch-face-model")
+def fetch_face_model_command() -> None:
+    """Fetch the face landmarker's model, 4 MB, from Google's own publication."""
+    from msekit.media.face_model import URL, fetch_face_model
+    from msekit.reporter import Reporter
+
+    Reporter().note(f"the face landmarker's model of {URL}")
+    Reporter().note(f"it lies in {fetch_face_model()}")
 
 
 def _hub_cache() -> str:

