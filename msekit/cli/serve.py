@@ -36,6 +36,7 @@ def serve_command(
     held = bound(host, port)
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
+    from msekit.media.at_hand import not_at_hand
     from msekit.serving.request_queue import RequestQueue
     from msekit.serving.shelf import shelf_of
     from msekit.serving.uploads import remove_leftovers
@@ -49,7 +50,8 @@ def serve_command(
     plug_ins = PlugInHost(first.backbone)
     shelves = {}
     for name, folder in zip(names, folders, strict=True):
-        for notice in plug_ins.add(name, folder, force=force).notices:
+        added = plug_ins.add(name, folder, force=force)
+        for notice in (*added.notices, *not_at_hand(added.description.dataset.extractors)):
             reporter.warn(f"{name}: {notice}")
         reporter.note(f"{name}: looking for samples to pick from")
         with reporter.status(f"samples for {name}"):

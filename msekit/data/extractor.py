@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,6 +40,32 @@ class Extractor(BaseModel):
     def __str__(self) -> str:
         settings = ", ".join(f"{key} {value}" for key, value in self.settings.items())
         return f"{self.name} {self.version}" + (f" ({settings})" if settings else "")
+
+
+_KINDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "text": {"language": (str,), "beam": (int,)},
+    "audio": {"layers": (str,), "output": (str,)},
+    "vision": {"layers": (str,), "output": (str,), "pictures_per_second": (int, float), "crop": (str,)},
+    "face": {"face": (str,), "pictures_per_second": (int, float)},
+}
+
+
+def check_settings(record: Extractor, kind: Literal["text", "audio", "vision", "face"]) -> None:
+    """Refuse a record whose settings lack something or are of another kind: it may come with anyone's plug-in.
+
+    Args:
+        record: Of a transcriber (`text`), of an encoder (`audio`, `vision`), or of faces.
+        kind: Which of them.
+
+    Raises:
+        MsekitError: They do.
+    """
+    for key, types in _KINDS[kind].items():
+        value = record.settings.get(key)
+        if not isinstance(value, types) or isinstance(value, bool) or (not isinstance(value, str) and not value > 0):
+            raise MsekitError(f"the record of {record.name} has no usable '{key}'", where=f"extractors, {kind}")
+    if kind == "vision" and record.settings["crop"] != "none" and len(record.settings["crop"].split()) != 2:
+        raise MsekitError(f"the record of {record.name} has no usable 'crop'", where=f"extractors, {kind}")
 
 
 def other_language(extractors: Mapping[Any, Extractor], language: str) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from msekit.backbones.checkpoints.download import hub_folder
+from msekit.backbones.checkpoints.download import cached_folder, hub_folder
 from msekit.backbones.checkpoints.weight_files import weight_files
 from msekit.errors import MsekitError, nearest
 
@@ -99,7 +99,9 @@ def encoder_place(name: str, modality: str, known: tuple[str, ...] = ()) -> Enco
 
 
 def place_of(name: str, version: str, folder: str | None) -> EncoderPlace:
-    """The encoder of a record, with the very weights that it names.
+    """The encoder of a record, with the very weights that it names; nothing is fetched.
+
+    A record comes with a plug-in, which others may have made: it does not decide what is downloaded.
 
     Args:
         name: As in `EncoderPlace`.
@@ -110,7 +112,14 @@ def place_of(name: str, version: str, folder: str | None) -> EncoderPlace:
         MsekitError: It is no longer there, or other weights are.
     """
     if folder is None:
-        return EncoderPlace(name, version, _fetched(ENCODERS[name].hub if name in ENCODERS else name, version), False)
+        repository = ENCODERS[name].hub if name in ENCODERS else name
+        cached = cached_folder(repository, version, PREPROCESSORS)
+        if cached is None:
+            raise MsekitError(
+                f"the encoder {repository} is not on this machine, and a record of it downloads nothing",
+                fix=f"If you trust it: hf download {repository} --revision {version}",
+            )
+        return EncoderPlace(name, version, cached, False)
     place = Path(folder)
     if not place.is_dir():
         fix = "Put the encoder's folder there again, or a link to it."

@@ -22,7 +22,7 @@ from queue import Queue
 from typing import Any
 
 from msekit.data.catalogue import MODALITIES
-from msekit.data.extractor import Extractor
+from msekit.data.extractor import Extractor, check_settings
 from msekit.errors import MsekitError
 from msekit.media.added_extractors import added_extractor
 from msekit.media.records import ClipResult, ExtractionPlan, Shard, finished, holds, log_of, stamp_of
@@ -210,6 +210,7 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     from msekit.media import audio, decode, vision
 
     if extractor.is_encoder:
+        check_settings(extractor, "audio" if modality == "audio" else "vision")
         from msekit.media.encode_clips import encoded_clip
 
         return encoded_clip(path, modality, extractor)
@@ -217,6 +218,7 @@ def features_of(path: Path, modality: str, extractor: Extractor) -> Any:
     if modality == "audio":
         here = audio.audio_extractor(extractor.name)
     elif extractor.name == vision.EXTRACTOR:
+        check_settings(extractor, "face")
         engine = extractor.settings.get("engine", vision.FIRST_ENGINE)
         here = vision.vision_extractor(extractor.settings["face"], engine)
     else:

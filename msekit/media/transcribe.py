@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from msekit.data.extractor import Extractor
+from msekit.data.extractor import Extractor, check_settings
 from msekit.downloads import HubRepo, explained, no_bar
 from msekit.errors import MsekitError, nearest, needs_extra
 from msekit.media.decode import sound
@@ -63,6 +63,16 @@ def transcriber(name: str, language: str | None = None) -> Extractor:
     return record
 
 
+def load_transcriber(record: Extractor) -> None:
+    """Load the transcriber of a record, so that it is there when a clip comes; nothing is fetched.
+
+    Raises:
+        MsekitError: It is not on this machine, or the record is damaged.
+    """
+    check_settings(record, "text")
+    _model(record)
+
+
 def transcript(path: Path, record: Extractor) -> str:
     """What is said in a clip; empty where nothing is.
 
@@ -70,6 +80,7 @@ def transcript(path: Path, record: Extractor) -> str:
         MsekitError: The clip cannot be decoded or has no sound, or the transcriber is not there.
     """
     samples_S = sound(path)
+    check_settings(record, "text")
     language = record.settings["language"]
     pieces, _ = _model(record).transcribe(
         samples_S, language=None if language == "any" else language, beam_size=record.settings["beam"]
@@ -158,11 +169,10 @@ def _digest(folder: Path) -> str:
 
 
 def _fetched(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import snapshot_download
 
-    cached = [try_to_load_from_cache(repository, name, revision=revision) for name in _NEEDED]
-    if all(isinstance(path, str) for path in cached):
-        return Path(str(cached[0])).parent
+    if (cached := _cached(repository, revision)) is not None:
+        return cached
     with explained(HubRepo(repository, "model", revision), "the transcriber", "Or give the folder of one."):
         Reporter().note(f"fetching the transcriber {repository}")
         bar = no_bar()
@@ -171,9 +181,25 @@ def _fetched(repository: str, revision: str | None) -> Path:
     return folder
 
 
+def _cached(repository: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(repository, name, revision=revision) for name in _NEEDED]
+    except HFValidationError:
+        return None
+    return Path(str(found[0])).parent if all(isinstance(path, str) for path in found) else None
+
+
 def _model(record: Extractor) -> Any:
-    if record.place is None:
-        return _loaded(_fetched(record.name, record.version))
+    if record.place is None:  # a plug-in's record does not decide what is downloaded
+        if (cached := _cached(record.name, record.version)) is None:
+            raise MsekitError(
+                f"the transcriber {record.name} is not on this machine, and a record of it downloads nothing",
+                fix=f"If you trust it: hf download {record.name} --revision {record.version}",
+            )
+        return _loaded(cached)
     folder = Path(record.place)
     if not folder.is_dir():
         raise MsekitError(f"the transcriber '{record.name}' is not where it was", where=folder)

@@ -44,6 +44,9 @@ def export_run(run: Path, folder: Path, *, licence: str | None = None, data_lice
     if name.is_absolute() or name.is_dir():
         unnamed = description.backbone.model_copy(update={"name": name.name})
         description = description.model_copy(update={"backbone": unnamed})
+    made_by = {key: record.model_copy(update={"place": None}) for key, record in description.dataset.extractors.items()}
+    dataset = description.dataset.model_copy(update={"extractors": made_by})  # a place is a private path
+    description = description.model_copy(update={"dataset": dataset})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_description(folder, description)

@@ -193,3 +193,18 @@ def test_a_repository_that_holds_no_plug_in(tmp_path: Path, hub: HubServer):
         msekit.load_run("tester/empty", revision="v9")
     with pytest.raises(MsekitError, match="neither a folder nor a repository"):
         msekit.load_run("tester/nowhere")
+
+
+def test_an_extractors_place_does_not_leave_the_machine(erc_run: Path, tmp_path: Path):
+    import shutil
+
+    source = Path(shutil.copytree(erc_run, tmp_path / "run"))
+    (found,) = source.rglob("adapter.json")
+    described = json.loads(found.read_text())
+    record = {"name": "hubert", "version": "sha256-0", "settings": {"layers": "last4"}, "place": "/home/me/hubert"}
+    described["dataset"]["extractors"] = {"audio": record}
+    found.write_text(json.dumps(described))
+    export_run(source, tmp_path / "out")
+    shared = json.loads((tmp_path / "out" / "adapter.json").read_text())["dataset"]["extractors"]["audio"]
+    assert shared.get("place") is None
+    assert shared["name"] == "hubert"
