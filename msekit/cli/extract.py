@@ -53,7 +53,9 @@ def extract_command(
     table: Table = None,
     labels: options.Labels = None,
     span: options.Range = None,
-    language: Annotated[Literal["en", "zh"], typer.Option(help="Of the texts.")] = "en",
+    language: Annotated[
+        Literal["en", "zh"] | None, typer.Option(help="Of the texts [en; heard, where transcribed].")
+    ] = None,
     audio: Audio = "egemaps",
     vision: Vision = "face",
     layers: Layers = None,
@@ -74,7 +76,12 @@ def extract_command(
         raise MsekitError("no such folder", where=clips)
     if table is not None and (labels is None) == (span is None):
         raise MsekitError("a table has either emotions or intensities", fix="Give --labels a,b,c or --range low,high.")
-    description = None if table is None else _description(output.resolve().name, labels, span, language)
+    if table is None and (labels is not None or span is not None):
+        raise MsekitError("--labels and --range are of a table", fix="Give --table, or leave them out.")
+    if table is None and language is not None and transcribe is None:
+        raise MsekitError("--language is of texts, and there are none", fix="Give --table or --transcribe.")
+    language = language or ("en" if table else None)
+    description = None if table is None else _description(output.resolve().name, labels, span, language or "en")
     part = _shard(shard)
     rows = _rows(clips, table)
     if slurm is not None:
@@ -88,7 +95,7 @@ def extract_command(
         rows, lost = _cut(rows, output, reporter) if segment == "vad" else (rows, 0)
         if segment == "vad":
             reporter.note(f"{len(rows)} utterances in {whole - lost} recordings")
-        rows, heard = _transcribed(rows, transcribe, language if table else None, output, reporter, part)
+        rows, heard = _transcribed(rows, transcribe, language, output, reporter, part)
         left = _extracted(rows, plan, output, workers or os.cpu_count() or 1, reporter, part, description, heard)
     except KeyboardInterrupt:
         reporter.note("stopped; the same command goes on")

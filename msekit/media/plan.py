@@ -39,6 +39,8 @@ def plan_of(
         raise MsekitError("--layers and --one-vector are of encoders", fix="Name one: --audio hubert-base.")
     if crop == "face" and not sees:
         raise MsekitError("--crop is of vision encoders", fix="Name one: --vision clip-large.")
+    if face != "largest" and not (vision in faces or crop == "face"):
+        raise MsekitError("--face is of pictures that are cut to a face", fix="Add --crop face, or leave --face out.")
     if audio == vision == "none":
         raise MsekitError("nothing to extract", fix="Leave --audio or --vision at something.")
     if not listens and not sees:
