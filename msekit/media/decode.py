@@ -106,13 +106,27 @@ def has_pictures(path: Path) -> bool:
     Raises:
         MsekitError: The file is missing, or shorter than it says.
     """
+    return any("Video:" in line and "attached pic" not in line for line in _streams(path))
+
+
+def has_sound(path: Path) -> bool:
+    """Whether a clip has sound.
+
+    Raises:
+        MsekitError: The file is missing, or shorter than it says.
+    """
+    return any("Audio:" in line for line in _streams(path))
+
+
+def _streams(path: Path) -> list[str]:
+    """ffmpeg's lines about what a clip holds."""
     command = clip_command(path, ["-t", "0", "-f", "null", "-"])
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PATIENCE_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise MsekitError(f"decoding took more than {_PATIENCE_SECONDS} s", where=path) from error
     lines = done.stderr.decode("utf-8", "replace").splitlines()
-    return any("Stream #0" in line and "Video:" in line and "attached pic" not in line for line in lines)
+    return [line for line in lines if "Stream #0" in line]
 
 
 def clip_command(path: Path, output: list[str], start: float = 0.0, seconds: float = LONGEST_SECONDS + 1) -> list[str]:

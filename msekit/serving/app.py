@@ -204,8 +204,10 @@ class Site:
         """The whole sample, under "", then the sample with each modality withheld, if that is asked for."""
         description = self.queue.host.plug_in(name).description
         text, features = fields.get("text") or "", {key: fields.get(key) for key in MODALITIES}
+        said = {"history": history_of(fields.get("history")), "speaker": fields.get("speaker")}
         if fields.get("sample"):
-            text, features = self._from_shelf(name, str(fields["sample"]))
+            text, features, dialogue = self._from_shelf(name, str(fields["sample"]), description.context)
+            said = {key: said[key] or dialogue[key] for key in said}
         with folder_for_uploads() as folder:
             uploads = {key: value for key, value in fields.items() if isinstance(value, UploadFile)}
             for key, upload in uploads.items():
@@ -219,7 +221,6 @@ class Site:
                 text = heard(Path(folder), description)
             if not str(text).strip() and all(features.get(key) is None for key in MODALITIES):
                 raise MsekitError("there is nothing to read: type a text, or add a file")
-            said = {"history": history_of(fields.get("history")), "speaker": fields.get("speaker")}
             full = prepare_sample(description, "full", text, features, **said)
         if not withheld:
             return {"": full}
@@ -231,11 +232,13 @@ class Site:
             variants[" and ".join(keys)] = prepare_sample(description, "without", text, kept, **said)
         return variants
 
-    def _from_shelf(self, name: str, number: str) -> tuple[str, dict[str, Any]]:
+    def _from_shelf(self, name: str, number: str, context: int) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Text, features and dialogue of a sample to pick from."""
         shelf = self.shelves.get(name)
         if shelf is None or not _NUMBER.fullmatch(number) or int(number) >= len(shelf):
             raise MsekitError(f"no sample '{number[:20]}' to pick")
-        return shelf.table.texts[int(number)], shelf.given(int(number))
+        index = int(number)
+        return shelf.table.texts[index], shelf.given(index), shelf.said(index, context)
 
     def _page(
         self,

@@ -12,7 +12,7 @@ from msekit.errors import MsekitError
 from msekit.inference.given_features import MOST_FRAMES
 from msekit.inference.samples import utterance_of
 from msekit.json_file import parse_json
-from msekit.media.decode import CLIP_SUFFIXES
+from msekit.media.decode import CLIP_SUFFIXES, has_sound
 from msekit.runs.description import Description
 
 _LARGEST_JSON = 16 << 20  # bytes, of the longest published sample 10 million; fifty clients may send at once
@@ -58,13 +58,18 @@ def fields_of(body: bytes) -> dict[str, Any]:
 
 
 def heard(folder: Path, description: Description) -> str:
-    """What is said in an uploaded clip, where training's texts were transcribed too; empty where they were not."""
+    """What is said in an uploaded clip, where training's texts were transcribed too; empty where they were not.
+
+    Empty too for a clip without sound: what it shows is read all the same.
+    """
     record = description.dataset.extractors.get("text")
     clips = [path for path in sorted(folder.iterdir()) if path.suffix in CLIP_SUFFIXES]
     if record is None or not clips:
         return ""
     from msekit.media.transcribe import transcript  # a plug-in with typed texts needs none of it
 
+    if not has_sound(clips[0]):
+        return ""
     return transcript(clips[0], record)
 
 

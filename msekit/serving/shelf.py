@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msekit.data.batches.dialogue import previous
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.open_data import at_hand, open_data
@@ -42,6 +43,12 @@ class Shelf:
         if np.isnan(value):
             return None
         return self.spec.labels[int(value)] if self.spec.labels else f"{value:+.1f}"
+
+    def said(self, index: int, context: int) -> dict[str, Any]:
+        """Its speaker and up to `context` earlier utterances, oldest first, as `prepare_sample` takes them."""
+        earlier = previous(self.table.dialogues[: index + 1], context)[index] if context else []
+        history = [(self.table.speakers[place], self.table.texts[place]) for place in reversed(earlier)]
+        return {"history": history or None, "speaker": self.table.speakers[index] if context else None}
 
     def given(self, index: int) -> dict[str, Any]:
         """Its features, as `prepare` of msekit.inference takes them; None for a modality that it lacks."""

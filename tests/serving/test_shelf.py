@@ -107,3 +107,22 @@ def test_what_cannot_be_opened_is_said_once_and_refused_where_it_was_asked_for(t
         assert "--dataset" in listener.lines[0]
     with pytest.raises(MsekitError, match="unknown data set"):
         shelf_of(gone, "no-such-set", None, listener)
+
+
+def test_a_picked_sample_comes_with_its_dialogue(tmp_path: Path):
+    source = tmp_path / "talk"
+    source.mkdir()
+    rows = [{"split": split, "text": split, "label": "joy", "speaker": "A", "dialogue_id": split} for split in SPLITS]
+    for number, who in enumerate("BAB"):
+        about = {"text": f"t{number}", "speaker": who, "dialogue_id": "d"}
+        rows.append({"split": "test", "label": "anger"} | about)
+    (source / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    described = {"labels": ["joy", "anger"], "range": None, "language": None, "prompt": None}
+    shelf = shelf_of(
+        run_of(tmp_path / "run", dataset="moods", source=str(source), description=described), None, None, Listener()
+    )
+    assert shelf is not None
+    assert shelf.said(3, 2) == {"history": [("B", "t0"), ("A", "t1")], "speaker": "B"}
+    assert shelf.said(3, 1) == {"history": [("A", "t1")], "speaker": "B"}
+    assert shelf.said(1, 2) == {"history": None, "speaker": "B"}
+    assert shelf.said(3, 0) == {"history": None, "speaker": None}
