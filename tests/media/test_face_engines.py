@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import close_session
 
 from msekit.downloads import fetch_file
 from msekit.errors import MsekitError
@@ -52,7 +53,10 @@ def test_a_model_that_is_not_here_is_not_fetched(tmp_path: Path, monkeypatch: py
         face_model()
 
 
-def test_a_file_is_in_place_only_where_its_sum_is_right(tmp_path: Path) -> None:
+def test_a_file_is_in_place_only_where_its_sum_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the server is this test's own
+    close_session()
+
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -77,3 +81,4 @@ def test_a_file_is_in_place_only_where_its_sum_is_right(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+        close_session()
