@@ -61,8 +61,9 @@ def check_settings(record: Extractor, kind: Literal["text", "audio", "vision", "
         MsekitError: They do.
     """
     for key, types in _KINDS[kind].items():
-        value = record.settings.get(key)
-        if not isinstance(value, types) or isinstance(value, bool) or (not isinstance(value, str) and not value > 0):
+        value: Any = record.settings.get(key)
+        size: Any = 1 if isinstance(value, str) else value
+        if not isinstance(value, types) or isinstance(value, bool) or not size > 0:
             raise MsekitError(f"the record of {record.name} has no usable '{key}'", where=f"extractors, {kind}")
     if kind == "vision" and record.settings["crop"] != "none" and len(record.settings["crop"].split()) != 2:
         raise MsekitError(f"the record of {record.name} has no usable 'crop'", where=f"extractors, {kind}")
