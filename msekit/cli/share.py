@@ -45,7 +45,7 @@ def push_command(
 ) -> None:
     """Upload an exported plug-in to the hub, as a private repository. Log in first: `hf auth login`."""
     from msekit.reporter import Reporter
-    from msekit.sharing.export import push_folder
+    from msekit.sharing.push import push_folder
 
     typer.echo(push_folder(folder, repo, public=public, message=message))
     Reporter().note(f"uploaded {folder} to {repo}{'' if public else ', private'}")

@@ -20,6 +20,10 @@ from msekit.runs.report import read_report
 from msekit.settings.resolve import read_run_file
 from msekit.version import __version__
 
+CARD_FILE = "README.md"
+EVALUATIONS = ".eval_results/msekit.yaml"
+"""The test metrics in the hub's own form, where the data set has a hub id."""
+
 _TASKS = {"msa": "multimodal sentiment analysis", "erc": "emotion recognition in conversations"}
 
 _LICENCES = (

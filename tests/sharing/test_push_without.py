@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from msekit.sharing.export import export_run
+from tests.helpers.hub_server import HubServer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run" / "finished" / "seed-1111"
 
@@ -23,12 +24,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pushed(folder: Path, **environment: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of the command in a process of its own."""
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from msekit.cli.entry import run; run()"
+
+
+def pushed(folder: Path, repo: str = "tester/x", **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of the command in a process of its own that has no torch: it is told before that."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     own |= {"HF_HOME": str(folder.parent / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
     done = subprocess.run(
-        [sys.executable, "-m", "msekit", "push", str(folder), "tester/x"],
+        [sys.executable, "-c", WITHOUT_TORCH, "push", str(folder), repo],
         capture_output=True,
         text=True,
         check=False,
@@ -76,3 +80,22 @@ def test_no_such_host_no_answer_and_a_hub_that_is_switched_off(exported: Path, s
         code, out, said = pushed(exported, HF_TOKEN="hf_sometoken", **environment)
         assert (code, out, len(said.splitlines())) == (2, "", 1), said
         assert expected in said
+
+
+@pytest.mark.slow
+def test_a_name_that_is_none_and_no_log_in(exported: Path):
+    with HubServer() as hub:
+        for repo, token, expected in (
+            ("no name!", "hf_sometoken", "not a repository name"),
+            ("a/b", "", "hf auth login"),
+        ):
+            code, out, said = pushed(exported, repo, HF_TOKEN=token, HF_ENDPOINT=hub.url)
+            assert (code, out, len(said.splitlines())) == (2, "", 1), said
+            assert expected in said
+        assert not hub.uploads
+
+
+def test_a_folder_that_was_not_exported(tmp_path: Path):
+    code, out, said = pushed(tmp_path / "nowhere")
+    assert (code, out, len(said.splitlines())) == (2, "", 1), said
+    assert "not an exported folder" in said

@@ -19,7 +19,8 @@ import msekit
 from msekit.cli.main import app
 from msekit.data.catalogue import DATASETS
 from msekit.errors import MsekitError
-from msekit.sharing.export import export_run, push_folder
+from msekit.sharing.export import export_run
+from msekit.sharing.push import push_folder
 
 SECRET = "hf_verysecrettoken"
 pytestmark = pytest.mark.slow  # the runs are trained first, in seconds
