@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from msekit.backbones.catalogue import BACKBONES
+from msekit.backbones.checkpoints.download import look_at_hub
 from msekit.backbones.checkpoints.kinds import gguf_at
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.data.catalogue import DatasetSpec
@@ -70,6 +71,8 @@ def look_at_backbone(name: str) -> None:
             checkpoint_folder(name)
     elif name not in BACKBONES and (name.count("/") != 1 or name.endswith(".gguf")):
         checkpoint_folder(name)
+    elif name not in BACKBONES:
+        look_at_hub(name)
 
 
 def refuse_absent_trackers(config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hub_server import HubServer
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
@@ -59,6 +60,14 @@ def refused(*arguments: object) -> str:
 )
 def test_before_torch(without_torch: None, arguments: list[object], expected: str):
     assert expected in refused(*arguments)
+
+
+def test_a_model_that_no_hub_has(without_torch: None, hub: HubServer):
+    hub.add("someone/gguf", {"model-q4.gguf": b"GGUF"})
+    train = ["train", "--dataset", "synthetic-erc", "--backbone"]
+    assert "someone/nothing" in refused(*train, "someone/nothing")
+    assert "holds GGUF files" in refused(*train, "someone/gguf")
+    assert not hub.downloads("model-q4.gguf")
 
 
 def test_finished_runs_are_reused_before_torch(without_torch: None, tmp_path: Path):

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 from msekit.sharing.export import export_run
-from tests.helpers.hub_server import HubServer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "run" / "finished" / "seed-1111"
 

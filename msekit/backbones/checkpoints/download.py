@@ -50,6 +50,19 @@ def cached_folder(repo: str, revision: str | None = None, beside: tuple[str, ...
     return folder if any((folder / name).is_file() for name in beside) else None
 
 
+def look_at_hub(repo: str) -> None:
+    """Refuse a hub model that is neither here nor to be had: one question, by which nothing is fetched.
+
+    Raises:
+        MsekitError: No such model, something else than an LLM's checkpoint by its files' names, a gated one without a
+            token, or a hub that cannot be reached.
+    """
+    if cached_folder(repo) is None:
+        wanted = HubRepo(repo, "model", None)
+        with explained(wanted, "the model", _GIVE):
+            refuse_repository(listing(wanted)[1], repo)
+
+
 def hub_folder(
     repo: str, revision: str | None = None, beside: tuple[str, ...] = _TOKENIZERS, otherwise: str = _GIVE
 ) -> Path:
