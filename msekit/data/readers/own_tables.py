@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +140,7 @@ def _delimited(
     encoding = "utf-8-sig" if utf_8 else spec.encoding  # with or without a mark at its beginning
     with path.open(encoding=encoding, newline="") as file:
         reader = csv.DictReader(file, delimiter=spec.delimiter or TABLES.get(path.suffix.lower(), ","), strict=True)
-        names = [name.removeprefix("\ufeff") for name in reader.fieldnames or ()]
+        names = [name.removeprefix("\ufeff").strip() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         check_header(names, sources.values(), path)
         for key in ("text", "label", *spec.columns):
@@ -158,12 +159,9 @@ def _header_advice(names: list[str], sources: Mapping[str, str]) -> str:
         if marks:
             mark = "tab" if marks[0] == "\t" else marks[0]
             return f"{held}. Say what stands between the cells: --delimiter '{mark}'"
-    found = {}
-    for key, name in sources.items():
-        if name not in names and (same := alike(key, names)):
-            found[key] = same
-    example = ",".join(f"{key}={name}" for key, name in found.items()) or "text=NAME,label=NAME"
-    return f"{held}. Say which column is which: --columns {example}"
+    found = {key: alike(key, names) for key, name in sources.items() if name not in names}
+    pairs = [f"{key}={name or 'NAME'}" for key, name in found.items() if name or key in ("text", "label")]
+    return f"{held}. Say which column is which: --columns {shlex.quote(','.join(pairs))}"
 
 
 def alike(key: str, names: Iterable[str]) -> str | None:

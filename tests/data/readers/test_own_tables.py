@@ -48,6 +48,20 @@ DIALECTS = [
         "holds: Utterance, Emotion, split.*--columns text=Utterance,label=Emotion",
     ),
     ("utf-8", ",", "Text,LABEL,Split", {"columns": "text=Text,label=LABEL,split=Split"}, "--columns text=Text,"),
+    (
+        "utf-8",
+        ",",
+        " Text , LABEL,split",
+        {"columns": "text=Text,label=LABEL"},
+        "--columns text=Text,label=LABEL",
+    ),
+    (
+        "utf-8",
+        ",",
+        "my utt,emo,data set",
+        {"columns": "text=my utt,label=emo,split=data set"},
+        "--columns text=NAME,label=NAME",
+    ),
 ]
 
 
