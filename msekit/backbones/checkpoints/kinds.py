@@ -93,6 +93,12 @@ def refuse_quantised(config: Mapping[str, Any], where: object) -> None:
 def lora(config: Mapping[str, Any], where: object) -> MsekitError:
     """The refusal of a LoRA (or another adapter of peft), with the command that merges it into its LLM."""
     kind, base = config.get("peft_type") or "LORA", config.get("base_model_name_or_path")
+    if not base:
+        return MsekitError(
+            f"an adapter of an LLM ({kind}), not an LLM; it belongs to one that it does not name",
+            where=where,
+            fix="Merge it into that one first, with peft; then --backbone with the merged folder.",
+        )
     target = f"{Path(str(where)).name}-merged"
     program = (
         "from peft import AutoPeftModelForCausalLM as M; from transformers import AutoTokenizer as T; "
@@ -100,7 +106,7 @@ def lora(config: Mapping[str, Any], where: object) -> MsekitError:
         f"T.from_pretrained({str(base)!r}).save_pretrained({target!r})"
     )
     return MsekitError(
-        f"an adapter of an LLM ({kind}), not an LLM; it belongs to {base or 'one that it does not name'}",
+        f"an adapter of an LLM ({kind}), not an LLM; it belongs to {base}",
         where=where,
         fix=f"Merge the two first (pip install peft): python -c {shlex.quote(program)}; then --backbone {target}",
     )
