@@ -176,9 +176,10 @@ def _add_baselines(
 
 
 def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:
-    """The runs, those that are left, and what they take at most; a note says how many hours that is."""
+    """The runs, those that are left, and what they take at most; a note says how long that is."""
     from msekit.data.open_data import open_data
     from msekit.experiments.paper_runs import cost
+    from msekit.patience import in_time
     from msekit.reporter import table_of
     from msekit.settings.data_of import spec_of
 
@@ -197,15 +198,15 @@ def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:
     cells = []
     for line in lines:
         about = "about " if line["rough"] else ""
-        hours = "unknown before a first run" if line["hours"] is None else f"{about}{line['hours']:.1f}"
+        hours = "unknown before a first run" if line["hours"] is None else f"{about}{in_time(3600 * line['hours'])}"
         done = f"{line['finished']} of {line['runs']}"
         cells.append((line["row"], Path(line["dataset"]).stem, line["backbone"], done, f"{line['samples']:,}", hours))
     hours_left = [line["hours"] for line in lines if line["hours"] is not None]
     if len(hours_left) == len(lines):
         how = "roughly, by how fast this machine multiplies" if any(line["rough"] for line in lines) else ""
         how = how or "at the speed of the finished runs"
-        reporter.note(f"{sum(hours_left):.1f} hours left, {how}, if no run stops early")
-    headings = ("row", "data set", "backbone", "finished", "samples left, at most", "hours left, at most")
+        reporter.note(f"{in_time(3600 * sum(hours_left))} left, {how}, if no run stops early")
+    headings = ("row", "data set", "backbone", "finished", "samples left, at most", "time left, at most")
     return table_of(headings, cells, numbers_from=4)
 
 

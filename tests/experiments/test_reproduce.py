@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,8 @@ def test_a_whole_table_runs_and_is_not_run_again(tmp_path):
     planned = CliRunner().invoke(app, [*arguments, "--dry-run"])
     assert planned.exit_code == 0, planned.output
     assert not list(tmp_path.iterdir())
+    assert re.search(r"about \d+ s ", planned.output), "a small job in seconds, not as 0.0 hours"
+    assert re.search(r"\d+ s left, roughly", planned.output)
     done = CliRunner().invoke(app, [*arguments, "--format", "json"])
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
