@@ -6,6 +6,14 @@ from typing import Any
 
 from typer.core import TyperGroup
 
+_THEIRS = {
+    "Input should be a valid integer": "it is to be a whole number",
+    "Input should be a valid number": "it is to be a number",
+    "Input should be a valid boolean": "it is to be true or false",
+    "Value error, ": "",
+}
+"""How the words of pydantic, which reads typer's options, begin → ours; the last for messages that are typer's own."""
+
 
 class Commands(TyperGroup):
     """What `msekit` can do."""
@@ -16,6 +24,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except Exception as error:
             _name_the_setting(error)
+            _say_it_in_our_words(error)
             raise
 
 
@@ -29,3 +38,13 @@ def _name_the_setting(error: Any) -> None:
     if names := settings_named(option):
         error.message = f"No such option: {option}. It is a setting: {' or '.join(f'--set {name}=…' for name in names)}"
         error.possibilities = None
+
+
+def _say_it_in_our_words(error: Any) -> None:
+    """Let the refusal of an option's value say what it is to be."""
+    message = getattr(error, "message", None)
+    if not isinstance(message, str):
+        return
+    for theirs, ours in _THEIRS.items():
+        if message.startswith(theirs):
+            error.message = ours or message.removeprefix(theirs)

@@ -40,6 +40,22 @@ def refused(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--epochs", "1.5"], "'--epochs': it is to be a whole number"),
+        (["plan", "--validation", "abc"], "'--validation': it is to be a number"),
+        (["plan", "--format", "xml"], "'--format': 'xml' is not one of 'table', 'json'"),
+        (["serve", "run", "--port", "x"], "'--port': it is to be a whole number"),
+    ],
+)
+def test_values_of_options(arguments: list[str], said: str):
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not re.search(r"Input should|Value error", done.output)
+
+
+@pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("optim.lr=x", "setting optim.lr is to be a number, not 'x'"),
