@@ -41,7 +41,7 @@ from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, histor
 from msekit.serving.limits import LARGEST_BODY, Limits
 from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import Shelf
-from msekit.serving.uploads import features_of_upload, folder_for_uploads
+from msekit.serving.uploads import features_of_upload, folder_for_uploads, refuse_other_fields
 
 _MOST_ROWS = 13
 _NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -190,6 +190,7 @@ class Site:
         """
         if any(isinstance(fields.get(key), str) for key in MODALITIES):  # a text would be a path on this machine
             raise MsekitError("features are nested lists or uploaded files here")
+        refuse_other_fields(key for key, value in fields.items() if isinstance(value, UploadFile))
         names = self.queue.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,17 @@ def remove_leftovers() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def refuse_other_fields(fields: Iterable[str]) -> None:
+    """Refuse files in a field that is of words.
+
+    Raises:
+        MsekitError: The first such field.
+    """
+    for field in fields:
+        if field not in FIELDS:
+            raise MsekitError(f"no field '{field[:20]}' for files", fix=f"Known: {', '.join(FIELDS)}")
+
+
 def features_of_upload(field: str, upload: UploadFile, description: Description, folder: Path) -> dict[str, Any]:
     """Read one uploaded file.
 
@@ -52,10 +63,8 @@ def features_of_upload(field: str, upload: UploadFile, description: Description,
         Modality → (L, D) array.
 
     Raises:
-        MsekitError: The field or the ending is unknown, the name holds a path, or the file cannot be used.
+        MsekitError: The ending is unknown, the name holds a path, or the file cannot be used.
     """
-    if field not in FIELDS:
-        raise MsekitError(f"no field '{field}' for files", fix=f"Known: {', '.join(FIELDS)}")
     endings = (*FEATURE_SUFFIXES, *CLIP_SUFFIXES)
     name = upload.filename or ""
     if set(name) & set("/\\\0"):  # nothing is opened under this name, but a client that sends it means no good

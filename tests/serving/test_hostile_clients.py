@@ -127,6 +127,14 @@ def test_two_files_in_one_field_are_refused(port: int) -> None:
     assert (status, "given twice" in text) == (400, True)
 
 
+@pytest.mark.parametrize("field", ["plug_in", "sample", "text", "history"])
+def test_a_file_where_a_word_belongs_is_refused(port: int, field: str) -> None:
+    part = f'--X\r\nContent-Disposition: form-data; name="{field}"; filename="a.npy"\r\n\r\nx\r\n--X--\r\n'
+    status, text, _ = ask(port, part.encode(), {"content-type": "multipart/form-data; boundary=X"})
+    assert status == 400
+    assert json.loads(text)["error"].startswith(f"no field '{field}' for files")
+
+
 def test_a_large_body_delays_nobody(port: int) -> None:
     lists = b'{"text": "a", "audio": [' + b"[]," * 4_000_000 + b"[]]}"
     numbers = b'{"text": "a", "audio": [[' + b"0.125," * 2_000_000 + b"1]]}"
