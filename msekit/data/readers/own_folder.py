@@ -212,7 +212,9 @@ class OwnSet:
         identity = identity_of(name, split, number, where)
         if len(self._ids) < _IDS_NAMED:
             self._ids.append(identity)
-        given = {key: self._given(sample, identity, key) for key in MODALITIES} if self._with_files else {}
+        called = {key: self._called(sample, identity, key) for key in MODALITIES} if self._with_files else {}
+        self._used.update(file for files in called.values() for file in files)  # its own, whatever is refused below
+        given = {key: self._given(sample, files, key) for key, files in called.items()}
         if fields.get("text") is None:
             what = f"'{self.spec.columns.get('text', 'text')}' is missing"
             raise MsekitError(what, where=where, fix=f"The row holds: {listed(sample.held)}")
@@ -244,13 +246,15 @@ class OwnSet:
             self._counts[split] = sum(absent), len(absent)
         raise refused_label(split, name, sample.held, self._counts[split], sample.where)
 
-    def _given(self, sample: Sample, identity: str, key: str) -> Any:
+    def _called(self, sample: Sample, identity: str, key: str) -> list[Path]:
+        """The files of features that are called like a sample."""
+        if sample.fields.get(key) is None or ("/" not in identity and "\0" not in identity):
+            return self._files.get(str(_inside(f"{key}/{identity}", sample.where, key)), [])
+        return []
+
+    def _given(self, sample: Sample, files: list[Path], key: str) -> Any:
         """The features of a sample as they are given: the path of a file, numbers, or None."""
         where, value = sample.where, sample.fields.get(key)
-        files: list[Path] = []
-        if value is None or ("/" not in identity and "\0" not in identity):
-            files = self._files.get(str(_inside(f"{key}/{identity}", where, key)), [])
-        self._used.update(files)
         ways = [str(path.relative_to(self.folder)) for path in files]
         if isinstance(value, str):
             value = self.folder / _inside(value, where, key)

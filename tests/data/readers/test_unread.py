@@ -151,6 +151,14 @@ def test_a_row_that_is_refused_for_something_else_still_owns_its_file(tmp_path: 
     assert [finding.what for finding in verify(spec).findings if " holds " in finding.what] == []
 
 
+def test_so_does_one_whose_other_features_are_there_twice(tmp_path: Path) -> None:
+    spec = own(tmp_path)
+    saved(tmp_path, *(f"{key}/c{n}.npy" for n in range(6) for key in ("audio", "vision")), "audio/c0.npz")
+    found = [finding.what for finding in verify(spec).findings]
+    assert any("twice" in what for what in found)
+    assert not [what for what in found if " holds " in what]
+
+
 def test_a_csv_says_that_it_reads_texts_alone(tmp_path: Path) -> None:
     lines = [f"text {n},joy,{split},audio/c{n}.npy" for n, split in enumerate(SPLITS)]
     (tmp_path / "set.csv").write_text("text,label,split,audio\n" + "\n".join(lines))
