@@ -18,7 +18,7 @@ def serve_command(
         "127.0.0.1"
     ),
     dataset: Annotated[str | None, typer.Option(help="Data set to pick samples from [the run's own].")] = None,
-    source: Annotated[Path | None, typer.Option(help="Where its files lie.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Where its files, or those of the runs, lie now.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the runs' backbone.")] = None,
     quantization: options.Quantization = None,
     force: Annotated[bool, typer.Option(help="Use a backbone whose fingerprint differs from a run's.")] = False,

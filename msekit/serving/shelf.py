@@ -62,7 +62,7 @@ def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Repo
     Args:
         run: Its folder; an exported one does not say where its data lay.
         dataset: Catalogue name or YAML of another data set.
-        source: Where its files lie.
+        source: Where its files, or without `dataset` the run's own, lie now.
         reporter: Where notices go.
 
     Returns:
@@ -74,9 +74,15 @@ def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Repo
     if dataset is not None:
         return _opened(run, resolve_dataset(dataset, source), reporter)
     try:
-        return _opened(run, spec_of(read_config(run)), reporter)
+        config = read_config(run)
+        if source is not None:
+            config = config.model_copy(update={"source": source.resolve()})
+        return _opened(run, spec_of(config), reporter)
     except MsekitError as error:
-        reporter.note(f"no samples to pick from (--dataset names other data): {error}")
+        if source is not None:
+            raise
+        where = "--source says where its files lie now, --dataset names other data"
+        reporter.note(f"no samples to pick from ({where}): {error}")
         return None
 
 

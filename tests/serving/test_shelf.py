@@ -56,6 +56,14 @@ def test_a_set_that_options_describe(tmp_path: Path):
     shelf = shelf_of(run, None, None, Listener())
     assert shelf is not None
     assert (len(shelf), shelf.title(0), shelf.truth(0)) == (1, "s2: well", "joy")
+    moved, listener = source.rename(tmp_path / "moved"), Listener()
+    assert shelf_of(run, None, None, listener) is None
+    assert "--source says where its files lie now" in listener.lines[0]
+    shelf = shelf_of(run, None, moved, listener)
+    assert shelf is not None
+    assert shelf.title(0) == "s2: well"
+    with pytest.raises(MsekitError, match="there is no such file or folder"):
+        shelf_of(run, None, source, listener)
 
 
 def test_a_set_that_was_downloaded(tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch):
