@@ -23,6 +23,7 @@ SILENT = {
     "import-adapter",
     "extract",
     "fetch",
+    "fetch-face-model",
     "convert",
     "prepare",
     "example",
