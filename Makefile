@@ -28,7 +28,7 @@ setup: $(VENV)/.installed
 	@echo "       msekit                                                                        # what else there is"
 
 $(VENV)/.installed: pyproject.toml
-	@echo "Setting up $(VENV): 3.7 GB on a CPU (7.7 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
+	@echo "Setting up $(VENV): 3.7 GB on a CPU (about 7.5 GB with CUDA), a few minutes. What a run keeps in ~/.cache/msekit: 0.6 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
