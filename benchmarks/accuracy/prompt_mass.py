@@ -15,6 +15,7 @@ import torch
 from msekit.backbones.load import load_backbone
 from msekit.data.catalogue import resolve_dataset
 from msekit.data.readers.published import PublishedSet
+from msekit.model.answers import Answers
 from msekit.model.labels import LabelSpace
 from msekit.model.prompt import PromptLayout
 
@@ -30,7 +31,8 @@ def main() -> None:
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     texts = [row.text for row, _ in zip(PublishedSet(spec).rows("valid"), range(60), strict=False)]
     rows, tokens = torch.from_numpy(labels.trie.edge_row), torch.from_numpy(labels.trie.token)
-    family = torch.from_numpy(labels.trie.family)
+    nodes = Answers.only(labels).nodes
+    family = torch.from_numpy(nodes.family)
     print("| prompt | tokens | probability of all labels |\n|---|---|---|")
     for prompt in [spec.task_prompt, *options.prompts]:
         layout = PromptLayout(backbone.encode, backbone.bos, prompt)
@@ -40,7 +42,7 @@ def main() -> None:
             embedded = backbone.embed(ids)
             content = layout.content(backbone.constant, embedded[:, :0], embedded, torch.tensor([ids.shape[1]]))
             with torch.no_grad():
-                sequence = layout.with_trie(*content, backbone.constant, labels.trie, family)
+                sequence = layout.with_tree(*content, backbone.constant, nodes, family)
                 logits = backbone.logits(sequence).log_softmax(dim=-1)
             mass.append(np.exp(labels.log_probabilities(logits[:, rows, tokens].numpy())).sum())
         print(f"| `{prompt}` | {len(layout.closing)} | {np.mean(mass):.1e} |", flush=True)

@@ -83,7 +83,8 @@ class Reading(NamedTuple):
     mixture: Tensor
     """(B, h), from which the pseudo tokens are made."""
     members: Tensor
-    """(B, M, K) log-probabilities over the labels, summing to 1, by every member of an ensemble."""
+    """(B, M, K) log-probabilities over the labels, summing to 1, by every member of an ensemble; of several questions
+    one after the other, each summing to 1."""
     draw: Tensor | None
     """The evidence's."""
 
@@ -97,7 +98,7 @@ class OpinionatedAdapter(Adapter):
     """An adapter whose log-probabilities over the labels are added to the LLM's own (`model/product.py`)."""
 
     llm_weight: Tensor
-    """(1,) what the LLM's are multiplied with before: a buffer, 1 until it is fitted on validation."""
+    """(Q,) what the LLM's are multiplied with before, for each question: a buffer, 1 until fitted on validation."""
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics, once before training."""

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from msekit.adapters.interface import Evidence, OpinionatedAdapter, Reading
 from msekit.adapters.mse import ModalityEncoder, MultiScaleFusion, PseudoTokenProjector
 from msekit.adapters.sample_dropout import SampleDropout, SampleNoise
-from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, states_rank, summary_rank
+from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, opinion_width, states_rank, summary_rank
 
 _FURTHEST = 6.0  # deviations; what lies further out is cut there
 _OF_FRAMES = 0.6  # share of the dropout that summaries and sequences get
@@ -194,42 +194,58 @@ class OpinionHead(nn.Module):
 
     Every vector has a linear map of its own, and their outputs are added: an expert for each, the product of which is
     a member's opinion. For classes the outputs are logits. For intensities they are the centre and the width of a bell
-    over the grid of values.
+    over the grid of values. Each of several questions has outputs of its own.
 
     Args:
         mixed: h.
         modalities: Names of the vectors.
-        classes: K of classes; 0 for intensities.
-        values: The K intensities; empty for classes.
+        opinions: For every question K of classes, 0 for intensities; and the K intensities, none for classes.
         dropout: Share of a vector that training leaves out.
         place: Tells its dropouts from others.
     """
 
     values: Tensor | None
-    """(K,)."""
+    """The intensities of all questions; None where all are of classes."""
 
     def __init__(
-        self, mixed: int, modalities: list[str], classes: int, values: tuple[float, ...], dropout: float, place: int
+        self,
+        mixed: int,
+        modalities: list[str],
+        opinions: tuple[tuple[int, tuple[float, ...]], ...],
+        dropout: float,
+        place: int,
     ) -> None:
         super().__init__()
         self.drops = nn.ModuleDict({name: MemberDropout(dropout, place + n) for n, name in enumerate(modalities)})
-        self.experts = nn.ModuleDict({name: MemberLinear(mixed, classes or 2) for name in modalities})
+        self.experts = nn.ModuleDict({name: MemberLinear(mixed, opinion_width(opinions)) for name in modalities})
         for parameter in self.experts.parameters():  # no opinion before training
             nn.init.zeros_(parameter)
-        self.register_buffer("values", None if classes else torch.tensor(values))
+        self.sizes = [(classes, len(values)) for classes, values in opinions]
+        values = [value for _, values in opinions for value in values]
+        self.register_buffer("values", torch.tensor(values) if values else None)
 
     def forward(self, vectors: dict[str, Tensor], draw_B: Tensor | None) -> Tensor:
-        """Vectors by name, (B, M, h) each → every member's opinion, (B, M, K)."""
+        """Vectors by name, (B, M, h) each → every member's opinion, (B, M, K); K of all questions."""
         out_BMo = torch.stack(
             [self.experts[name](self.drops[name](vector, draw_B)) for name, vector in vectors.items()]
         ).sum(dim=0)
-        if self.values is None:
-            return F.log_softmax(out_BMo, dim=-1)
-        low, high = self.values[0], self.values[-1]
-        half = (high - low) / 2
-        centre_BM1 = (low + high) / 2 + 2 / 3 * half * out_BMo[..., :1]
-        width_BM1 = half / 3 * (F.softplus(out_BMo[..., 1:] + 0.55) + 0.1)
-        return F.log_softmax(-0.5 * ((self.values - centre_BM1) / width_BM1) ** 2, dim=-1)
+        outputs = out_BMo.split([classes or 2 for classes, _ in self.sizes], dim=-1)
+        values = [None] * len(outputs)
+        if self.values is not None:
+            values = self.values.split([count for _, count in self.sizes])
+        opinions = [_opinion(*one) for one in zip(outputs, values, strict=True)]
+        return opinions[0] if len(opinions) == 1 else torch.cat(opinions, dim=-1)
+
+
+def _opinion(out_BMo: Tensor, values_K: Tensor | None) -> Tensor:
+    """A question's outputs → its log-probabilities, (B, M, K)."""
+    if values_K is None or not len(values_K):
+        return F.log_softmax(out_BMo, dim=-1)
+    low, high = values_K[0], values_K[-1]
+    half = (high - low) / 2
+    centre_BM1 = (low + high) / 2 + 2 / 3 * half * out_BMo[..., :1]
+    width_BM1 = half / 3 * (F.softplus(out_BMo[..., 1:] + 0.55) + 0.1)
+    return F.log_softmax(-0.5 * ((values_K - centre_BM1) / width_BM1) ** 2, dim=-1)
 
 
 class MSEStatesAdapter(OpinionatedAdapter):
@@ -252,12 +268,12 @@ class MSEStatesAdapter(OpinionatedAdapter):
                 if width
             }
         )
-        self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.classes, spec.values, dropout, place=30)
+        self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.opinions, dropout, place=30)
         self.multi_scale_fusion = MultiScaleFusion(mixed, spec.text_dim)
         self.drop = SampleDropout(dropout, 40)
         self.projector = PseudoTokenProjector(mixed, spec.text_dim, spec.pseudo_tokens)
         self.gain = nn.Parameter(torch.full((1,), spec.text_scale))  # ZeRO takes no parameter without a dimension
-        self.register_buffer("llm_weight", torch.ones(1))
+        self.register_buffer("llm_weight", torch.ones(len(spec.opinions)))
 
     def fit(self, batches: Iterable[Evidence]) -> None:
         """Take the train split's statistics; see `OpinionatedAdapter.fit`."""

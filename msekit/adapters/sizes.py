@@ -56,9 +56,16 @@ class AdapterSpec:
     """K, labels that an opinion is about; 0 for intensities."""
     values: tuple[float, ...] = ()
     """The intensities that an opinion is about; empty for classes."""
+    questions: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    """Of several targets: classes and intensities of each question, in place of the two above."""
     dropout: float = 0.0
     noise: float = 0.0
     """Deviation of the noise on summaries in training."""
+
+    @property
+    def opinions(self) -> tuple[tuple[int, tuple[float, ...]], ...]:
+        """Classes and intensities of every question."""
+        return self.questions or ((self.classes, self.values),)
 
     @property
     def widths(self) -> list[int]:
@@ -110,9 +117,14 @@ def _mse_states(spec: AdapterSpec) -> int:
             low = summary_rank(width)
             total += MEMBERS * (linear(STATISTICS * width, low) + linear(low, hidden))
             total += modality_encoder(width, state, hidden)
-    total += MEMBERS * (1 + len(spec.widths)) * linear(hidden, spec.classes or 2)  # a bell has a centre and a width
+    total += MEMBERS * (1 + len(spec.widths)) * linear(hidden, opinion_width(spec.opinions))
     total += _fusion(spec) + linear(hidden, spec.text_dim) + linear(1, spec.pseudo_tokens)
     return total + 1  # the gain
+
+
+def opinion_width(opinions: tuple[tuple[int, tuple[float, ...]], ...]) -> int:
+    """Outputs that an opinion is made of: one a class; a bell over intensities has a centre and a width."""
+    return sum(classes or 2 for classes, _ in opinions)
 
 
 def states_rank(text_dim: int, layers: int) -> int:
@@ -201,6 +213,7 @@ def parameter_count(
     ablate: Ablation | None = None,
     state_layers: int = 0,
     classes: int = 0,
+    questions: tuple[tuple[int, tuple[float, ...]], ...] = (),
 ) -> int:
     """Trainable parameters of any adapter, or of an ablation of the paper's.
 
@@ -216,10 +229,12 @@ def parameter_count(
         ablate: A row of Table 4.
         state_layers: See `AdapterSpec`; of `mse-states`.
         classes: See `AdapterSpec`; of `mse-states`.
+        questions: See `AdapterSpec`; of `mse-states`.
 
     Returns:
         The exact number.
     """
     sizes = (text_dim, audio_width, vision_width, audio_hidden, vision_hidden, pseudo_tokens, hidden)
-    spec = AdapterSpec(*sizes, parts=parts_of(ablate), state_layers=state_layers, classes=classes)
+    opinion = {"classes": classes, "questions": questions}
+    spec = AdapterSpec(*sizes, parts=parts_of(ablate), state_layers=state_layers, **opinion)
     return ADAPTERS[name].count(spec)

@@ -63,6 +63,7 @@ def cell(
         millions, or None.
     """
     from msekit.adapters.sizes import ADAPTERS, parameter_count
+    from msekit.data.targets import opinions_of
     from msekit.paper import PUBLISHED, printed_parameters
     from msekit.settings.config import AdapterConfig
 
@@ -80,6 +81,7 @@ def cell(
         ablate=ablate,  # type: ignore[arg-type]
         state_layers=len(AdapterConfig().depths),
         classes=len(spec.labels or ()),
+        questions=opinions_of(spec),
     )
     line = {"backbone": backbone, "dataset": spec.name, "adapter": adapter, "trainable": trainable}
     if ablate is not None:

@@ -11,20 +11,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from msekit.data.description_checks import Folds, check_answers, check_key, check_table, with_key
+from msekit.data.description_checks import Folds, check_description, checked, with_key
 from msekit.data.extractor import Extractor
+from msekit.data.prompts import prompt_of
+from msekit.data.targets import Target, with_task
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest, without_control_characters
 from msekit.paths import expanded, shipped
-from msekit.words import first_fault
 
 SPLITS = ("train", "valid", "test")
 MODALITIES = ("audio", "vision")
 COLUMNS = ("id", "text", "label", "split", "speaker", "dialogue_id", "fold", "session", *MODALITIES)
 """What a table of samples holds."""
 Label = Annotated[str, AfterValidator(without_control_characters)]
-Task = Literal["msa", "erc"]
+Task = Literal["msa", "erc", "targets"]
 Layout = Literal["msa-pickle", "erc-pickle", "folder", "csv", "synthetic"]
 MetricFamily = Literal["general", "mosi", "sims"]
 """Which definitions the metrics of intensities follow (`evaluation/metrics.py`)."""
@@ -38,7 +48,7 @@ class DatasetSpec(BaseModel):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     """Letters, digits, `_`, `-` and `.`: it names folders."""
     task: Task
-    """`msa`: an intensity is regressed; `erc`: an emotion is classified."""
+    """`msa`: an intensity is regressed; `erc`: an emotion is classified; `targets`: several things are asked."""
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-\w+)*$")] = "en"
     """By its ISO 639 code; msekit has prompts for `en` and `zh`, any other language needs a `prompt` of its own."""
     layout: Layout
@@ -48,6 +58,8 @@ class DatasetSpec(BaseModel):
     """Label strings as the files spell them → class names, where they differ."""
     range: tuple[float, float] | None = None
     """Lowest and highest intensity (msa only)."""
+    targets: dict[str, Target] = Field(default_factory=dict)
+    """Several things that a sample is asked, by name, in place of `labels` or `range` (`data/targets.py`)."""
     prompt: str | None = None
     """The task prompt; None for the default wording of the task and language."""
     source: Path | None = None
@@ -99,14 +111,18 @@ class DatasetSpec(BaseModel):
     @classmethod
     def _key_of_the_task(cls, said: object) -> object:
         """Fill in `key_metric`, so that a description says it."""
-        return with_key(said) if isinstance(said, Mapping) else said
+        return with_key(with_task(said)) if isinstance(said, Mapping) else said
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSpec:
-        check_answers(self)
-        check_table(self, COLUMNS)
-        check_key(self)
+        check_description(self, COLUMNS)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The files of a set of one target have no word of several."""
+        written: dict[str, Any] = write(self)
+        return written if self.targets else {key: value for key, value in written.items() if key != "targets"}
 
     @property
     def metric_family(self) -> MetricFamily:
@@ -134,16 +150,7 @@ class DatasetSpec(BaseModel):
     @property
     def task_prompt(self) -> str:
         """The prompt as the model reads it, without tags or label."""
-        if self.prompt is not None:
-            return self.prompt
-        if self.range is not None:
-            low, high = (f"{value:+.1f}" for value in self.range)
-            if self.language == "zh":
-                return f"情感强度（{low}消极，{high}积极）="
-            # a sign follows "=" naturally; docs/decisions.md has the measured difference
-            return f"Sentiment ({low} negative, {high} positive)="
-        labels = " ".join(f"{number} {label}" for number, label in enumerate(self.labels or ()))
-        return f"情绪（{labels}）：" if self.language == "zh" else f"Emotion ({labels}): "
+        return prompt_of(self)
 
 
 _MELD = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -248,6 +255,16 @@ DATASETS: dict[str, DatasetSpec] = {
         ),
         DatasetSpec(name="synthetic-erc", task="erc", layout="synthetic", labels=("calm", "glad", "sad", "angry")),
         DatasetSpec(name="synthetic-msa", task="msa", layout="synthetic", range=(-3.0, 3.0), metrics="mosi"),
+        DatasetSpec(
+            name="synthetic-targets",
+            task="targets",
+            layout="synthetic",
+            targets={
+                "emotion": Target(classes=("calm", "glad", "sad", "angry")),
+                "signs": Target(labels=("laughter", "sighs", "smile", "tears")),
+                "valence": Target(range=(-3.0, 3.0)),
+            },
+        ),
     )
 }
 
@@ -273,17 +290,7 @@ def read_spec(path: Path) -> DatasetSpec:
 
 
 def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
-    try:
-        return DatasetSpec(**raw)
-    except ValidationError as error:
-        first, key, what = first_fault(error)
-        if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
-            from msekit.yaml_file import unquoted
-
-            value, example = unquoted(first["input"])
-            what, fix = f"{key} is {value} as YAML reads it, not a text", f"Write it in quotes: {example}"
-            raise MsekitError(what, where=where, fix=fix) from error
-        raise MsekitError(what, where=where) from error
+    return checked(DatasetSpec, raw, where)
 
 
 def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:

@@ -11,6 +11,7 @@ from rich.table import Table
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
 from msekit.data.findings import by_cause, line_of
+from msekit.data.readers.rows import number_of
 from msekit.data.verify import ModalityCheck, SplitCheck, Verification
 from msekit.errors import MsekitError, needs_extra
 from msekit.reporter import Reporter, table_of
@@ -69,7 +70,9 @@ def binned_labels(counts: dict[str, int], task: str) -> dict[str, int]:
         return counts
     binned: dict[str, int] = {}
     for label, count in counts.items():
-        name = f"{round(2 * float(label)) / 2 + 0.0:+.1f}"
+        target, colon, value = label.rpartition(":")
+        number = number_of(value)
+        name = label if number is None or "." not in value else f"{target}{colon}{round(2 * number) / 2 + 0.0:+.1f}"
         binned[name] = binned.get(name, 0) + count
     return binned
 

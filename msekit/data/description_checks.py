@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msekit.errors import nearest
+from msekit.data.targets import check_targets, columns_of
+from msekit.errors import MsekitError, nearest
+from msekit.words import first_fault
 
 if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec
@@ -33,6 +35,19 @@ class Folds(BaseModel):
     """Number of folds; None for one of each speaker or session, or as many as are given."""
 
 
+def check_description(spec: DatasetSpec, columns: tuple[str, ...]) -> None:
+    """All that the keys must agree in; `columns`: what a table of samples may hold.
+
+    Raises:
+        ValueError: They do not.
+    """
+    check_answers(spec)
+    check_targets(spec, columns)
+    check_table(spec, (*columns, *columns_of(spec)))
+    if not spec.targets:
+        check_key(spec)
+
+
 def check_answers(spec: DatasetSpec) -> None:
     """Task, labels, range, language and metrics go together.
 
@@ -47,7 +62,7 @@ def check_answers(spec: DatasetSpec) -> None:
         raise ValueError("`labels` must be two or more different names")
     if spec.range is not None and not -100 <= spec.range[0] < spec.range[1] <= 100:
         raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
-    if spec.language not in WORDED and spec.prompt is None:
+    if spec.language not in WORDED and spec.prompt is None and not spec.targets:
         raise ValueError(f"`language: {spec.language}` needs a `prompt`: there are wordings for en and zh alone")
     if isinstance(spec.metrics, str) and spec.task == "erc":
         raise ValueError("a family of `metrics` is chosen for intensities; an erc data set has none to choose")
@@ -105,3 +120,22 @@ def check_table(spec: DatasetSpec, columns: tuple[str, ...]) -> None:
             "".encode(spec.encoding)
         except (LookupError, ValueError):
             raise ValueError(f"`encoding` is one that Python knows, as gb18030, not '{spec.encoding}'") from None
+
+
+def checked(kind: type[DatasetSpec], raw: Mapping[str, Any], where: object) -> DatasetSpec:
+    """A description's keys and values → the data set.
+
+    Raises:
+        MsekitError: A key is unknown, missing or wrong.
+    """
+    try:
+        return kind(**raw)
+    except ValidationError as error:
+        first, key, what = first_fault(error)
+        if first["type"] == "string_type" and isinstance(first["input"], (bool, int, float)):
+            from msekit.yaml_file import unquoted
+
+            value, example = unquoted(first["input"])
+            what, fix = f"{key} is {value} as YAML reads it, not a text", f"Write it in quotes: {example}"
+            raise MsekitError(what, where=where, fix=fix) from error
+        raise MsekitError(what, where=where) from error

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from msekit.data.cache.write_split import RowCallback, label_name
+from msekit.data.cache.label_counts import countable, in_order, label_names
+from msekit.data.cache.write_split import RowCallback
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.findings import Finding, Findings, by_cause
 from msekit.data.readers.open_source import open_source
@@ -133,7 +134,7 @@ class Inspection:
     def __init__(self, spec: DatasetSpec) -> None:
         self.spec = spec
         expected = dict(zip(SPLITS, spec.split_sizes or (None,) * 3, strict=True))
-        labels = dict.fromkeys(spec.labels or (), 0)
+        labels = dict.fromkeys(countable(spec), 0)
         self.splits = {
             split: SplitCheck(expected=expected[split], labels=dict(labels), audio=ModalityCheck()) for split in SPLITS
         }
@@ -178,10 +179,8 @@ class Inspection:
             if frames_LD is not None:
                 self._check_width(key, len(frames_LD), frames_LD.shape[1], row.id)
         check.samples += 1
-        if is_absent(row.label):
-            check.without_label += 1
-        else:
-            label = label_name(self.spec, row.label)
+        check.without_label += is_absent(row.label)
+        for label in label_names(self.spec, row.label):
             check.labels[label] = check.labels.get(label, 0) + 1
         check.longest_text = max(check.longest_text, len(row.text))
         if not row.text.strip():
@@ -228,8 +227,7 @@ class Inspection:
                 self.findings.note("warning", split, remark(split, check.without_label, check.samples))
             if missing and check.samples > check.without_label:
                 self.findings.note("warning", split, f"no sample is labelled {', '.join(missing)}")
-            if not self.spec.labels:
-                check.labels = dict(sorted(check.labels.items(), key=lambda item: float(item[0])))
+            check.labels = in_order(self.spec, check.labels)
             for key in MODALITIES:
                 scanned = self.scans[split, key].outcome()
                 setattr(check, key, scanned)
@@ -259,7 +257,7 @@ class Inspection:
         """Say which range has room for all labels, where some are outside."""
         outside = [finding for finding in findings if finding.cause.startswith("labels are outside")]
         found = [value for finding in outside for value in (finding.low, finding.high) if value is not None]
-        if not found:
+        if not found or self.spec.targets:  # whose range it is, the row's message says
             return
         found += [float(label) for check in self.splits.values() for label, count in check.labels.items() if count]
         low, high = math.floor(min(found)), math.ceil(max(found))

@@ -98,3 +98,63 @@ def _f1_by_class(truth: Array, prediction: Array, classes: int) -> tuple[Array, 
     either = support + np.bincount(prediction, minlength=classes)
     f1 = np.divide(2.0 * correct, either, out=np.full(classes, np.nan), where=either > 0)
     return correct, support, f1
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """True and predicted labels of N samples, of which any number hold, and what several metrics read of them."""
+
+    truth: Array
+    """[N, L] float: 1 where the label holds, 0 where not, NaN where that is not known."""
+    prediction: Array
+    """[N, L] float."""
+    labels: Sequence[str]
+    """The L labels."""
+
+    @cached_property
+    def each(self) -> list[Emotions]:
+        """No and yes of every label, on the samples where it is known."""
+        known_NL = ~np.isnan(self.truth)
+        pairs = zip(self.truth.T, self.prediction.T, known_NL.T, strict=True)
+        return [
+            Emotions(truth[known].astype(np.int64), prediction[known].astype(np.int64), ("no", "yes"))
+            for truth, prediction, known in pairs
+        ]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of all answers, no or yes, that are right."""
+        known = ~np.isnan(self.truth)
+        return float(np.mean(self.truth[known] == self.prediction[known])) if known.any() else None
+
+    @property
+    def exact_match(self) -> float | None:
+        """The share of the samples, of those of which every label is known, whose labels are all right."""
+        whole = ~np.isnan(self.truth).any(axis=1)
+        return float((self.truth[whole] == self.prediction[whole]).all(axis=1).mean()) if whole.any() else None
+
+    @property
+    def micro_f1(self) -> float | None:
+        """F1 of yes over all labels together; None where no label holds in truth or prediction."""
+        known = ~np.isnan(self.truth)
+        truth, prediction = self.truth[known], self.prediction[known]
+        either = truth.sum() + prediction.sum()
+        return float(2 * (truth * prediction).sum() / either) if either else None
+
+    @property
+    def per_class_f1(self) -> dict[str, float | None]:
+        """Label → F1 of yes; None for one that holds in neither truth nor prediction."""
+        return {label: each.per_class_f1["yes"] for label, each in zip(self.labels, self.each, strict=True)}
+
+    @property
+    def macro_f1(self) -> float | None:
+        """The plain mean of F1 over the labels that hold in truth or prediction."""
+        values = [value for value in self.per_class_f1.values() if value is not None]
+        return float(np.mean(values)) if values else None
+
+    @property
+    def average_recall(self) -> float | None:
+        """The plain mean over the labels of the mean recall of no and yes: the weighted accuracy of MOSEI's emotions
+        (Zadeh et al. 2018)."""
+        values = [value for each in self.each if (value := each.average_recall) is not None]
+        return float(np.mean(values)) if values else None

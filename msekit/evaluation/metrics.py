@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from msekit.added import Table
 from msekit.errors import MsekitError, nearest
-from msekit.evaluation.answers import Emotions, Intensities
+from msekit.evaluation.answers import Emotions, Intensities, LabelSets
 from msekit.evaluation.on_request import (
     accuracy_of,
     concordance,
     f1_of,
+    mean_of_targets,
     mean_squared_error,
     micro_f1_without,
     per_class_precision,
@@ -52,9 +53,10 @@ class Metric:
     """One metric."""
 
     compute: Callable[..., Any]
-    """From `Intensities` or `Emotions`, as `families` or `on_request` says."""
+    """From `Intensities`, `Emotions` or `LabelSets`, as `families` or `on_request` says."""
     families: tuple[str, ...] = ()
-    """`MetricFamily` names (intensities), or `erc`: data sets that have it unless their description chooses."""
+    """`MetricFamily` names (intensities), `erc`, `labels` (a target with labels), or `targets` (several together): data
+    sets and targets that have it unless their description chooses."""
     on_request: Task | None = None
     """Data sets whose description may ask for it, beside those of `families`."""
     of_a_class: bool = False
@@ -86,9 +88,13 @@ METRICS: Table[Metric] = Table(
         "corr": Metric(lambda answers: _pearson(answers.truth, answers.prediction), _MSA, percent=False),
         "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
         "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
-        "macro_f1": Metric(lambda answers: answers.macro_f1, _ERC),
-        "uar": Metric(lambda answers: answers.average_recall, _ERC),
-        "per_class_f1": Metric(lambda answers: answers.per_class_f1, _ERC),
+        "macro_f1": Metric(lambda answers: answers.macro_f1, (*_ERC, "labels")),
+        "uar": Metric(lambda answers: answers.average_recall, (*_ERC, "labels")),
+        "per_class_f1": Metric(lambda answers: answers.per_class_f1, (*_ERC, "labels")),
+        "label_acc": Metric(lambda answers: answers.accuracy, ("labels",)),
+        "micro_f1": Metric(lambda answers: answers.micro_f1, ("labels",)),
+        "exact_match": Metric(lambda answers: answers.exact_match, ("labels",)),
+        "mean": Metric(mean_of_targets, ("targets",)),
         "acc3": Metric(lambda answers: accuracy_of(3, answers, TOLERANCE), on_request="msa"),
         "acc5": Metric(lambda answers: accuracy_of(5, answers, TOLERANCE), on_request="msa"),
         "mse": Metric(mean_squared_error, on_request="msa", higher_is_better=False, percent=False),
@@ -127,7 +133,7 @@ def msa_metrics(
     truth, prediction = _pair(truth, prediction, np.float64)
     if family == "sims":
         truth, prediction = truth.clip(-1.0, 1.0), prediction.clip(-1.0, 1.0)
-    return _computed(Intensities(truth, prediction, strict=family == "sims"), family, names)
+    return computed(Intensities(truth, prediction, strict=family == "sims"), family, names)
 
 
 def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str], names: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -142,16 +148,16 @@ def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str], names: t
         labels: The C class names, in the order of their numbers.
         names: Metrics in place of these.
     """
-    return _computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc", names)
+    return computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc", names)
 
 
-def _computed(answers: Intensities | Emotions, family: str, names: tuple[str, ...]) -> dict[str, Any]:
+def computed(answers: Intensities | Emotions | LabelSets, family: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The named metrics, or every one of a family."""
     if names:
         classes = {name: [label] if (label := name.partition(":")[2]) else [] for name in names}
         values = {name: metric_named(name).compute(answers, *classes[name]) for name in names}
     else:
-        values = {name: metric.compute(answers) for name, metric in METRICS.items() if family in metric.families}
+        values = {name: METRICS[name].compute(answers) for name in names_of_family(family)}
     return {name: _defined(value) for name, value in values.items()}
 
 
@@ -160,8 +166,13 @@ def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def names_of_family(family: str) -> list[str]:
+    """The metrics that sets of a family have."""
+    return [name for name, metric in METRICS.items() if family in metric.families]
+
+
 def metrics_of(spec: DatasetSpec) -> MetricFn:
-    """The metric function of a data set; its family or labels filled in.
+    """The metric function of a data set; its family or labels filled in. Of several targets: `of_targets.py`.
 
     Args:
         spec: The data set. ERC arrays hold class numbers in the order of `spec.labels`, MSA arrays intensities.
@@ -169,8 +180,12 @@ def metrics_of(spec: DatasetSpec) -> MetricFn:
     Raises:
         MsekitError: Its description chooses a metric that there is not, or not for it.
     """
+    if spec.targets:
+        from msekit.evaluation.of_targets import metrics_of_targets
+
+        return metrics_of_targets(spec)
     for name in chosen_metrics(spec):
-        _refuse_unfit(name, spec)
+        refuse_unfit(name, spec)
     if spec.labels is None:
         return partial(msa_metrics, family=spec.metric_family, names=chosen_metrics(spec))
     return partial(erc_metrics, labels=spec.labels, names=chosen_metrics(spec))
@@ -181,7 +196,7 @@ def chosen_metrics(spec: DatasetSpec) -> tuple[str, ...]:
     return spec.metrics if isinstance(spec.metrics, tuple) else ()
 
 
-def _refuse_unfit(name: str, spec: DatasetSpec) -> None:
+def refuse_unfit(name: str, spec: DatasetSpec) -> None:
     metric, (_, colon, label) = metric_named(name), name.partition(":")
     where = f"metrics of '{spec.name}'"
     if spec.task not in {metric.on_request, *("erc" if family == "erc" else "msa" for family in metric.families)}:
@@ -225,8 +240,8 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     kept: dict[str, list[float]] = {name: [] for name in names}
     members = _members(groups) if groups is not None else []
-    for _ in range(repeats if truth.size else 0):
-        chosen = rng.integers(0, truth.size, truth.size)
+    for _ in range(repeats if len(truth) else 0):
+        chosen = rng.integers(0, len(truth), len(truth))
         if members:
             chosen = np.concatenate([members[place] for place in rng.integers(0, len(members), len(members))])
         replicate = metric_fn(truth[chosen], prediction[chosen])
@@ -260,11 +275,13 @@ def collapsed_to(predictions: Iterable[Hashable]) -> Any | None:
 
 
 def labelled(truth: Array, *others: Array) -> tuple[Array, ...]:
-    """The truths [N] that are known, and what else is given of those samples; an unknown one is NaN."""
+    """The truths [N] that are known, and what else is given of those samples; an unknown one is NaN. Of several targets
+    truths are [N, questions], and a sample is left out that answers none."""
     arrays = [np.asarray(values) for values in (truth, *others)]
-    assert arrays[0].ndim == 1, arrays[0].shape
+    assert arrays[0].ndim in (1, 2), arrays[0].shape
     assert all(len(values) == len(arrays[0]) for values in arrays), [values.shape for values in arrays]
     known = ~np.isnan(arrays[0].astype(np.float64))
+    known = known if known.ndim == 1 else known.any(axis=1)
     return tuple(arrays if known.all() else (values[known] for values in arrays))
 
 
@@ -274,7 +291,8 @@ def metric_named(name: str) -> Metric:
     Raises:
         MsekitError: There is none.
     """
-    base = name.partition(":")[0]
+    first, _, rest = name.partition(":")
+    base = first if first in METRICS or not rest else rest.partition(":")[0]  # `target:metric`
     if base not in METRICS:
         raise MsekitError(f"unknown metric '{name}'", fix=nearest(base, METRICS.names))
     return METRICS[base]

@@ -21,6 +21,7 @@ from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import gather_rows, on_main
 from msekit.evaluation.metrics import bootstrap, collapsed_to, labelled, metrics_of
 from msekit.gpu import one_late
+from msekit.model.answers import Answers, Asked, estimate_for
 from msekit.model.labels import LabelSpace
 from msekit.model.mse_model import MSEModel, edges_of
 from msekit.reporter import Reporter
@@ -37,26 +38,58 @@ class Scores:
     edges: np.ndarray
     """(N, E) float32 log-probabilities of the trie's edges."""
     truths: np.ndarray
-    """(N,) class numbers or intensities; NaN for a sample without a label."""
-    labels: LabelSpace
+    """(N,) class numbers or intensities; NaN for a sample without a label. Of several targets (N, Q), a number for each
+    question."""
+    answers: Answers | LabelSpace
     llm: np.ndarray | None = None
     """(N, E) those of the LLM alone; None where the adapter has no opinion beside it."""
     opinion: np.ndarray | None = None
     """(N, E) those of the adapter's opinion alone."""
 
+    def __post_init__(self) -> None:
+        self.answers = Answers.only(self.answers)
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The label space of the one target.
+
+        Raises:
+            MsekitError: There are several.
+        """
+        return Answers.only(self.answers).space
+
+    def each(self) -> Iterator[tuple[Asked, Scores]]:
+        """The scores of every question by itself."""
+        asked = Answers.only(self.answers).asked
+        columns = self.truths.T if self.truths.ndim == 2 else [self.truths]
+        for one, truths_N in zip(asked, columns, strict=True):
+            yield one, Scores(self.edges[:, one.edges], truths_N, one.space)
+
     def alone(self) -> dict[str, Scores]:
         """The LLM without the opinion, and the opinion without the LLM; empty where there is none."""
         shares = {"llm": self.llm, "opinion": self.opinion}
-        return {name: Scores(edges, self.truths, self.labels) for name, edges in shares.items() if edges is not None}
+        return {name: Scores(edges, self.truths, self.answers) for name, edges in shares.items() if edges is not None}
 
     def loss(self) -> float:
-        """Mean negative log-probability of the true labels, in nats: the training loss on this split."""
+        """Mean negative log-probability of the true labels, in nats: the training loss on this split.
+
+        Of several targets the sum of every question's, on the samples that answer it, times its weight.
+        """
+        return float(sum(one.weight * scores.own_loss() for one, scores in self.each() if scores.known))
+
+    @property
+    def known(self) -> bool:
+        """Whether any sample has a label."""
+        return not bool(np.isnan(self.truths).all())
+
+    def own_loss(self) -> float:
+        """The loss of the one target."""
         truths_N, scores_NK = labelled(self.truths, self.labels.log_probabilities(self.edges))
         return float(-scores_NK[np.arange(len(scores_NK)), self.labels.indices(truths_N)].mean())
 
     def predictions(self, estimate: str) -> np.ndarray:
-        """(N,) point estimates."""
-        return self.labels.predict(self.edges, estimate)  # type: ignore[arg-type]
+        """(N,) point estimates; of several targets (N, Q)."""
+        return Answers.only(self.answers).predict(self.edges, estimate)  # type: ignore[arg-type]
 
     def metrics(self, spec: DatasetSpec, estimate: str) -> dict[str, Any]:
         """The data set's metrics."""
@@ -70,9 +103,18 @@ class Scores:
         return bootstrap(self.truths, predictions, metrics_of(spec), repeats=config.bootstrap)
 
     def collapsed(self, estimate: str) -> str | None:
-        """The name of the label that every prediction equals (or is nearest to); None if they differ."""
-        position = collapsed_to(self.labels.indices(self.predictions(estimate)).tolist())
-        return None if position is None else self.labels.names[position]
+        """The name of the label that every prediction equals (or is nearest to); None if they differ.
+
+        Of several targets those that have collapsed, each with its label; one with labels has where all of them have.
+        """
+        found: dict[str, list[str | None]] = {}
+        for one, scores in self.each():
+            own = estimate_for(one.space.task, estimate)  # type: ignore[arg-type]
+            position = collapsed_to(one.space.indices(scores.predictions(own)).tolist())
+            found.setdefault(one.target, []).append(None if position is None else one.space.names[position])
+        whole = {target: names for target, names in found.items() if None not in names}
+        said = [f"{target} {'/'.join(map(str, names))}".strip() for target, names in whole.items()]
+        return ", ".join(said) or None
 
 
 def score_split(
@@ -137,7 +179,9 @@ def score_together(
     rows = gather_rows(accelerator, rows)
     edges_NRPE = np.stack([rows[position] for position in range(len(collator.split))])
     return [
-        Scores(edges_NRPE[:, number, 0], collator.split.labels, model.labels, *edges_NRPE[:, number, 1:].swapaxes(0, 1))
+        Scores(
+            edges_NRPE[:, number, 0], collator.split.labels, model.answers, *edges_NRPE[:, number, 1:].swapaxes(0, 1)
+        )
         for number, model in enumerate(models)
     ]
 

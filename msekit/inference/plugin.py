@@ -21,12 +21,13 @@ from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
+from msekit.evaluation.records import records_of
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
 from msekit.model.assemble import assemble
 from msekit.model.labels import check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description
-from msekit.runs.predictions import prediction_line
+from msekit.runs.predictions import Answer, prediction_line
 
 if TYPE_CHECKING:
     from msekit.model.embedded import EmbeddedPrompt
@@ -51,10 +52,11 @@ class Prediction:
     """The answer for one sample."""
 
     id: str
-    prediction: str | float
-    """The label's name, or the intensity."""
-    scores: dict[str, float]
-    """Label → probability; they sum to 1."""
+    prediction: Answer
+    """The label's name, or the intensity; of several targets a mapping from each to its own, of labels a list of those
+    that hold."""
+    scores: Mapping[str, Any]
+    """Label → probability; they sum to 1. Of several targets a mapping from each to its own; labels need not sum."""
     estimate: str
     """Which point estimate of the distribution the prediction is."""
     timing: Timing
@@ -82,7 +84,7 @@ class PlugIn:
         self.description, self.backbone, self.notices = description, backbone, notices
         adapter.requires_grad_(False).eval()
         self.model = assemble(backbone, adapter, description.dataset, description.layout, description.text_limit)
-        self.labels = self.model.labels
+        self.answers = self.model.answers
         self._states_wanted = None
         if isinstance(adapter, OpinionatedAdapter):
             self._states_wanted = states_wanted(description.adapter, description.dataset, backbone)
@@ -250,10 +252,8 @@ class PlugIn:
     def _answer(
         self, id: str, edges_1E: np.ndarray, estimate: str, timing: Timing, notes: tuple[str, ...]
     ) -> Prediction:
-        value = self.labels.predict(edges_1E, estimate)[0]  # type: ignore[arg-type]
-        scores_K = self.labels.distribution(edges_1E)[0]
-        scores = dict(zip(self.labels.names, scores_K.tolist(), strict=True))
-        return Prediction(id, self._named(value), scores, estimate, timing, notes)
+        ((value, scores),) = records_of(self.answers, edges_1E, estimate)  # type: ignore[arg-type]
+        return Prediction(id, value, scores, estimate, timing, notes)
 
     def _cut_note(self, cut: bool) -> tuple[str, ...]:
         return (f"the text was cut to {self.description.text_limit} tokens",) if cut else ()
@@ -298,10 +298,6 @@ class PlugIn:
                 edges_BE = self.model.score(batch.to(self.backbone.device)).cpu().numpy()
             cut_B = [len(encoded[position]) > limit for position in positions]
             yield positions, edges_BE, cut_B, time.perf_counter() - start + each * len(positions)
-
-    def _named(self, value: float) -> str | float:
-        labels = self.description.dataset.labels
-        return labels[int(value)] if labels else float(value)
 
     def tensor_bytes(self) -> int:
         """Bytes of all tensors that this plug-in holds beside the backbone."""

@@ -8,7 +8,7 @@ from msekit.adapters.interface import Adapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
-from msekit.model.labels import LabelSpace
+from msekit.model.answers import Answers, cues_of
 from msekit.model.mse_model import MSEModel
 from msekit.model.prompt import PromptLayout
 from msekit.settings.choices import Layout
@@ -27,16 +27,17 @@ def assemble(backbone: Backbone, adapter: Adapter, spec: DatasetSpec, order: Lay
     Raises:
         MsekitError: Sequences may be longer than the backbone was trained for.
     """
-    labels = LabelSpace(spec, backbone.encode, backbone.end)
-    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, order)
-    model = MSEModel(backbone, adapter, layout, labels).to(backbone.device)
+    answers = Answers.of(spec, backbone.encode, backbone.end, order)
+    cues = cues_of(spec, order)
+    layout = PromptLayout(backbone.encode, backbone.bos, spec.task_prompt, order, cues)
+    model = MSEModel(backbone, adapter, layout, answers).to(backbone.device)
     _check_context(model, text_limit)
     return model
 
 
 def with_adapter(model: MSEModel, adapter: Adapter) -> MSEModel:
     """A second model that shares all but the adapter with the first."""
-    second = MSEModel(model.backbone, adapter, model.layout, model.labels).to(model.backbone.device)
+    second = MSEModel(model.backbone, adapter, model.layout, model.answers).to(model.backbone.device)
     second.objective = model.objective
     return second
 
@@ -58,7 +59,7 @@ def _check_context(model: MSEModel, limit: int) -> None:
         MsekitError: With both lengths.
     """
     trained = getattr(model.backbone.model.config, "max_position_embeddings", None)
-    answer = max(len(tokens) for tokens in model.labels.tokens)
+    answer = model.answers.longest
     longest = len(model.layout.opening) + model.adapter.pseudo_tokens + limit + len(model.layout.closing) + answer
     if trained is not None and longest > trained:
         raise MsekitError(

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from msekit.errors import MsekitError
+from msekit.model.answers import Answers
 from msekit.model.edges import Edges
 from msekit.model.labels import LabelSpace
 from msekit.model.number_token import NumberTokenLoss
@@ -108,3 +109,71 @@ class Objective(nn.Module):
         if self.digits is not None:
             losses_B = losses_B + self.config.number_token * self.digits(edges_BE, label_B)
         return losses_B
+
+
+class Objectives(nn.Module):
+    """The loss of several targets: the sum of every question's own, times its target's weight.
+
+    A question that a sample does not answer adds nothing for it. What the choice of losses says of emotions is for
+    classes and labels, what it says of intensities for ranges.
+
+    Args:
+        config: The choice.
+        answers: The questions.
+        train_labels: (N, Q) position of every training sample's labels; -1 where it has none.
+        decode: Token → its text.
+
+    Raises:
+        MsekitError: A loss means nothing for any of the targets, or for the tokenizer.
+    """
+
+    def __init__(
+        self, config: LossConfig, answers: Answers, train_labels: np.ndarray, decode: Callable[[int], str]
+    ) -> None:
+        super().__init__()
+        tasks = {one.space.task for one in answers.asked}
+        for name in _OF_A_TASK["erc"] if tasks == {"msa"} else _OF_A_TASK["msa"] if tasks == {"erc"} else ():
+            if getattr(config, name) != getattr(LossConfig(), name):
+                kind = "classes and labels" if tasks == {"msa"} else "ranges"
+                raise MsekitError(f"loss.{name} is for {kind}, and no target is one")
+        self.config, self.asked = config, answers.asked
+        self.each = nn.ModuleList(
+            Objective(_of_task(config, one.space.task), one.space, labels_N[labels_N >= 0], decode)
+            for one, labels_N in zip(answers.asked, train_labels.T, strict=True)
+        )
+
+    def forward(self, edges: Edges, label_BQ: Tensor, weight_B: Tensor) -> Tensor:
+        """The loss, summed over the samples that count; see `Objective`."""
+        losses_B = self.of(edges.joint, label_BQ)
+        if self.config.alone and edges.llm is not None and edges.opinion is not None:
+            losses_B = losses_B + self.config.alone * (self.of(edges.llm, label_BQ) + self.of(edges.opinion, label_BQ))
+        return (losses_B * weight_B).sum()
+
+    def of(self, edges_BE: Tensor, label_BQ: Tensor) -> Tensor:
+        """Each sample's loss by one distribution, (B,)."""
+        total_B = torch.zeros(len(edges_BE), device=edges_BE.device)
+        for number, (one, objective) in enumerate(zip(self.asked, self.each, strict=True)):
+            assert isinstance(objective, Objective)
+            label_B = label_BQ[:, number]
+            losses_B = objective.of(edges_BE[:, one.edges], label_B.clamp(min=0))
+            total_B = total_B + one.weight * torch.where(label_B >= 0, losses_B, 0.0)
+        return total_B
+
+
+_OF_A_TASK = {"erc": ("balance", "smoothing"), "msa": ("expected", "number_token")}
+"""Losses that mean something for one of the two alone."""
+
+
+def _of_task(config: LossConfig, task: str) -> LossConfig:
+    """The choice of losses without those for other tasks."""
+    other = _OF_A_TASK["msa" if task == "erc" else "erc"]
+    return config.model_copy(update={name: getattr(LossConfig(), name) for name in other})
+
+
+def objective_of(
+    config: LossConfig, answers: Answers, train_labels: np.ndarray, decode: Callable[[int], str]
+) -> Objective | Objectives:
+    """The loss of one target or of several; arguments as of either."""
+    if answers.several:
+        return Objectives(config, answers, train_labels, decode)
+    return Objective(config, answers.space, train_labels, decode)

@@ -9,6 +9,7 @@ import torch
 from msekit.adapters.interface import Adapter
 from msekit.adapters.sizes import ADAPTERS, AdapterSpec
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import opinions_of
 from msekit.errors import MsekitError
 from msekit.settings.config import AdapterConfig
 
@@ -57,6 +58,7 @@ def make_adapter(
         state_layers=len(settings.depths),
         classes=len(answers.labels or ()) if answers else 0,
         values=answers.grid if answers else (),
+        questions=opinions_of(answers) if answers else (),
         dropout=settings.dropout,
         noise=settings.noise,
     )

@@ -19,10 +19,11 @@ from msekit.adapters.interface import Adapter, Evidence, OpinionatedAdapter, Rea
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.sequence import Sequence, join
 from msekit.data.batches.batch import Batch
+from msekit.model.answers import Answers
 from msekit.model.edges import Edges, EdgeScores
 from msekit.model.labels import LabelSpace
-from msekit.model.losses import Objective
-from msekit.model.product import Product
+from msekit.model.losses import Objective, Objectives
+from msekit.model.product import product_of
 from msekit.model.prompt import PromptLayout
 
 
@@ -52,11 +53,11 @@ class MSEModel(nn.Module):
         backbone: The frozen LLM. It is not registered as a submodule: nothing here trains, saves or moves it.
         adapter: What trains.
         layout: Lays out the sequence.
-        labels: The label space.
+        labels: The label space, or those of several targets.
     """
 
     targets: Tensor
-    """(K, A) every label's tokens, padded with -100."""
+    """(K, A) every label's tokens, padded with -100; empty where there are several targets."""
     edge_row: Tensor
     """(E,) see Trie."""
     edge_token: Tensor
@@ -66,25 +67,32 @@ class MSEModel(nn.Module):
     label_tokens: Tensor
     """Every token of the trie, once: their logits are what is read."""
 
-    objective: Objective | None
+    objective: Objective | Objectives | None
     """The loss, where it is not the paper's."""
 
-    def __init__(self, backbone: Backbone, adapter: Adapter, layout: PromptLayout, labels: LabelSpace) -> None:
+    def __init__(
+        self, backbone: Backbone, adapter: Adapter, layout: PromptLayout, labels: LabelSpace | Answers
+    ) -> None:
         super().__init__()
         self.objective = None
         self.adapter = adapter
         self._frozen = (backbone,)  # a tuple hides the module from nn.Module's registry
-        self.layout, self.labels = layout, labels
-        longest = max(len(tokens) for tokens in labels.tokens)
-        targets_KA = torch.full((len(labels), longest), -100)
-        for row, tokens in enumerate(labels.tokens):
-            targets_KA[row, : len(tokens)] = torch.tensor(tokens)
-        self.register_buffer("targets", targets_KA, persistent=False)
-        self.register_buffer("edge_row", torch.from_numpy(labels.trie.edge_row), persistent=False)
-        self.register_buffer("edge_token", torch.from_numpy(labels.trie.token), persistent=False)
-        self.register_buffer("family", torch.from_numpy(labels.trie.family), persistent=False)
-        self.register_buffer("label_tokens", torch.from_numpy(np.unique(labels.trie.token)), persistent=False)
-        self.product = Product(labels.trie) if isinstance(adapter, OpinionatedAdapter) else None
+        self.layout, self.answers = layout, Answers.only(labels)
+        self.register_buffer("targets", _padded(self.answers), persistent=False)
+        self.register_buffer("edge_row", torch.from_numpy(self.answers.edge_row), persistent=False)
+        self.register_buffer("edge_token", torch.from_numpy(self.answers.edge_token), persistent=False)
+        self.register_buffer("family", torch.from_numpy(self.answers.nodes.family), persistent=False)
+        self.register_buffer("label_tokens", torch.from_numpy(np.unique(self.answers.edge_token)), persistent=False)
+        self.product = product_of(self.answers) if isinstance(adapter, OpinionatedAdapter) else None
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The label space of the one target.
+
+        Raises:
+            MsekitError: There are several.
+        """
+        return self.answers.space
 
     @property
     def backbone(self) -> Backbone:
@@ -98,7 +106,7 @@ class MSEModel(nn.Module):
 
     def laid_out_as(self, layout: PromptLayout) -> MSEModel:
         """The same adapter, backbone and labels with another prompt or order."""
-        model = MSEModel(self.backbone, self.adapter, layout, self.labels).to(self.backbone.device)
+        model = MSEModel(self.backbone, self.adapter, layout, self.answers).to(self.backbone.device)
         model.objective = self.objective
         return model
 
@@ -114,7 +122,7 @@ class MSEModel(nn.Module):
         members_BMK = self.reading(batch).members
         size, count = members_BMK.shape[:2]
         edges = self.product.opinion(members_BMK.flatten(0, 1))
-        losses_BM = self.objective.of(edges, batch.label.repeat_interleave(count)).view(size, count)
+        losses_BM = self.objective.of(edges, batch.label.repeat_interleave(count, dim=0)).view(size, count)
         return (losses_BM.mean(dim=1) * batch.weight).sum()
 
     def reading(self, batch: Batch) -> Reading:
@@ -156,8 +164,8 @@ class MSEModel(nn.Module):
     def for_scoring(self, batch: Batch) -> Laid:
         """What it reads to score every label: the content and the inner nodes of the label trie."""
         embeddings_BSd, mask_BS, opinion_BK = self.content(batch, opening=self.prefix is None)
-        constant, trie = self.backbone.constant, self.labels.trie
-        return Laid(self.layout.with_trie(embeddings_BSd, mask_BS, constant, trie, self.family), opinion_BK)
+        constant, nodes = self.backbone.constant, self.answers.nodes
+        return Laid(self.layout.with_tree(embeddings_BSd, mask_BS, constant, nodes, self.family), opinion_BK)
 
     def logits(self, sequence: Sequence) -> Tensor:
         """Next-token logits where an answer's tokens are due, (B, A + 1, V), behind the opening part if it was read."""
@@ -171,6 +179,7 @@ class MSEModel(nn.Module):
         """
         if self.objective is not None:
             return self.objective(self.edges(logits_BAV, opinion_BK), batch.label, batch.weight)
+        assert not self.answers.several, "several targets are trained by an objective"
         assert opinion_BK is None, "an adapter with an opinion is trained by an objective"
         targets_BA = self.targets[batch.label]
         # with the vocabulary innermost: five times quicker on a CPU than along another dimension, and more exact
@@ -204,6 +213,13 @@ class MSEModel(nn.Module):
     def score(self, batch: Batch) -> Tensor:
         """Log-probability of every edge of the label trie, in one pass: (B, E) float32."""
         return edges_of([self], batch)[0].joint
+
+
+def _padded(answers: Answers) -> Tensor:
+    """Every label's tokens, padded with -100: (K, A)."""
+    labels = [] if answers.several else answers.space.tokens
+    rows = [torch.tensor(tokens) for tokens in labels]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100) if rows else torch.zeros(0, 1)
 
 
 def evidence(batch: Batch) -> Evidence:

@@ -15,9 +15,12 @@ Shapes: B batch, K labels, E edges of the trie, M inner nodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from msekit.model.answers import Answers, Asked
 from msekit.model.labels import Trie
 
 WEIGHTS = tuple(number / 20 for number in range(31))
@@ -65,6 +68,51 @@ class Product(nn.Module):
     def _normalised(self, edges_BE: Tensor) -> Tensor:
         total_BM = (edges_BE[:, None] + self.siblings).logsumexp(dim=2)
         return edges_BE - total_BM[:, self.row]
+
+
+class Products(nn.Module):
+    """One product for each of several questions, whose labels and edges stand one after the other (`answers.py`).
+
+    Args:
+        asked: The questions.
+    """
+
+    def __init__(self, asked: Sequence[Asked]) -> None:
+        super().__init__()
+        self.asked, self.each = tuple(asked), nn.ModuleList(Product(one.space.trie) for one in asked)
+
+    def opinion(self, opinion_BK: Tensor) -> Tensor:
+        """Log-probabilities of all questions' labels → of their edges. (B, K) → (B, E)."""
+        parts = [self._of(number).opinion(opinion_BK[:, one.labels]) for number, one in enumerate(self.asked)]
+        return torch.cat(parts, dim=1)
+
+    def forward(self, llm_BE: Tensor, opinion_BE: Tensor, weight: Tensor | float) -> Tensor:
+        """Multiply; `weight` is one for all, or (Q,) one for each question: (B, E)."""
+        parts = []
+        for number, one in enumerate(self.asked):
+            own = weight[number] if isinstance(weight, Tensor) else weight
+            parts.append(self._of(number)(llm_BE[:, one.edges], opinion_BE[:, one.edges], own))
+        return torch.cat(parts, dim=1)
+
+    @torch.no_grad()
+    def fitted_weight(self, llm_NE: Tensor, opinion_NE: Tensor, label_NQ: Tensor) -> Tensor:
+        """Each question's weight of the LLM, (Q,), from the samples that answer it; 1 where none does."""
+        weights = []
+        for number, one in enumerate(self.asked):
+            known_N = label_NQ[:, number] >= 0
+            parts = (llm_NE[known_N, one.edges], opinion_NE[known_N, one.edges], label_NQ[known_N, number])
+            weights.append(self._of(number).fitted_weight(*parts) if bool(known_N.any()) else 1.0)
+        return torch.tensor(weights)
+
+    def _of(self, number: int) -> Product:
+        product = self.each[number]
+        assert isinstance(product, Product)
+        return product
+
+
+def product_of(answers: Answers) -> Product | Products:
+    """What multiplies opinions and label scores."""
+    return Products(answers.asked) if answers.several else Product(answers.space.trie)
 
 
 def _log(where: Tensor) -> Tensor:

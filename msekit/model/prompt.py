@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from msekit.backbones.sequence import Sequence, scores_mask
-from msekit.model.labels import Encode, Trie
+from msekit.model.answers import Nodes
+from msekit.model.labels import Encode
 from msekit.model.wording import constant_parts, layout_sha256
 from msekit.settings.choices import Layout
 
@@ -38,14 +39,17 @@ class PromptLayout:
         bos: Tokens that open every sequence; may be empty.
         prompt: The task prompt.
         order: `paper` or `prompt-first`.
+        cues: Of several targets, each one's own words behind the content (`answers.py`), which then has no cue.
     """
 
-    def __init__(self, encode: Encode, bos: list[int], prompt: str, order: Layout = "paper") -> None:
-        opening, closing = constant_parts(prompt, order)
-        self.order = order
+    def __init__(
+        self, encode: Encode, bos: list[int], prompt: str, order: Layout = "paper", cues: tuple[str, ...] = ()
+    ) -> None:
+        opening, closing = constant_parts(prompt, order, bool(cues))
+        self.order, self.cues = order, cues
         self.opening = [*bos, *encode(opening)]
         self.closing = encode(closing)
-        self.sha256 = layout_sha256(prompt, order)
+        self.sha256 = layout_sha256(prompt, order, cues)
 
     def content(
         self, embed: Embed, pseudo_BPd: Tensor, text_BTd: Tensor, text_lengths_B: Tensor, opening: bool = True
@@ -87,8 +91,8 @@ class PromptLayout:
         return Sequence(torch.cat([content_BSd, answer_BAd], dim=1), mask, positions, answer_BAd.shape[1] + 1)
 
     @staticmethod
-    def with_trie(content_BSd: Tensor, mask_BS: Tensor, embed: Embed, trie: Trie, family_AA: Tensor) -> Sequence:
-        """Append the trie's inner nodes, each of which attends to the content and to its own ancestors alone.
+    def with_tree(content_BSd: Tensor, mask_BS: Tensor, embed: Embed, tree: Nodes, family_AA: Tensor) -> Sequence:
+        """Append the inner nodes of the label trie, each of which attends to the content and its own ancestors alone.
 
         Scored label by label, K labels would read the content K times. Here one pass gives the next-token logits at
         every place that an answer can reach: the root's in the content's last column, and each other inner node's in a
@@ -101,15 +105,14 @@ class PromptLayout:
             +       all      .  x
 
         Positions follow the depth in the tree, not the column: `-` and `+` both stand right behind the content, as they
-        would if each were read alone. A sequence per label gives the same logits up to rounding. `family_AA` is the
-        trie's own, where the content is.
+        would if each were read alone. A sequence per label gives the same logits up to rounding. Several targets are
+        branches behind their own words (`answers.py`). `family_AA` is the tree's own, where the content is.
         """
-        nodes = len(trie.inner) - 1
+        nodes = len(tree.token)
         if not nodes:  # every label is one token: nothing to append
             return PromptLayout.with_answers(content_BSd, mask_BS, content_BSd[:, :0], mask_BS[:, 0] * 0)
         device = mask_BS.device
-        # edge e leads to node e + 1: an inner node's own token is on edge node - 1
-        node_Ad = embed(tuple(trie.token[trie.inner[1:] - 1].tolist()))
+        node_Ad = embed(tree.token)
         embeddings = torch.cat([content_BSd, node_Ad.expand(len(content_BSd), -1, -1)], dim=1)
         content, total = mask_BS.shape[1], embeddings.shape[1]
         visible = torch.ones(total, total, dtype=torch.bool, device=device).tril()  # rows attend to columns
@@ -121,4 +124,4 @@ class PromptLayout:
         content_positions = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
         node_positions = mask_BS.sum(dim=1, keepdim=True) - 1 + depth_A
         positions = torch.cat([content_positions, node_positions], dim=1)
-        return Sequence(embeddings, mask, positions, nodes + 1, tree=torch.from_numpy(trie.family))
+        return Sequence(embeddings, mask, positions, tree.scored, tree=torch.from_numpy(tree.family))

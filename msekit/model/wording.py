@@ -23,17 +23,25 @@ CUES = {
 
 def standard_cue(spec: DatasetSpec) -> str:
     """What is put behind a text of a data set: for a language without a cue here, the task's own prompt."""
+    if spec.targets:
+        names = [name.replace("_", " ") for name in spec.targets]
+        return f"说话人的{'、'.join(names)}：" if spec.language == "zh" else f" The speaker's {', '.join(names)}:"
     return CUES.get((spec.task, spec.language), f" {spec.task_prompt.strip()}")
 
 
-def constant_parts(prompt: str, order: Layout = "paper") -> tuple[str, str]:
-    """The text between bos and the pseudo tokens, and the text between the sample's text and its answer."""
+def constant_parts(prompt: str, order: Layout = "paper", several: bool = False) -> tuple[str, str]:
+    """The text between bos and the pseudo tokens, and the text between the sample's text and its answer.
+
+    The words of several targets stand behind that, each in a branch of its own, or as one prompt before the tokens.
+    """
+    if several:
+        return OPENING_TAG if order == "paper" else f"{prompt} {OPENING_TAG}", CLOSING_TAG
     if order == "paper":
         return OPENING_TAG, f"{CLOSING_TAG} {prompt}"
     cue = re.search(r"[\s=:：]*$", prompt).group()  # type: ignore[union-attr]  # matches at least nothing
     return f"{prompt.removesuffix(cue)} {OPENING_TAG}", f"{CLOSING_TAG}{cue}"
 
 
-def layout_sha256(prompt: str, order: Layout = "paper") -> str:
+def layout_sha256(prompt: str, order: Layout = "paper", cues: tuple[str, ...] = ()) -> str:
     """sha256 of the constant text; two runs that lay out their sequences alike share it."""
-    return hashlib.sha256("|".join(constant_parts(prompt, order)).encode()).hexdigest()
+    return hashlib.sha256("|".join((*constant_parts(prompt, order, bool(cues)), *cues)).encode()).hexdigest()

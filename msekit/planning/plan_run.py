@@ -12,8 +12,10 @@ from msekit.backbones.holding import KINDS, MULTIPLE, check_kind
 from msekit.backbones.shape import Shape, shape_of
 from msekit.data.catalogue import MODALITIES, DatasetSpec
 from msekit.data.readers import synthetic
+from msekit.data.targets import opinions_of
 from msekit.errors import MsekitError
-from msekit.model.labels import Encode, LabelSpace
+from msekit.model.answers import Answers
+from msekit.model.labels import Encode
 from msekit.model.wording import constant_parts
 from msekit.planning.at_hand import beyond_card, divisions, fitted_line, in_parts, leaves_parts_open
 from msekit.planning.memory import Holding, MemoryPlan, Workload, memory_plan, with_evaluation_batch
@@ -187,17 +189,18 @@ def workload(
     config: RunConfig, spec: DatasetSpec, shape: Shape, encode: Encode, profile: Profile, seeds: int = 1
 ) -> tuple[Workload, list[str]]:
     """Sizes of a full micro-batch of the longest samples, every seed's, and what was assumed about them."""
-    labels = LabelSpace(spec, encode, shape.architecture.vocab_size)
-    inner = len(labels.trie.inner)
-    every_label = config.loss.scores_every_label or ADAPTERS[config.adapter.name].has_opinion
-    answers = inner if every_label else max(len(tokens) for tokens in labels.tokens)
-    opening, closing = (len(encode(text)) for text in constant_parts(spec.task_prompt, config.layout))
+    asked = Answers.of(spec, encode, shape.architecture.vocab_size, config.layout)
+    inner, behind = asked.nodes.scored, len(asked.nodes.token)
+    every_label = config.loss.scores_every_label or ADAPTERS[config.adapter.name].has_opinion or asked.several
+    answers = inner if every_label else asked.longest
+    constant = constant_parts(spec.task_prompt, config.layout, asked.several)
+    opening, closing = (len(encode(text)) for text in constant)
     text = config.data.text_limit or spec.text_limit
     pseudo = config.adapter.pseudo_tokens if ADAPTERS[config.adapter.name].adds_tokens else 0
     encoders, trainable, notes = adapter_sizes(config, spec, shape.architecture.hidden_size)
     front = 2 + opening  # 2: bos, or gMASK and sop
     read_once = config.model.passes == "auto" or "prefix" in config.model.passes
-    tokens = pseudo + text + closing + answers - 1 + (0 if read_once else front)
+    tokens = pseudo + text + closing + (behind if every_label else answers - 1) + (0 if read_once else front)
     if profile.device == "cuda" or config.model.compiles:  # as the keys of a batch are padded
         tokens += -(tokens + (front if read_once else 0)) % MULTIPLE
     work = Workload(
@@ -245,6 +248,7 @@ def adapter_sizes(
         adapter.ablate,
         state_layers=len(adapter.depths),
         classes=len(spec.labels or ()),
+        questions=opinions_of(spec),
     )
     return encoders, trainable, notes
 

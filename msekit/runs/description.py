@@ -120,6 +120,8 @@ class Description(BaseModel):
     @property
     def labels(self) -> str:
         """The label space in words."""
+        if self.dataset.targets:
+            return "; ".join(f"{name}: {target.in_words()}" for name, target in self.dataset.targets.items())
         low_high = self.dataset.range
         return f"{low_high[0]:g} … {low_high[1]:g}" if low_high else ", ".join(self.dataset.labels or ())
 

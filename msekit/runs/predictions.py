@@ -2,6 +2,10 @@
 
     {"id": "dia3_utt4", "truth": "joy", "prediction": "neutral", "scores": {"neutral": 0.61, "joy": 0.39}}
 
+Of several targets truth, prediction and scores are mappings from targets (`evaluation/records.py`):
+
+    {"id": "7", "truth": {"mood": "joy", "signs": ["smile"]}, "prediction": …, "scores": {"mood": {"joy": 0.9, …}, …}}
+
 `predict` writes the same lines without the truth. Reports and comparisons are made from the arrays, without a model.
 """
 
@@ -17,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError, brief
 from msekit.json_file import read_json_lines
 from msekit.runs.files import PREDICTIONS, check_digest, digest_of, write_lines
@@ -25,8 +30,8 @@ from msekit.words import reason
 Array = NDArray[Any]
 _ROUNDED = 1e-4
 """How far from 1 the rounded shares of some hundred labels, computed in 16 bit, come."""
-Answer = str | float
-"""A label's name, or an intensity."""
+Answer = str | float | dict[str, Any]
+"""A label's name, or an intensity; of several targets a mapping from each to its own, of labels a list."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,26 @@ class Predictions:
 
 
 def prediction_line(
-    id: str, prediction: Answer, scores: Mapping[str, float], truth: Answer | None = None
+    id: str, prediction: Answer, scores: Mapping[str, Any], truth: Answer | None = None
 ) -> dict[str, Any]:
     """One sample's line; the scores are rounded to 8 decimals.
 
     Args:
         id: Of the sample.
         prediction: The answer.
-        scores: Label → probability; empty where the model has no distribution.
+        scores: Label → probability, or target → those of its labels; empty where the model has no distribution.
         truth: None where it is not known: the line then has no such key.
     """
-    rounded = {label: round(float(share), 8) for label, share in scores.items()}
+    rounded = {
+        label: _rounded(share) if isinstance(share, Mapping) else round(float(share), 8)
+        for label, share in scores.items()
+    }
     answer = {} if truth is None else {"truth": truth}
     return {"id": id, **answer, "prediction": prediction, "scores": rounded}
+
+
+def _rounded(scores: Mapping[str, float]) -> dict[str, float]:
+    return {label: round(float(share), 8) for label, share in scores.items()}
 
 
 def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> str:
@@ -78,6 +90,7 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
             that are no distribution, or other labels in one line than in the first.
     """
     file = folder / PREDICTIONS
+    refuse_several(spec, "reading a run's predictions as one column")
     from msekit.runs.report import read_report  # of use to reports alone, not to whoever predicts
 
     written = read_json_lines(file, "predictions file")

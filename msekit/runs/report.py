@@ -20,7 +20,8 @@ from msekit.yaml_file import read_mapping
 
 _Value = Annotated[float, Field(ge=-1e9, le=1e9)]
 Metrics = dict[str, _Value | dict[str, _Value | None] | None]
-"""Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined."""
+"""Name → value (a fraction; `mae` in label units), a value by label, or None where it is undefined. Of several targets
+the names are `target:metric`, and `mean` over them."""
 
 NAMES_A_RUN = {"dataset": None, "backbone": None, "adapter": None, "recipe": None}
 HOW_IT_IS_TESTED = {"estimate": None, "split": None}
@@ -99,10 +100,11 @@ class Report(BaseModel):
     """Metric → 95 % bootstrap interval over the samples."""
     alone: dict[str, Metrics] | None = None
     """Of an adapter with an opinion: the metrics of the LLM without it, `llm`, and of the `opinion` without the LLM."""
-    llm_weight: float | None = None
-    """The power of the LLM's probabilities beside the opinion's, fitted on validation; 0 where it has no say."""
+    llm_weight: float | dict[str, float] | None = None
+    """The power of the LLM's probabilities beside the opinion's, fitted on validation; 0 where it has no say.
+    Of several targets by question: `emotion`, `signs.tears`."""
     predicted: dict[str, int] | None = None
-    """Label → how often it is predicted; labels that never are do not stand there."""
+    """Label → how often it is predicted, of several targets `target:label`; labels that never are are left out."""
     collapsed_to: str | float | None = None
     """The one label that is predicted for every sample."""
     without: list[str] = []

@@ -14,8 +14,12 @@ OnMissing = Literal["zero", "learned", "drop", "error"]
 MISSING_POLICIES: tuple[OnMissing, ...] = get_args(OnMissing)
 Estimate = Literal["greedy", "argmax", "mean", "median"]
 """How label scores become one answer (`model/labels.py`)."""
-ESTIMATES: dict[str, tuple[Estimate, ...]] = {"erc": ("greedy", "argmax"), "msa": get_args(Estimate)}
-"""By task: emotions have no mean."""
+ESTIMATES: dict[str, tuple[Estimate, ...]] = {
+    "erc": ("greedy", "argmax"),
+    "msa": get_args(Estimate),
+    "targets": get_args(Estimate),
+}
+"""By task: emotions have no mean; of several targets, ranges alone have."""
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio", "comet", "swanlab"]
 """Experiment trackers that accelerate speaks to (`training/trackers.py`)."""
 TRACKERS: dict[Tracker, str] = {name: "comet_ml" if name == "comet" else name for name in get_args(Tracker)}

@@ -31,8 +31,10 @@ PAPER: dict[str, Any] = {
 KIT: dict[str, dict[str, Any]] = {
     "erc": {},
     "msa": {"data": {"noise": 1.0}, "loss": {"expected": 3.0}, "evaluation": {"estimate": "mean"}},
+    "targets": {"evaluation": {"estimate": "mean"}},
 }
-"""By task; intensities have few samples for many labels, which have distances (benchmarks/accuracy/RESULTS.md)."""
+"""By task, of several targets what suits every kind; intensities have few samples for many labels, which have distances
+(benchmarks/accuracy/RESULTS.md)."""
 
 _ASK_THE_LLM: dict[str, Any] = {
     "layout": "prompt-first",
@@ -44,6 +46,7 @@ _ASK_THE_LLM: dict[str, Any] = {
 BEST: dict[str, dict[str, Any]] = {
     "erc": _ASK_THE_LLM | {"loss": {"alone": 1.0, "balance": "class-balanced", "tau": 0.3, "smoothing": 0.1}},
     "msa": _ASK_THE_LLM,
+    "targets": _ASK_THE_LLM,
 }
 """What recipe `best` adds to `kit`, by task: the plug-in that reads the LLM's hidden states and has an opinion, which
 trains alone first (benchmarks/accuracy/RESULTS.md, "Recipe `best`")."""

@@ -159,6 +159,11 @@ def restore(parts: Parts, folder: Path, description: Description) -> None:
     Raises:
         MsekitError: The adapter does not fit the features, the labels, the backbone or the prompt.
     """
+    answers = [
+        {name: one.decides_rows() for name, one in of.targets.items()} for of in (description.dataset, parts.spec)
+    ]
+    if answers[0] != answers[1]:
+        raise MsekitError("the run was trained for other targets than this data set has", where=folder)
     for key in ("task", "labels", "range"):
         trained, here = getattr(description.dataset, key), getattr(parts.spec, key)
         if trained != here:

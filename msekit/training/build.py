@@ -38,7 +38,7 @@ from msekit.evaluation.metrics import metrics_of
 from msekit.gpu import sent
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
-from msekit.model.losses import Objective
+from msekit.model.losses import objective_of
 from msekit.model.make_adapter import make_adapter
 from msekit.model.mse_model import MSEModel, evidence
 from msekit.model.stored_states import states_table
@@ -81,7 +81,7 @@ class Parts:
 
     @property
     def labels(self) -> LabelSpace:
-        """The label space."""
+        """The label space of the one target; several are refused."""
         return self.model.labels
 
     @property
@@ -168,7 +168,7 @@ def _collator(
     if not config.adapter.parts.text:
         texts, cut = [[] for _ in texts], 0
     ways, kept = (preprocessors["audio"], preprocessors["vision"]), KeptFrames(table, preprocessors)
-    whole = Collator(table, texts, model.labels.indices(table.labels), *ways, kept=kept)
+    whole = Collator(table, texts, model.answers.indices(table.labels), *ways, kept=kept)
     if not (config.data.context and config.adapter.parts.text):
         return whole, cut, ""
     conversations = in_context(table, texts, model.backbone.encode, limit, config.data.context)
@@ -282,9 +282,10 @@ def fit_to_training(parts: Parts, config: RunConfig) -> None:
         parts.model.adapter.fit(
             evidence(batch.to(parts.backbone.device)) for batch in in_order(parts.collators["train"])
         )
-    if config.loss.scores_every_label or opinionated:
+    answers = parts.model.answers
+    if config.loss.scores_every_label or opinionated or answers.several:
         labels = parts.collators["train"].labels[training_subset(parts, config)]
-        parts.model.objective = Objective(config.loss, parts.labels, labels, parts.backbone.decode)
+        parts.model.objective = objective_of(config.loss, answers, labels, parts.backbone.decode)
     parts.model.to(parts.backbone.device)
 
 

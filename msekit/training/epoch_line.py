@@ -10,7 +10,12 @@ from msekit.runs.report import Metrics
 
 
 def epoch_line(
-    progress: Progress, metrics: Metrics, valid_loss: float, better: bool, llm_weight: float | None, scaled: bool
+    progress: Progress,
+    metrics: Metrics,
+    valid_loss: float,
+    better: bool,
+    llm_weight: float | dict[str, float] | None,
+    scaled: bool,
 ) -> dict[str, Any]:
     """The line of the epoch that ends.
 
@@ -40,8 +45,9 @@ def epoch_line(
 def epoch_in_words(line: dict[str, Any], key_metric: str, skipped: int) -> str:
     """What the terminal says of it."""
     beside = f"  {skipped} steps skipped" if skipped else ""
-    if "llm_weight" in line:
-        beside += f"  LLM weight {line['llm_weight']:.2f}"
+    if (weight := line.get("llm_weight")) is not None:
+        weights = weight.values() if isinstance(weight, dict) else [weight]
+        beside += f"  LLM weight {', '.join(f'{one:.2f}' for one in weights)}"
     return (
         f"epoch {line['epoch']:>3}  train loss {line['train_loss']:.3f}  valid loss {line['valid_loss']:.3f}  "
         f"{key_metric} {show(key_metric, line['valid'][key_metric])}{beside}{'  (best)' if line['best'] else ''}"

@@ -140,7 +140,7 @@ def opinions(parts: Parts, split: str) -> Scores:
     for batch, edges_BE in zip(order, edges, strict=True):
         rows.update(zip(batch, edges_BE.numpy(), strict=True))
     edges_NE = np.stack([rows[position] for position in range(len(collator.split))])
-    return Scores(edges_NE, collator.split.labels, parts.labels)
+    return Scores(edges_NE, collator.split.labels, parts.model.answers)
 
 
 def fit_llm_weight(model: MSEModel, scores: Scores) -> Scores:
@@ -150,7 +150,7 @@ def fit_llm_weight(model: MSEModel, scores: Scores) -> Scores:
     assert isinstance(model.adapter, OpinionatedAdapter)
     device = model.adapter.llm_weight.device
     llm_NE, opinion_NE = (torch.from_numpy(edges).to(device) for edges in (scores.llm, scores.opinion))
-    labels_N = torch.from_numpy(scores.labels.indices(scores.truths)).to(device)
+    labels_N = torch.from_numpy(model.answers.indices(scores.truths)).to(device)
     weight = model.product.fitted_weight(llm_NE, opinion_NE, labels_N)
-    model.adapter.llm_weight.fill_(weight)
+    model.adapter.llm_weight.copy_(torch.as_tensor(weight))
     return replace(scores, edges=model.product(llm_NE, opinion_NE, weight).cpu().numpy())

@@ -6,16 +6,17 @@ import platform
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.data.readers.unlabelled import without_label
+from msekit.evaluation.records import prediction_counts, prediction_lines
 from msekit.evaluation.scoring import Scores
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, BackboneRef, Description, write_description
 from msekit.runs.files import ADAPTER
 from msekit.runs.machine import peaks, versions
-from msekit.runs.predictions import prediction_line, write_predictions
+from msekit.runs.predictions import write_predictions
 from msekit.runs.progress import Progress
 from msekit.runs.report import Report, write_report
 from msekit.runs.tensors import write_tensors
@@ -82,21 +83,10 @@ def trainable_parameters(parts: Parts) -> int:
     return sum(parameter.numel() for parameter in parts.model.adapter.parameters())
 
 
-def prediction_lines(scores: Scores, ids: list[str], estimate: str, names: tuple[str, ...] | None) -> list[Any]:
-    """The lines of `predictions-test.jsonl`; `names` are the classes', None for intensities."""
-    named = (lambda value: names[int(value)]) if names else float
-    truths = [None if np.isnan(truth) else named(truth) for truth in scores.truths]
-    labels, shares_NK = scores.labels.names, scores.labels.distribution(scores.edges)
-    return [
-        prediction_line(id, named(prediction), dict(zip(labels, shares_K, strict=True)), truth)
-        for id, truth, prediction, shares_K in zip(ids, truths, scores.predictions(estimate), shares_NK, strict=True)
-    ]
-
-
 def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dict[str, Any]:
     """The part of a report that `train` and `evaluate` share."""
     estimate = config.evaluation.estimate
-    without = int(np.isnan(scores.truths).sum())
+    without = int(without_label(scores.truths).sum())
     return ({"without_label": without} if without else {}) | {
         "dataset": parts.spec.name,
         "backbone": config.backbone,
@@ -132,9 +122,13 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
     }
 
 
-def llm_weight(parts: Parts) -> float | None:
-    """How far the LLM is trusted beside an opinion; None where there is none."""
-    return None if parts.model.product is None else float(parts.model.llm_weight)
+def llm_weight(parts: Parts) -> float | dict[str, float] | None:
+    """How far the LLM is trusted beside an opinion, of several targets by question; None where there is none."""
+    if parts.model.product is None:
+        return None
+    weights = torch.as_tensor(parts.model.llm_weight).tolist()
+    asked = parts.model.answers.asked
+    return {one.name: weight for one, weight in zip(asked, weights, strict=True)} if asked[0].name else weights[0]
 
 
 def options_apart(config: RunConfig, task: str) -> list[str]:
@@ -158,12 +152,6 @@ def precision(config: RunConfig, parts: Parts) -> dict[str, str]:
 def passes(parts: Parts) -> dict[str, Any]:
     """The shorter ways that its pass took, and why not the others."""
     return {"used": list(parts.backbone.passes.uses), "refused": parts.backbone.passes.refused}
-
-
-def prediction_counts(scores: Scores, estimate: str) -> dict[str, int]:
-    """How often each label is predicted (intensities by the nearest grid value), labels never predicted left out."""
-    counts = np.bincount(scores.labels.indices(scores.predictions(estimate)), minlength=len(scores.labels))
-    return {label: int(count) for label, count in zip(scores.labels.names, counts, strict=True) if count}
 
 
 def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter, main_process: bool) -> dict[str, Any]:
@@ -191,7 +179,7 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
     report = Report.model_validate(document)
     if main_process:
         ids = parts.collators["test"].split.ids
-        digest = write_predictions(config.output, prediction_lines(scores, ids, estimate, parts.spec.labels))
+        digest = write_predictions(config.output, prediction_lines(scores, ids, estimate))
         report = report.model_copy(update={"predictions_sha256": digest})
         write_report(config.output, report)
     if report.collapsed_to is not None:

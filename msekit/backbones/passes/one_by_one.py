@@ -29,6 +29,7 @@ def by_branch(compute: Pass) -> Pass:
         logits: dict[int, Tensor] = {}
         for leaf in torch.nonzero(tree_AA.sum(dim=0) == 1).flatten().tolist():
             path = torch.nonzero(tree_AA[leaf]).flatten()
+            path = path[tree_AA.sum(dim=1)[path].argsort()]  # from the content on, whatever their columns
             columns = torch.cat([torch.arange(content), content + path]).to(seen_BT.device)
             branch = replace(
                 sequence,
@@ -41,7 +42,8 @@ def by_branch(compute: Pass) -> Pass:
             of_branch = compute(branch).unbind(dim=1)
             for row, each in zip([0, *(path + 1).tolist()], of_branch, strict=True):
                 logits.setdefault(row, each)
-        return torch.stack([logits[row] for row in range(len(tree_AA) + 1)], dim=1)
+        last = range(len(tree_AA) + 1 - sequence.answers, len(tree_AA) + 1)
+        return torch.stack([logits[row] for row in last], dim=1)
 
     return run
 

@@ -18,14 +18,14 @@ import shutil
 import time
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo, SplitTable
 from msekit.data.cache.write_split import Gathered, RowCallback, blocks, crc32, write_split
-from msekit.data.catalogue import SPLITS, DatasetSpec
+from msekit.data.catalogue import SPLITS, DatasetSpec, Task
 from msekit.data.readers import synthetic
 from msekit.data.readers.labels import numeric_names
 from msekit.data.readers.open_source import open_source
@@ -45,7 +45,7 @@ class CacheInfo(BaseModel):
     """The record `info.json` of a cache: what it holds, without opening its Arrow files."""
 
     name: str
-    task: Literal["msa", "erc"]
+    task: Task
     fingerprint: str
     """sha256 over the sources' contents, what decides how they are read, the settings and the format."""
     format: int
@@ -220,6 +220,8 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
         table["folds"] = [spec.folds.model_dump(), spec.fold or 1]
     if table:
         decides["table"] = table
+    if spec.targets:
+        decides["targets"] = [[name, target.decides_rows()] for name, target in spec.targets.items()]
     if numeric_names(spec.labels or ()):
         decides["numbers"] = "are names"
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

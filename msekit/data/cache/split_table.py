@@ -1,7 +1,8 @@
 """One split of a cache: SplitTable, which reads its Arrow file without copying, and the records of what was stored.
 
-Columns: id, text, label (float64), audio and vision (a sample's frames one after the other, L·D values),
-audio_length and vision_length (frames), speaker, dialogue_id.
+Columns: id, text, label (float64; of several targets a list of them, a number for each question of `data/targets.py`),
+audio and vision (a sample's frames one after the other, L·D values), audio_length and vision_length (frames), speaker,
+dialogue_id.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class SplitInfo(BaseModel):
     bytes: int
     crc32: int
     label_counts: dict[str, int]
-    """Class name (erc) or intensity to one decimal (msa) → samples."""
+    """Class name (erc) or intensity to one decimal (msa) → samples; of several targets `target:label` → samples."""
 
 
 class SplitTable:
@@ -68,8 +69,9 @@ class SplitTable:
         self.texts: list[str] = table.column("text").to_pylist()
         self.speakers: list[str | None] = table.column("speaker").to_pylist()
         self.dialogues: list[str | None] = table.column("dialogue_id").to_pylist()
-        self.labels: np.ndarray = table.column("label").to_numpy()
-        """float64 [N]: class numbers (erc) or intensities (msa); NaN for a sample of test without a label."""
+        self.labels: np.ndarray = _labels(table.column("label"))
+        """float64 [N]: class numbers (erc) or intensities (msa); NaN for a sample of test without a label. Of several
+        targets [N, questions]; NaN where a sample does not answer one."""
         self.audio_lengths: np.ndarray = table.column("audio_length").to_numpy().astype(np.int64)
         """int64 [N], frames; 0 where the sample has no audio."""
         self.vision_lengths: np.ndarray = table.column("vision_length").to_numpy().astype(np.int64)
@@ -86,6 +88,15 @@ class SplitTable:
     def vision(self, index: int) -> np.ndarray:
         """Frames [L, D] of one sample in the cache's dtype, a read-only view into the file; NaN where non-finite."""
         return self._vision[index]
+
+
+def _labels(column: Any) -> np.ndarray:
+    """Numbers as they are; lists of one length as rows."""
+    if not hasattr(column.type, "value_type"):
+        values: np.ndarray = column.to_numpy()
+        return values
+    flat = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return flat.reshape(len(column), -1)
 
 
 def _views(column: Any, width: int) -> list[np.ndarray]:

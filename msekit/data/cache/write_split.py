@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msekit.data.cache.label_counts import countable, in_order, label_names
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.readers.rows import Contents, Row
@@ -131,20 +132,14 @@ class ModalityWriter:
         )
 
 
-def _features(settings: CacheSettings) -> Features:
+def _features(spec: DatasetSpec, settings: CacheSettings) -> Features:
     from datasets import Features, List, Value
 
     frames = {key: List(Value(settings.dtype)) for key in MODALITIES}
     lengths = {f"{key}_length": Value("int32") for key in MODALITIES}
     texts = {"id": Value("string"), "text": Value("large_string")}
-    return Features(
-        **texts, label=Value("float64"), **frames, **lengths, speaker=Value("string"), dialogue_id=Value("string")
-    )
-
-
-def label_name(spec: DatasetSpec, label: float) -> str:
-    """A label's name in the counts: the class's name, or the intensity to one decimal."""
-    return spec.labels[int(label)] if spec.labels else f"{round(label, 1) + 0.0:.1f}"
+    label = List(Value("float64")) if spec.targets else Value("float64")
+    return Features(**texts, label=label, **frames, **lengths, speaker=Value("string"), dialogue_id=Value("string"))
 
 
 class Gathered:
@@ -188,8 +183,9 @@ def write_split(
     from datasets.arrow_writer import ArrowWriter
 
     modalities = (gathered.audio, gathered.vision)
-    features = _features(CacheSettings(dtype=gathered.audio.dtype.name))
-    counts: Counter[str] = Counter(dict.fromkeys(spec.labels or (), 0))
+    features = _features(spec, CacheSettings(dtype=gathered.audio.dtype.name))
+    counts: Counter[str] = Counter(dict.fromkeys(countable(spec), 0))
+    without = 0
     ids, leaked = Counter[str](), Counter[str]()
     waiting: list[tuple[Row, list[np.ndarray]]] = []  # rows that the next record batch will hold
     waiting_bytes = 0
@@ -199,8 +195,8 @@ def write_split(
             stored = [modality.store(row, split, number) for modality in modalities]
             waiting.append((row, stored))
             waiting_bytes += sum(frames.nbytes for frames in stored)
-            if not is_absent(row.label):
-                counts[label_name(spec, row.label)] += 1
+            counts.update(label_names(spec, row.label))
+            without += is_absent(row.label)
             ids[row.id] += 1
             first = gathered.contents.seen_before(split, number, row)
             if first is not None and first[0] != split:
@@ -217,9 +213,9 @@ def write_split(
             writer.write_table(_table(waiting, features))
         writer.finalize(close_stream=False)
     gathered.warnings += _warnings(split, ids, leaked, counts)
-    if without := ids.total() - counts.total():
+    if without:
         gathered.warnings.append(remark(split, without, ids.total()))
-    ordered = dict(counts) if spec.labels else dict(sorted(counts.items(), key=lambda item: float(item[0])))
+    ordered = in_order(spec, counts)
     return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
 
 

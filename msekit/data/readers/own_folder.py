@@ -19,6 +19,7 @@ import numpy as np
 
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.find_files import refuse_missing, without_files
+from msekit.data.readers.asked import answers_of
 from msekit.data.readers.feature_files import file_and_array, read_features
 from msekit.data.readers.find_tables import SPLIT_NAMES, find_csv, find_samples
 from msekit.data.readers.folds import Folding
@@ -233,16 +234,20 @@ class OwnSet:
             setattr(row, key, self._frames(value, where, key))
         return row
 
-    def _label(self, split: str, sample: Sample) -> float:
-        """The label of a row; `NO_LABEL` where a row of test has none."""
-        value, name = sample.fields.get("label"), self.spec.columns.get("label", "label")
-        if not is_absent(value):
+    def _label(self, split: str, sample: Sample) -> float | tuple[float, ...]:
+        """The label of a row, of several targets a number for each question; `NO_LABEL` where one of test has none."""
+        value, name = self._said(sample), self.spec.columns.get("label", "label")
+        if isinstance(value, tuple):
+            if split == "test" or not is_absent(value):
+                return value
+            name = ", ".join(self.spec.targets)
+        elif not is_absent(value):
             return label_of(self.spec, value, sample.where, "label")
-        if split == "test":
+        elif split == "test":
             refuse_namesake(name, sample.held, sample.where)
             return NO_LABEL
         if split not in self._counts:
-            absent = [is_absent(other.fields.get("label")) for stated, other in self._stated(split) if stated == split]
+            absent = [is_absent(self._said(other)) for stated, other in self._stated(split) if stated == split]
             self._counts[split] = sum(absent), len(absent)
         raise refused_label(split, name, sample.held, self._counts[split], sample.where)
 
@@ -251,6 +256,10 @@ class OwnSet:
         if sample.fields.get(key) is None or ("/" not in identity and "\0" not in identity):
             return self._files.get(str(_inside(f"{key}/{identity}", sample.where, key)), [])
         return []
+
+    def _said(self, sample: Sample) -> Any:
+        """What a row says in its label's place, as it stands there; of several targets the numbers."""
+        return answers_of(self.spec, sample.fields, sample.where) if self.spec.targets else sample.fields.get("label")
 
     def _given(self, sample: Sample, files: list[Path], key: str) -> Any:
         """The features of a sample as they are given: the path of a file, numbers, or None."""

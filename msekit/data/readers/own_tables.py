@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from msekit.data.catalogue import COLUMNS, MODALITIES, DatasetSpec
+from msekit.data.targets import columns_of, questions_of
 from msekit.errors import MsekitError
 from msekit.json_file import parse_json
 from msekit.words import reason
@@ -56,8 +57,8 @@ def read_table(path: Path, spec: DatasetSpec, labelled: bool = True) -> Iterator
     Raises:
         MsekitError: The file cannot be read, or says something twice.
     """
-    sources = {key: spec.columns.get(key, key) for key in (*COLUMNS, *MODALITY_LABELS)}
-    unseen = set(spec.columns) - (set() if labelled else {"label"})
+    sources = {key: spec.columns.get(key, key) for key in (*COLUMNS, *MODALITY_LABELS, *columns_of(spec))}
+    unseen = set(spec.columns) - (set() if labelled else {"label", *columns_of(spec)})
     try:
         for where, row in _rows(path, spec, sources, labelled):
             fields = {key: row[name] for key, name in sources.items() if name in row}
@@ -143,12 +144,21 @@ def _delimited(
         names = [name.removeprefix("\ufeff").strip() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         check_header(names, sources.values(), path)
-        for key in ("text", "label", *spec.columns):
-            needed = labelled or key != "label" or alike(key, names)
+        answers = _answers(spec, names, sources)
+        for key in ("text", *answers, *spec.columns):
+            needed = labelled or key not in answers or (key == "label" and alike(key, names))
             if sources[key] not in names and needed:
                 raise MsekitError(f"column '{sources[key]}' is missing", where=path, fix=_header_advice(names, sources))
         for sample in reader:
             yield f"{path}, line {reader.line_num}", sample
+
+
+def _answers(spec: DatasetSpec, names: list[str], sources: Mapping[str, str]) -> list[str]:
+    """The columns of answers that a CSV must have: the label, or each target, whole or label by label."""
+    if not spec.targets:
+        return ["label"]
+    by_label = {question.target for question in questions_of(spec) if sources.get(question.name) in names}
+    return [target for target in spec.targets if target not in by_label]
 
 
 def _header_advice(names: list[str], sources: Mapping[str, str]) -> str:

@@ -31,8 +31,9 @@ class Row:
 
     id: str
     text: str
-    label: float
-    """Class number (erc) or intensity (msa); NaN where a row of test has none."""
+    label: float | tuple[float, ...]
+    """Class number (erc) or intensity (msa), NaN where a row of test has none; of several targets a number for each
+    question (`data/targets.py`), NaN where the row does not answer it."""
     audio: np.ndarray | None
     """[L, D], or None where the sample has none."""
     vision: np.ndarray | None

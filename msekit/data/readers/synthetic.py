@@ -2,6 +2,9 @@
 
 `synthetic-erc`: four classes, class = 2·a + v, where only the audio tells bit a and only the vision tells bit v.
 `synthetic-msa`: intensity y = a + v, with a told by the audio and v by the vision, each one of four values.
+`synthetic-targets`: a and v as there, and three targets: the intensity; four classes, of which the audio tells whether
+a is positive and the vision whether v is; and four labels, of which a tells two and v two, each as often yes as no
+whatever the others are.
 Every split holds every (text, a, v) equally often, so the best score of any predictor that misses a modality is
 exact: see `ceiling`. A model that beats it cheats; one that stays at the text-only ceiling is deaf and blind.
 """
@@ -47,7 +50,7 @@ TEXTS = (
 
 _SIGNAL_CHANNELS = 4
 _AMPLITUDE = 2.0
-_VALUES = {"synthetic-erc": 2, "synthetic-msa": 4}
+_VALUES = {"synthetic-erc": 2, "synthetic-msa": 4, "synthetic-targets": 4}
 """How many values each of a and v can take."""
 
 
@@ -72,7 +75,7 @@ def synthetic_rows(name: str, split: str) -> Iterator[Row]:
     """The rows of a split, the same on every call and machine, in shuffled order.
 
     Args:
-        name: `synthetic-erc` or `synthetic-msa`.
+        name: `synthetic-erc`, `synthetic-msa` or `synthetic-targets`.
         split: `train`, `valid` or `test`.
 
     Returns:
@@ -96,12 +99,22 @@ def _rows(name: str, split: str, values: int) -> Iterator[Row]:
         yield Row(
             id=f"{split}-{number:06d}",
             text=text,
-            label=float(2 * a + v) if name == "synthetic-erc" else INTENSITIES[a] + INTENSITIES[v],
+            label=_label(name, a, v),
             audio=_sequence(rng, a, AUDIO_FRAMES, AUDIO_WIDTH),
             vision=_sequence(rng, v, VISION_FRAMES, VISION_WIDTH),
             speaker=None,
             dialogue_id=None,
         )
+
+
+def _label(name: str, a: int, v: int) -> float | tuple[float, ...]:
+    if name == "synthetic-erc":
+        return float(2 * a + v)
+    intensity = INTENSITIES[a] + INTENSITIES[v]
+    if name == "synthetic-msa":
+        return intensity
+    bits = (a // 2, a % 2, v // 2, v % 2)
+    return (float(2 * bits[0] + bits[2]), *map(float, bits), intensity)
 
 
 class SyntheticSet:
@@ -148,11 +161,11 @@ def ceiling(name: str) -> dict[str, dict[str, float | None]]:
     """The best scores that are possible with all modalities and with some missing, in every split.
 
     Args:
-        name: `synthetic-erc` or `synthetic-msa`.
+        name: `synthetic-erc`, `synthetic-msa` or `synthetic-targets`.
 
     Returns:
         For `full`, `no-audio`, `no-vision` and `text-only`: `acc` (erc), or `mae` and `corr` (msa; None where the
-        best prediction is a constant, which correlates with nothing).
+        best prediction is a constant, which correlates with nothing), or one of these of every target.
 
     Raises:
         MsekitError: No such data set.
@@ -162,6 +175,12 @@ def ceiling(name: str) -> dict[str, dict[str, float | None]]:
         return {"full": {"acc": 1.0}, "no-audio": {"acc": 0.5}, "no-vision": {"acc": 0.5}, "text-only": {"acc": 0.25}}
     # y = a + v, two independent terms of equal variance. A model that reads one of them predicts it and misses by the
     # other: MAE E|a| = 1, correlation sqrt(1/2). A model that reads neither predicts 0: MAE E|a + v| = 1.25.
+    if (
+        name == "synthetic-targets"
+    ):  # of four labels each modality tells two; of the others a guess is right half the time
+        keys, one = ("emotion:acc", "signs:label_acc", "valence:mae"), (0.5, 0.75, 1.0)
+        best = {"full": (1.0, 1.0, 0.0), "no-audio": one, "no-vision": one, "text-only": (0.25, 0.5, 1.25)}
+        return {which: dict(zip(keys, values, strict=True)) for which, values in best.items()}
     half: dict[str, float | None] = {"mae": 1.0, "corr": math.sqrt(0.5)}
     return {
         "full": {"mae": 0.0, "corr": 1.0},

@@ -15,7 +15,10 @@ NO_LABEL = math.nan
 
 
 def is_absent(label: object) -> bool:
-    """Whether a table says nothing in a label's place: nothing, an empty cell, or NaN, which pandas writes for that."""
+    """Whether a table says nothing in a label's place: nothing, an empty cell, or NaN, which pandas writes for that; of
+    several targets, whether it says nothing of any."""
+    if isinstance(label, tuple):
+        return all(map(is_absent, label))
     return label is None or label == "" or (isinstance(label, (float, np.floating)) and math.isnan(label))
 
 
@@ -49,8 +52,10 @@ def refuse_namesake(name: str, held: Sequence[str], where: object) -> None:
 
 
 def without_label(labels_N: np.ndarray) -> np.ndarray:
-    """Which labels are none: (N,) → bool (N,)."""
-    return np.isnan(np.asarray(labels_N, dtype=np.float64))
+    """Which samples have no label: (N,) or, of several targets, (N, questions) → bool (N,)."""
+    absent = np.isnan(np.asarray(labels_N, dtype=np.float64))
+    none: np.ndarray = absent if absent.ndim == 1 else absent.all(axis=1)
+    return none
 
 
 def remark(split: str, without: int, total: int) -> str:
