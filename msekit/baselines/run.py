@@ -25,6 +25,7 @@ from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.data.readers.chosen_folds import refuse_unchosen
+from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
 from msekit.reporter import Reporter
@@ -82,6 +83,7 @@ def run_baseline(
     """
     text = text or TextFrom(backbone=backbone)
     check_text(name, text.backbone, text.kind, text.sentence)
+    refuse_several(spec, "a baseline")
     refuse_unchosen(spec)
     kind = kind_of(name, spec.name, seed, text.backbone, epochs, limit_train)
     finished_baseline(output, kind)

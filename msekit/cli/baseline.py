@@ -52,11 +52,13 @@ def baseline_command(
         check_text(name, backbone, text_from, sentence)
     from msekit.baselines.finished import finished_baseline, folder_name, kind_of
     from msekit.data.readers.found_labels import find_set
+    from msekit.data.targets import refuse_several
     from msekit.runs.look_first import look_at_backbone, look_at_data
     from msekit.settings.plan_runs import parse_seeds
 
     described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec, numbers = find_set(dataset, source, described.settings()), tuple(parse_seeds(seeds))
+    refuse_several(spec, "a baseline")
     around = output.resolve() if output else Path("runs").resolve()
     folder = around if output else around / folder_name(spec.name, name, backbone, text_from)
     for seed in () if name == ALL else numbers:  # what is refused is refused before libraries load

@@ -178,7 +178,7 @@ def list_command(fmt: Format = "table") -> None:
     def show() -> None:
         rows = []
         for spec in DATASETS.values():
-            labels = ", ".join(spec.labels) if spec.labels else str(list(spec.range or ()))
+            labels = ", ".join(spec.labels or spec.targets) or str(list(spec.range or ()))
             widths = " × ".join("?" if width is None else str(width) for width in (spec.audio_width, spec.vision_width))
             sizes = "/".join(map(str, spec.split_sizes or ("?",)))
             rows.append((spec.name, spec.task, spec.language, labels, widths, sizes, _features_of(spec)))

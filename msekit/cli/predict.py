@@ -156,10 +156,12 @@ def _predict_recording(
     """Answers with times, one JSON line each, and their plot."""
     import tempfile
 
+    from msekit.data.targets import refuse_several
     from msekit.inference.recordings import ears_of, predict_recording
     from msekit.reports.timeline import check_ending, draw_timeline
 
     if plot is not None:
+        refuse_several(plug_in.description.dataset, "--plot")
         check_ending(plot)
     ears, records = ears_of(plug_in, transcribe), []
     with (
@@ -228,13 +230,14 @@ def _predict_file(
 
 
 def _show(prediction: Prediction, reporter: Reporter) -> None:
-    """The answer and its ten most probable labels."""
+    """The answer and its ten most probable labels, of several targets each one's."""
     from msekit.evaluation.units import percent
     from msekit.reporter import table_of
+    from msekit.runs.predictions import in_words
 
-    value = prediction.prediction
-    title = f"{f'{value:+.2f}' if isinstance(value, float) else value} ({prediction.estimate})"
-    likeliest = sorted(prediction.scores.items(), key=lambda item: -item[1])[:10]
-    rows = [(label, percent(share)) for label, share in likeliest]
-    reporter.show(table_of(("label", "probability"), rows, title, numbers_from=1))
+    for target, value, scores in prediction.by_target():
+        title = f"{target + ': ' if target else ''}{in_words(value)} ({prediction.estimate})"
+        likeliest = sorted(scores.items(), key=lambda item: -item[1])[:10]
+        rows = [(label, percent(share)) for label, share in likeliest]
+        reporter.show(table_of(("label", "probability"), rows, title, numbers_from=1))
     reporter.note(f"{prediction.timing.model * 1000:.0f} ms")

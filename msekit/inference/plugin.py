@@ -20,6 +20,7 @@ from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.backbones.backbone import Backbone
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
+from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
 from msekit.evaluation.records import records_of
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
@@ -62,6 +63,12 @@ class Prediction:
     timing: Timing
     notes: tuple[str, ...]
     """What was done to the sample: text cut, values replaced, a modality left out."""
+
+    def by_target(self) -> list[tuple[str, Any, Mapping[str, float]]]:
+        """Name, answer and probabilities of every target; the name is empty where there is one."""
+        if not isinstance(self.prediction, dict):
+            return [("", self.prediction, self.scores)]
+        return [(target, answer, self.scores[target]) for target, answer in self.prediction.items()]
 
     def record(self) -> dict[str, Any]:
         """`{"id", "prediction", "scores"}`, as in `predictions-test.jsonl`."""
@@ -202,6 +209,7 @@ class PlugIn:
         """
         from msekit.model.decoding import write_answers
 
+        refuse_several(self.description.dataset, "writing an answer token by token")
         features = {"audio": audio, "vision": vision}
         sample = prepare_sample(self.description, "0", text, features, history=history, speaker=speaker)
         with self.backbone.lock:
@@ -221,6 +229,7 @@ class PlugIn:
         """
         from msekit.model.embedded import embedded
 
+        refuse_several(self.description.dataset, "an answer by another engine")
         features = {"audio": audio, "vision": vision}
         sample = prepare_sample(self.description, "0", text, features, history=history, speaker=speaker)
         with self.backbone.lock:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import MetricFn, metrics_of
 from msekit.evaluation.units import show
@@ -83,6 +84,7 @@ def compare(first: Path, second: Path, repeats: int = 1000) -> Comparison:
     """
     (runs_a, warnings_a), (runs_b, warnings_b) = (_side(folder) for folder in (first, second))
     spec = read_spec_of(runs_a[0].path)
+    refuse_several(spec, "a comparison sample by sample")
     for run in (*runs_a, *runs_b):
         _refuse_other_labels(spec, run.path)
     answers_a, answers_b = ([read_predictions(run.path, spec) for run in runs] for runs in (runs_a, runs_b))

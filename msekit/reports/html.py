@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import of_target
 from msekit.evaluation.metrics import higher_is_better
 from msekit.reports import figures
 from msekit.reports.aggregate import Group, aggregate
@@ -125,21 +126,34 @@ def drawn(members: list[RunReport]) -> dict[str, str]:
     if histories:
         pictures["loss by epoch"] = figures.loss_curves(histories)
         pictures[f"validation {spec.key_metric} by epoch"] = figures.metric_curves(histories, spec.key_metric)
-    predictions = [read_predictions(run.path, spec) for run in tested]
-    if not all(len(answers.truth) for answers in predictions):
-        return pictures  # no test sample has a label
-    if spec.labels:
-        pictures["confusion matrix"] = figures.confusion(predictions, spec.labels)
-        by_class = [table for run in members if isinstance(table := run.report.metrics.get("per_class_f1"), dict)]
-        if by_class:
-            pictures["F1 by class"] = figures.class_f1(by_class)
-    else:
-        pictures["true and predicted intensity"] = figures.scatter(predictions, spec)
-    if all(answers.values.size for answers in predictions):
-        pictures["reliability"] = figures.reliability_diagram(predictions, spec)
+    for target in spec.targets or [""]:
+        pictures |= _of_target(members, tested, spec, target)
     tests = _tests(members, spec)
     if len(tests) > 1:
         pictures["robustness to missing modalities"] = figures.robustness(tests, spec.key_metric)
+    return pictures
+
+
+def _of_target(members: list[RunReport], tested: list[RunReport], spec: DatasetSpec, target: str) -> dict[str, str]:
+    """The pictures of one target's answers; `target` is empty where there is one."""
+    own, pictures, prefix = spec, {}, f"{target}: " if target else ""
+    table = f"{target}:per_class_f1" if target else "per_class_f1"
+    by_class = [found for run in members if isinstance(found := run.report.metrics.get(table), dict)]
+    if target and spec.targets[target].labels:  # several answers a sample are no one picture
+        return {f"{prefix}F1 by label": figures.class_f1(by_class)} if by_class else {}
+    if target:
+        own = of_target(spec, target)
+    predictions = [read_predictions(run.path, spec, target) for run in tested]
+    if not all(len(answers.truth) for answers in predictions):
+        return pictures  # no test sample has a label
+    if own.labels:
+        pictures[f"{prefix}confusion matrix"] = figures.confusion(predictions, own.labels)
+        if by_class:
+            pictures[f"{prefix}F1 by class"] = figures.class_f1(by_class)
+    else:
+        pictures[f"{prefix}true and predicted intensity"] = figures.scatter(predictions, own)
+    if all(answers.values.size for answers in predictions):
+        pictures[f"{prefix}reliability"] = figures.reliability_diagram(predictions, own)
     return pictures
 
 

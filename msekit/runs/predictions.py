@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.targets import refuse_several
+from msekit.data.targets import of_target, refuse_several
 from msekit.errors import MsekitError, brief
 from msekit.json_file import read_json_lines
 from msekit.runs.files import PREDICTIONS, check_digest, digest_of, write_lines
@@ -32,6 +32,13 @@ _ROUNDED = 1e-4
 """How far from 1 the rounded shares of some hundred labels, computed in 16 bit, come."""
 Answer = str | float | dict[str, Any]
 """A label's name, or an intensity; of several targets a mapping from each to its own, of labels a list."""
+
+
+def in_words(answer: Any) -> str:
+    """A target's answer as people read it."""
+    if isinstance(answer, list):
+        return ", ".join(answer) or "none"
+    return f"{answer:+.2f}" if isinstance(answer, float) else str(answer)
 
 
 @dataclass(frozen=True)
@@ -78,22 +85,27 @@ def write_predictions(folder: Path, lines: Iterable[dict[str, Any]]) -> str:
     return digest_of((folder / PREDICTIONS).read_bytes())
 
 
-def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
+def read_predictions(folder: Path, spec: DatasetSpec, target: str = "") -> Predictions:
     """Read a run's predictions of the test samples that have a label.
 
     Args:
         folder: The seed's folder.
         spec: Its data set; emotions are turned into their numbers.
+        target: Which of several targets, one with classes or a range.
 
     Raises:
         MsekitError: The file is missing or damaged: a label that the set has not, a number that is not finite, scores
             that are no distribution, or other labels in one line than in the first.
     """
     file = folder / PREDICTIONS
+    if target:
+        spec = of_target(spec, target)
     refuse_several(spec, "reading a run's predictions as one column")
     from msekit.runs.report import read_report  # of use to reports alone, not to whoever predicts
 
     written = read_json_lines(file, "predictions file")
+    if target:
+        written = [_of_target(line, target) for line in written if isinstance(line, dict)]
     report = read_report(folder)
     check_digest(file.read_bytes(), None if report is None else report.predictions_sha256, file)
     try:
@@ -112,6 +124,13 @@ def read_predictions(folder: Path, spec: DatasetSpec) -> Predictions:
         return Predictions([_name(line["id"]) for line in lines], truth, prediction, values, distribution)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
         raise MsekitError(f"the predictions are damaged: {reason(error)}", where=file) from error
+
+
+def _of_target(line: dict[str, Any], target: str) -> dict[str, Any]:
+    """A line of several targets as if one were all."""
+    parts = {key: line.get(key) for key in ("truth", "prediction", "scores")}
+    own = {key: part[target] for key, part in parts.items() if isinstance(part, dict) and target in part}
+    return {"id": line.get("id"), **own}
 
 
 def _finite(value: Any) -> float:

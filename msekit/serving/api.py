@@ -88,7 +88,11 @@ def description_of_the_api() -> dict[str, Any]:
     asked = {**sample, "plug_in": _TEXT, "sample": _TEXT, "withheld": {"type": "boolean"}, "samples": several}
     shares = {"type": "object", "additionalProperties": {"type": "number"}}
     notes = {"type": "array", "items": _TEXT}
-    prediction = {"prediction": {"type": ["string", "number"]}, "scores": shares, "notes": notes}
+    # of several targets both are objects by target, and the answer of one with labels a list of those that hold
+    of_targets = {"type": "object", "additionalProperties": {"type": ["string", "number", "array"]}}
+    of_all = {"type": "object", "additionalProperties": shares}
+    answer = {"anyOf": [{"type": ["string", "number"]}, of_targets]}
+    prediction = {"prediction": answer, "scores": {"anyOf": [shares, of_all]}, "notes": notes}
     seconds = {"type": "object", "additionalProperties": {"type": "number"}}
     answered = {
         "plug_in": _TEXT,

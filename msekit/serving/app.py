@@ -16,7 +16,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
 from msekit.inference.plugin import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
+from msekit.runs.predictions import in_words
 from msekit.serving.api import MOST_SAMPLES, Monitor
 from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, history_of
 from msekit.serving.limits import LARGEST_BODY, Limits
@@ -264,8 +265,7 @@ class Site:
             "read": answer.text if answer and (sample or answer.text != ((form or {}).get("text") or "")) else None,
             "history": (form or {}).get("history") or "",
             "speaker": (form or {}).get("speaker") or "",
-            "columns": _columns(answer),
-            "rows": _rows(answer),
+            "targets": _targets(answer),
             "error": error,
             "limit": LARGEST_BODY >> 20,
         }
@@ -276,26 +276,30 @@ def _status(error: MsekitError) -> int:
     return 503 if isinstance(error, BusyError) else 400
 
 
-def _columns(answer: Answer | None) -> list[tuple[str, str]]:
-    """Heading and prediction of each column."""
+def _targets(answer: Answer | None) -> list[dict[str, Any]]:
+    """What the page shows of every target: its name, heading and answer of each column, and the columns' rows."""
     if answer is None:
         return []
     columns = {"all that was given": answer.full}
     columns |= {f"without {name}": prediction for name, prediction in answer.without.items()}
-    return [(title, _text(prediction.prediction)) for title, prediction in columns.items()]
+    parts = {title: prediction.by_target() for title, prediction in columns.items()}
+    return [
+        {
+            "name": target,
+            "columns": [(title, in_words(by_target[place][1])) for title, by_target in parts.items()],
+            "rows": _rows([by_target[place][2] for by_target in parts.values()], isinstance(said, list)),
+        }
+        for place, (target, said, _) in enumerate(answer.full.by_target())
+    ]
 
 
-def _text(value: str | float) -> str:
-    return f"{value:+.2f}" if isinstance(value, float) else value
+def _rows(scores: Sequence[Mapping[str, float]], apart: bool) -> list[tuple[str, list[float]]]:
+    """Label → its probability in every column; a fine grid of intensities is summed into a dozen ranges.
 
-
-def _rows(answer: Answer | None) -> list[tuple[str, list[float]]]:
-    """Label → its probability in every column; a fine grid of intensities is summed into a dozen ranges."""
-    if answer is None:
-        return []
-    scores = [prediction.scores for prediction in (answer.full, *answer.without.values())]
+    Labels of which any number hold are `apart`: their probabilities are not to be summed.
+    """
     labels = list(scores[0])
-    size = math.ceil(len(labels) / _MOST_ROWS)
+    size = 1 if apart else math.ceil(len(labels) / _MOST_ROWS)
     groups = [labels[start : start + size] for start in range(0, len(labels), size)]
     return [
         (

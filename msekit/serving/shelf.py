@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.batches.dialogue import previous
+from msekit.data.cache.label_counts import label_names
 from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import DatasetSpec, resolve_dataset
 from msekit.data.open_data import at_hand, open_data
@@ -40,6 +41,8 @@ class Shelf:
     def truth(self, index: int) -> str | None:
         """Its label; None where it has none."""
         value = self.table.labels[index]
+        if self.spec.targets:
+            return ", ".join(label_names(self.spec, tuple(value.tolist()))) or None
         if np.isnan(value):
             return None
         return self.spec.labels[int(value)] if self.spec.labels else f"{value:+.1f}"

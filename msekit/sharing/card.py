@@ -24,7 +24,11 @@ CARD_FILE = "README.md"
 EVALUATIONS = ".eval_results/msekit.yaml"
 """The test metrics in the hub's own form, where the data set has a hub id."""
 
-_TASKS = {"msa": "multimodal sentiment analysis", "erc": "emotion recognition in conversations"}
+_TASKS = {
+    "msa": "multimodal sentiment analysis",
+    "erc": "emotion recognition in conversations",
+    "targets": "multimodal emotion recognition with several targets",
+}
 
 _LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "unlicense",
@@ -62,7 +66,7 @@ are safetensors, the description is JSON; a backbone with other weights is refus
 
 ## Intended use and limits
 
-For research on {task}. It answers with one of: {labels}; it cannot answer anything else, also where nothing fits.
+For research on {task}. It answers with {answers}: {labels}; it cannot answer anything else, also where nothing fits.
 It knows one data set, one language and one kind of features: speakers, cultures, recording conditions and topics that
 differ from them lower its scores, and its probabilities are not calibrated. What a person shows is not what a person
 feels. Do not use it to judge, select or watch people, nor where the law forbids inferring emotions.
@@ -100,6 +104,7 @@ def model_card(run: Path, description: Description, licence: str | None, data_li
         example=usage_example(description),
         results=_results(run),
         training=_training(run),
+        answers="each of these targets" if spec.targets else "one of",
         labels=plain_markdown(description.labels),
         licence=licence or "not stated by its owner",
         backbone_licence=entry.licence if entry else unknown,
@@ -225,6 +230,12 @@ def evaluations(run: Path, description: Description) -> str | None:
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
+def _hub_metric(key: str) -> str:
+    """A metric as the hub calls it, of a target or of the whole."""
+    name = key.rpartition(":")[2] if key.rpartition(":")[2] in _HUB_METRICS else key
+    return _HUB_METRICS.get(name, name)
+
+
 def _front_matter(run: Path, description: Description, base_model: str | None, licence: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -236,7 +247,7 @@ def _front_matter(run: Path, description: Description, base_model: str | None, l
             task_name=_TASKS[spec.task],
             dataset_type=hub or spec.name,
             dataset_name=spec.name,
-            metric_type=_HUB_METRICS.get(key, key),
+            metric_type=_hub_metric(key),
             metric_name=key,
             metric_value=value,
             dataset_split="test",
@@ -249,7 +260,7 @@ def _front_matter(run: Path, description: Description, base_model: str | None, l
         **hub_licence(licence),
         base_model=base_model if base_model and base_model.count("/") == 1 else None,
         datasets=[hub] if hub else None,
-        metrics=sorted({_HUB_METRICS.get(key, key) for key in metrics}) or None,
+        metrics=sorted({_hub_metric(key) for key in metrics}) or None,
         pipeline_tag="text-classification",
         tags=["msekit", "mse-adapter", "multimodal", spec.task],
         model_name=f"{spec.name}-{Path(description.backbone.name).name}",

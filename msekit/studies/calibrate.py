@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import refuse_several
 from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.metrics import goodness, metrics_of
 from msekit.evaluation.reliability import describe_calibration, fit_temperature, needs_scipy, tempered
@@ -13,7 +14,9 @@ from msekit.evaluation.scoring import Scores, score_split
 from msekit.evaluation.units import percent
 from msekit.reporter import Reporter
 from msekit.reports.summary import show_cases
+from msekit.runs.description import read_spec_of
 from msekit.runs.files import CALIBRATION, write_json
+from msekit.runs.folder import find_run
 from msekit.settings.choices import ESTIMATES
 from msekit.studies.evaluate import open_run
 
@@ -43,6 +46,7 @@ def calibrate(
     """
     needs_scipy()
     reporter = reporter or Reporter()
+    refuse_several(read_spec_of(find_run(run)), "calibration")
     folder, config, parts = open_run(run, ("valid", split), source=source, reporter=reporter)
     accelerator = accelerator_for(parts.backbone.device)
     scores = {

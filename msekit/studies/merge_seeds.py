@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from msekit.adapters.weights import load_adapter
+from msekit.data.targets import refuse_several
 from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import higher_is_better
@@ -25,7 +26,7 @@ from msekit.json_file import read_json_lines
 from msekit.model.labels import LabelSpace
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config, write_config
-from msekit.runs.description import read_description, without_places, write_description
+from msekit.runs.description import read_description, read_spec_of, without_places, write_description
 from msekit.runs.files import ADAPTER, METRICS
 from msekit.runs.folder import find_runs
 from msekit.runs.identity import settings_of
@@ -105,6 +106,7 @@ def average_runs(
     folders = list({folder.resolve(): folder for run in runs for folder in find_runs(run)[0]}.values())
     if len(folders) < 2:
         raise MsekitError("averaging takes two runs or more", where=", ".join(map(str, folders)))
+    refuse_several(read_spec_of(folders[0]), "averaging")
     if split not in ("train", "valid", "test"):
         raise MsekitError(f"no such split '{split}'", fix="Known: train, valid, test.")
     seeds = [_agreeing(folder, folders[0]) for folder in folders]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.targets import refuse_several
 from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
 from msekit.evaluation.scoring import score_split
@@ -47,6 +48,7 @@ def wordings(spec: DatasetSpec, orders: int) -> dict[str, str]:
         orders: How many other orders of the labels (emotions only), drawn by a fixed seed; fewer where there are not
             as many. They are asked for with the first of `WORDINGS`.
     """
+    refuse_several(spec, "a test of other wordings")
     by_name = {"as trained": spec.task_prompt}
     if (spec.task, spec.language) not in WORDINGS:
         known = " and ".join(sorted({language for _, language in WORDINGS}))

@@ -18,7 +18,7 @@ from msekit.backbones.precision import default_device, dtype_here
 from msekit.data.batches.batch import Batch
 from msekit.inference.restore import restored_adapter
 from msekit.model.assemble import assemble
-from msekit.model.losses import Objective
+from msekit.model.losses import objective_of
 from msekit.model.mse_model import MSEModel
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.reporter import Reporter
@@ -172,12 +172,13 @@ def use(model: MSEModel, description: Description) -> float:
         features |= {name: frames, f"{name}_lengths": None if frames is None else torch.full((_SAMPLES,), _FRAMES)}
     if isinstance(model.adapter, OpinionatedAdapter):
         features |= evidence_beside(model, description, ids.tolist(), generator)
-        model.objective = Objective(LossConfig(), model.labels, np.arange(len(model.labels)), model.backbone.decode)
+        seen = np.zeros((1, len(model.answers)), int) if model.answers.several else np.arange(len(model.labels))
+        model.objective = objective_of(LossConfig(), model.answers, seen, model.backbone.decode)
     batch = Batch(
         index=torch.arange(_SAMPLES),
         text_ids=ids,
         text_lengths=torch.full((_SAMPLES,), ids.shape[1]),
-        label=torch.arange(_SAMPLES),
+        label=torch.zeros(_SAMPLES, len(model.answers)).long() if model.answers.several else torch.arange(_SAMPLES),
         weight=torch.ones(_SAMPLES),
         **features,
     ).to(model.backbone.device)

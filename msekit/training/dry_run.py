@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.tree import Tree
 
-from msekit.model.labels import LabelSpace
+from msekit.model.answers import Asked
 from msekit.reporter import Reporter, seen
 from msekit.settings.config import RunConfig
 from msekit.settings.resolve import dump
@@ -23,7 +23,9 @@ def show_run(config: RunConfig) -> None:
     reporter, config = Reporter(), fitted(config)
     parts = build(config, reporter, splits=("train",))
     reporter.show("resolved run", dump(as_decided(config, parts)))
-    reporter.show(sequence_table(parts), label_tree(parts.labels, parts.backbone.tokenizer))
+    reporter.show(sequence_table(parts))
+    for one in parts.model.answers.asked:
+        reporter.show(label_tree(one, parts.backbone.tokenizer))
     passes = parts.backbone.passes
     reporter.show(f"shorter ways through the LLM: {', '.join(passes.uses) or 'none'}")
     reporter.show(*(f"  not {way}: {reason}" for way, reason in passes.refused.items()))
@@ -41,9 +43,13 @@ def sequence_table(parts: Parts) -> Table:
     token_counts, _ = collator.lengths()
     shown, longest = int(collator.context_lengths.argmax()), int(token_counts.argmax())
     batch = collator([shown, longest]).to(parts.backbone.device)
-    sequence = parts.model.laid_out(batch).sequence
-    decode = parts.backbone.tokenizer.convert_ids_to_tokens
-    answer = decode(parts.labels.tokens[int(batch.label[0])])
+    decode, several = parts.backbone.tokenizer.convert_ids_to_tokens, parts.model.answers.several
+    if several:  # the questions stand in the trees
+        embeddings, mask, _ = parts.model.content(batch)
+        sequence = parts.model.layout.with_answers(embeddings, mask, embeddings[:, :0], mask[:, 0] * 0)
+    else:
+        sequence = parts.model.laid_out(batch).sequence
+    answer = [] if several else decode(parts.labels.tokens[int(batch.label[0])])
     padding = int(token_counts[longest]) - len(collator.text_ids[shown])
     columns = sequence.embeddings.shape[1]
     rows = [("padding", "")] * padding + sequence_parts(parts, shown) + [("label", token) for token in answer[:-1]]
@@ -78,10 +84,11 @@ def sequence_parts(parts: Parts, sample: int) -> list[tuple[str, str]]:
     ]
 
 
-def label_tree(labels: LabelSpace, tokenizer: object) -> Tree:
-    """The label trie, each leaf with the label's name."""
-    decode = tokenizer.convert_ids_to_tokens  # type: ignore[attr-defined]
-    root = Tree(f"label trie: {len(labels)} labels, {len(labels.trie.inner)} inner nodes")
+def label_tree(one: Asked, tokenizer: object) -> Tree:
+    """A question's label trie, each leaf with the label's name; of several the words before it."""
+    labels, decode = one.space, tokenizer.convert_ids_to_tokens  # type: ignore[attr-defined]
+    size = f"label trie: {len(labels)} labels, {len(labels.trie.inner)} inner nodes"
+    root = Tree(seen(f"{one.name}, {size}, behind {' '.join(decode(list(one.cue)))}") if one.name else size)
     branches = {0: root}
     leaves = {int(path.nonzero()[0][-1]) + 1: name for path, name in zip(labels.trie.paths, labels.names, strict=True)}
     for edge, (token, parent) in enumerate(zip(labels.trie.token, labels.trie.parent, strict=True)):

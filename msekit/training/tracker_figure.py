@@ -12,13 +12,16 @@ from msekit.runs.predictions import read_predictions
 
 
 def answers_figure(folder: Path) -> np.ndarray | None:
-    """Rows, columns and RGB of a picture, 8 bit; None where matplotlib (extra `plot`) is not installed."""
+    """Rows, columns and RGB of a picture, 8 bit; None where matplotlib (extra `plot`) is not installed, or where there
+    are several targets, which are no one picture."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return None
     spec = read_spec_of(folder)
+    if spec.targets:
+        return None
     answers = read_predictions(folder, spec)
     figure = Figure(figsize=(5, 5), layout="constrained")
     axis = figure.subplots()

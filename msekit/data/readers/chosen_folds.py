@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.own_folder import OwnSet
+from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
 
 
@@ -32,6 +33,7 @@ def chosen_folds(spec: DatasetSpec, said: str | None) -> tuple[int | None, ...]:
     if said is None:
         refuse_unchosen(spec)
         return (spec.fold,)
+    refuse_several(spec, "cross-validation")
     count = number_of_folds(spec)
     if said == "all":
         return tuple(range(1, count + 1))
