@@ -235,6 +235,5 @@ def parameter_count(
         The exact number.
     """
     sizes = (text_dim, audio_width, vision_width, audio_hidden, vision_hidden, pseudo_tokens, hidden)
-    opinion = {"classes": classes, "questions": questions}
-    spec = AdapterSpec(*sizes, parts=parts_of(ablate), state_layers=state_layers, **opinion)
+    spec = AdapterSpec(*sizes, parts=parts_of(ablate), state_layers=state_layers, classes=classes, questions=questions)
     return ADAPTERS[name].count(spec)

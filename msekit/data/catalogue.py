@@ -24,8 +24,7 @@ from pydantic import (
 
 from msekit.data.description_checks import Folds, check_description, checked, with_key
 from msekit.data.extractor import Extractor
-from msekit.data.prompts import prompt_of
-from msekit.data.targets import Target, with_task
+from msekit.data.targets import Target, prompt_of, with_task
 from msekit.errors import MsekitError, UnsaidLabelsError, nearest, without_control_characters
 from msekit.paths import expanded, shipped
 

@@ -41,8 +41,8 @@ def check_description(spec: DatasetSpec, columns: tuple[str, ...]) -> None:
     Raises:
         ValueError: They do not.
     """
-    check_answers(spec)
     check_targets(spec, columns)
+    check_answers(spec)
     check_table(spec, (*columns, *columns_of(spec)))
     if not spec.targets:
         check_key(spec)

@@ -62,7 +62,7 @@ def _lines(name: str, split: str, folder: Path) -> list[str]:
                 {
                     "id": row.id,
                     "text": row.text,
-                    "label": labels[int(row.label)] if labels else row.label,
+                    "label": labels[int(row.label)] if labels and not isinstance(row.label, tuple) else row.label,
                     "split": split,
                     "speaker": f"{split}-{'AB'[number % 2]}",
                     "dialogue_id": f"{split}-{number // _UTTERANCES}",

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from msekit.data.prompts import wording
 from msekit.errors import MsekitError, without_control_characters
 
 if TYPE_CHECKING:
@@ -142,12 +141,54 @@ def _asking(spec: DatasetSpec, name: str, target: Target, label: str | None) -> 
             "labels": target.classes if target.labels is None else NO_YES,
             "range": target.range,
             "aliases": target.aliases if target.labels is None else {},
-            "prompt": wording(spec.language, name, target, label, NO_YES),
+            "prompt": wording(spec.language, name, target, label),
             "metrics": target.metrics if target.labels is None else None,
             "key_metric": target.key_metric,
             "targets": {},
         }
     )
+
+
+def prompt_of(spec: DatasetSpec) -> str:
+    """The prompt of a data set, or those of all its targets, without tags or answer."""
+    if spec.targets:
+        return " ".join(question.spec.task_prompt.strip() for question in questions_of(spec))
+    if spec.prompt is not None:
+        return spec.prompt
+    if spec.range is not None:
+        low, high = (f"{value:+.1f}" for value in spec.range)
+        if spec.language == "zh":
+            return f"情感强度（{low}消极，{high}积极）="
+        # a sign follows "=" naturally; docs/decisions.md has the measured difference
+        return f"Sentiment ({low} negative, {high} positive)="
+    labels = " ".join(f"{number} {label}" for number, label in enumerate(spec.labels or ()))
+    return f"情绪（{labels}）：" if spec.language == "zh" else f"Emotion ({labels}): "
+
+
+def wording(language: str, name: str, target: Target, label: str | None) -> str:
+    """How one question of several is put; the answer follows its last sign.
+
+    Args:
+        language: Of the data set.
+        name: Of the target.
+        target: What it is.
+        label: Which of its labels is asked; None for a target without.
+    """
+    if target.prompt is not None:
+        return target.prompt if label is None else target.prompt.replace("{label}", label)
+    asked = name.replace("_", " ") if label is None else f"{name.replace('_', ' ')}, {label}"
+    chinese = language == "zh"
+    if target.range is not None:
+        low, high = (f"{value:+.1f}" for value in target.range)
+        return f"{asked}（{low}至{high}）=" if chinese else f"{asked.capitalize()} ({low} to {high})="
+    numbered = " ".join(f"{number} {one}" for number, one in enumerate(target.classes or NO_YES))
+    return f"{asked}（{numbered}）：" if chinese else f"{asked.capitalize()} ({numbered}): "
+
+
+def behind_the_text(question: Question) -> str:
+    """What is left of a question behind the text where its wording stands before it: its name and its last sign."""
+    sign = re.search(r"[\s=:：]*$", question.spec.task_prompt).group()  # type: ignore[union-attr]  # at least nothing
+    return f"{question.name.replace('_', ' ')}{sign or ': '}"
 
 
 def opinions_of(spec: DatasetSpec) -> tuple[tuple[int, tuple[float, ...]], ...]:
@@ -187,8 +228,8 @@ def check_targets(spec: DatasetSpec, columns: Sequence[str]) -> None:
     prompts = [question.spec.prompt for question in questions_of(spec)]
     if len(set(prompts)) < len(prompts):
         raise ValueError("two targets have the same `prompt`")
-    target, colon, metric = spec.key_metric.partition(":")
-    if spec.key_metric != MEAN and not (colon and metric and target in spec.targets):
+    whose, colon, metric = spec.key_metric.partition(":")
+    if spec.key_metric != MEAN and not (colon and metric and whose in spec.targets):
         raise ValueError(f"`key_metric` is '{MEAN}' or `target:metric`, not '{spec.key_metric}'")
     if metric.startswith("per_class_"):
         raise ValueError(f"`key_metric` is one number, and '{metric}' is one for each class")

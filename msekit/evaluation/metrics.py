@@ -281,7 +281,8 @@ def labelled(truth: Array, *others: Array) -> tuple[Array, ...]:
     assert arrays[0].ndim in (1, 2), arrays[0].shape
     assert all(len(values) == len(arrays[0]) for values in arrays), [values.shape for values in arrays]
     known = ~np.isnan(arrays[0].astype(np.float64))
-    known = known if known.ndim == 1 else known.any(axis=1)
+    if known.ndim == 2:
+        known = np.any(known, axis=1)
     return tuple(arrays if known.all() else (values[known] for values in arrays))
 
 

@@ -22,8 +22,8 @@ from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
 from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
-from msekit.evaluation.records import records_of
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
+from msekit.model.answers import records_of
 from msekit.model.assemble import assemble
 from msekit.model.labels import check_estimate
 from msekit.model.text_states import FreshStates, states_wanted

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.prompts import behind_the_text
-from msekit.data.targets import Question, only_one, questions_of
+from msekit.data.targets import Question, behind_the_text, only_one, questions_of
 from msekit.model.labels import Encode, LabelSpace
 from msekit.settings.choices import Estimate, Layout
 
@@ -154,6 +154,48 @@ class Answers:
         return np.stack(columns, axis=1)
 
 
+def records_of(answers: Answers, edges_BE: np.ndarray, estimate: Estimate) -> list[tuple[Any, dict[str, Any]]]:
+    """Each sample's answer, and the probability of every label.
+
+    Args:
+        answers: What is asked.
+        edges_BE: Log-probability of every edge.
+        estimate: The point estimate.
+    """
+    columns = []
+    for one in answers.asked:
+        own_BE = edges_BE[:, one.edges]
+        values_B = one.space.predict(own_BE, estimate_for(one.space.task, estimate) if answers.several else estimate)
+        columns.append((one, values_B, one.space.distribution(own_BE)))
+    records: list[tuple[Any, dict[str, Any]]] = []
+    for row in range(len(edges_BE)):
+        given = [(one, named(one.space, values_B[row]), shares_BK[row]) for one, values_B, shares_BK in columns]
+        shares = [dict(zip(one.space.names, shares_K.tolist(), strict=True)) for one, _, shares_K in given]
+        if not answers.several:
+            records.append((given[0][1], shares[0]))
+            continue
+        said: dict[str, Any] = {}
+        scores: dict[str, dict[str, float]] = {}
+        for (one, value, _), own in zip(given, shares, strict=True):
+            put(said, one, value)
+            scores.setdefault(one.target, {}).update(own if one.label is None else {one.label: own["yes"]})
+        records.append((said, scores))
+    return records
+
+
+def named(space: LabelSpace, value: float) -> str | float:
+    """A value as files say it: a class by its name."""
+    return float(value) if space.task == "msa" else space.names[int(value)]
+
+
+def put(said: dict[str, Any], one: Asked, value: str | float) -> None:
+    """Add an answer to those of the other questions."""
+    if one.label is None:
+        said[one.target] = value
+    else:
+        said.setdefault(one.target, []).extend([one.label] if value == "yes" else [])
+
+
 def estimate_for(task: str, estimate: Estimate) -> Estimate:
     """The point estimate of one of several targets: classes have no mean and no median."""
     return "argmax" if task == "erc" and estimate in ("mean", "median") else estimate
@@ -198,6 +240,6 @@ def _tree(asked: Sequence[Asked]) -> tuple[Nodes, np.ndarray, np.ndarray]:
         above[node] = above[parent] | {node}
     family = np.array([[other in above[node] for other in columns] for node in columns], dtype=bool)
     row = np.searchsorted(scored, leaves_from)
-    token = np.concatenate([one.space.trie.token for one in asked])
+    edge_token = np.concatenate([one.space.trie.token for one in asked])
     seen = Nodes(tuple(tokens[node] for node in columns), family.reshape(len(columns), len(columns)), len(scored))
-    return seen, row, token
+    return seen, row, edge_token

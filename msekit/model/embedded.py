@@ -82,7 +82,7 @@ def edges_of_queries(model: MSEModel, prompt: EmbeddedPrompt, logprobs: Sequence
         llm_1E[0, edge] = value
     if model.product is None or prompt.opinion is None:
         return llm_1E
-    device = model.product.row.device
+    device = model.edge_row.device
     joint_1E: Tensor = model.product(llm_1E.to(device), prompt.opinion[None].to(device), model.llm_weight)
     return joint_1E.cpu()
 

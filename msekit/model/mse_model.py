@@ -8,7 +8,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from msekit.data.batches.batch import Batch
 from msekit.model.answers import Answers
 from msekit.model.edges import Edges, EdgeScores
 from msekit.model.labels import LabelSpace
-from msekit.model.losses import Objective, Objectives
 from msekit.model.product import product_of
 from msekit.model.prompt import PromptLayout
+
+if TYPE_CHECKING:
+    from msekit.model.losses import Objective, Objectives
 
 
 class Content(NamedTuple):

@@ -136,7 +136,8 @@ def drawn(members: list[RunReport]) -> dict[str, str]:
 
 def _of_target(members: list[RunReport], tested: list[RunReport], spec: DatasetSpec, target: str) -> dict[str, str]:
     """The pictures of one target's answers; `target` is empty where there is one."""
-    own, pictures, prefix = spec, {}, f"{target}: " if target else ""
+    own, prefix = spec, f"{target}: " if target else ""
+    pictures: dict[str, str] = {}
     table = f"{target}:per_class_f1" if target else "per_class_f1"
     by_class = [found for run in members if isinstance(found := run.report.metrics.get(table), dict)]
     if target and spec.targets[target].labels:  # several answers a sample are no one picture

@@ -184,8 +184,7 @@ def write_split(
 
     modalities = (gathered.audio, gathered.vision)
     features = _features(spec, CacheSettings(dtype=gathered.audio.dtype.name))
-    counts: Counter[str] = Counter(dict.fromkeys(countable(spec), 0))
-    without = 0
+    counts, without = Counter(dict.fromkeys(countable(spec), 0)), 0
     ids, leaked = Counter[str](), Counter[str]()
     waiting: list[tuple[Row, list[np.ndarray]]] = []  # rows that the next record batch will hold
     waiting_bytes = 0
@@ -215,8 +214,8 @@ def write_split(
     gathered.warnings += _warnings(split, ids, leaked, counts)
     if without:
         gathered.warnings.append(remark(split, without, ids.total()))
-    ordered = in_order(spec, counts)
-    return SplitInfo(samples=ids.total(), bytes=path.stat().st_size, crc32=crc32(path), label_counts=ordered)
+    size, ordered = path.stat().st_size, in_order(spec, counts)
+    return SplitInfo(samples=ids.total(), bytes=size, crc32=crc32(path), label_counts=ordered)
 
 
 def _warnings(split: str, ids: Counter[str], leaked: Counter[str], labels: Counter[str]) -> Iterator[str]:

@@ -54,8 +54,7 @@ def refuse_namesake(name: str, held: Sequence[str], where: object) -> None:
 def without_label(labels_N: np.ndarray) -> np.ndarray:
     """Which samples have no label: (N,) or, of several targets, (N, questions) → bool (N,)."""
     absent = np.isnan(np.asarray(labels_N, dtype=np.float64))
-    none: np.ndarray = absent if absent.ndim == 1 else absent.all(axis=1)
-    return none
+    return absent if absent.ndim == 1 else np.all(absent, axis=1)
 
 
 def remark(split: str, without: int, total: int) -> str:

@@ -132,7 +132,8 @@ def test_a_fold_must_be_chosen_and_be_there(tmp_path: Path):
 
 
 def test_the_shipped_descriptions_read_and_need_their_files(tmp_path: Path):
-    files = sorted((shipped("configs") / "datasets").glob("*.yaml"))
+    shown = sorted((shipped("configs") / "datasets").glob("*.yaml"))
+    files = [file for file in shown if "targets" not in yaml.safe_load(file.read_text())]
     assert {"emodb-folds", "ravdess-folds", "crema-d-folds", "iemocap-sessions"} == {file.stem for file in files}
     for file in files:
         with pytest.raises(MsekitError, match="needs its files"):
