@@ -68,6 +68,7 @@ def refuse_other_run(config: RunConfig, parts: Parts) -> None:
         "configuration or tokenizer of the LLM": (run.backbone.configuration, backbone.configuration),
         "prompt": (run.prompt_sha256, parts.model.layout.sha256),
         "metrics": tuple((spec.metrics, spec.key_metric) for spec in (run.dataset, parts.spec)),
+        "targets": tuple(spec.targets for spec in (run.dataset, parts.spec)),
     }
     if other := [what for what, (before, now) in found.items() if before not in (None, now)]:
         raise MsekitError(
