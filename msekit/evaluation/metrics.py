@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msekit.added import Table
+from msekit.data.targets import of_target
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.answers import Emotions, Intensities, LabelSets
+from msekit.evaluation.numbers import acc7, mean, pearson
+from msekit.evaluation.of_targets import mean_of_shares, together
 from msekit.evaluation.on_request import (
     accuracy_of,
     concordance,
     f1_of,
-    mean_of_targets,
     mean_squared_error,
     micro_f1_without,
     per_class_precision,
@@ -35,6 +37,7 @@ from msekit.evaluation.on_request import (
 
 if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec, MetricFamily, Task
+    from msekit.data.targets import Target
 
 Array = NDArray[Any]
 MetricFn = Callable[[Array, Array], dict[str, Any]]
@@ -44,8 +47,6 @@ WEAK_LIMIT = 0.4
 """Intensities in [-0.4, 0.4] are the weakly emotional ones of SIMS-V2 (the paper's "Metrics")."""
 TOLERANCE = 1e-6
 """Label units. One-decimal labels stored as float32 are off by up to 3e-8 (0.4 reads 0.4000000059)."""
-NEARLY_CONSTANT = 1e-12
-"""Deviations from the mean below this share of the mean are rounding, not variation."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,18 @@ METRICS: Table[Metric] = Table(
         "f1": Metric(lambda answers: answers.sign[1], _MSA),
         "acc2_nonzero": Metric(lambda answers: answers.clear_sign[0], ("mosi",)),
         "f1_nonzero": Metric(lambda answers: answers.clear_sign[1], ("mosi",)),
-        "acc7": Metric(lambda answers: _acc7(answers.truth, answers.prediction), ("mosi",)),
+        "acc7": Metric(lambda answers: acc7(answers.truth, answers.prediction), ("mosi",)),
         "acc2_weak": Metric(
             lambda answers: answers.sign_of(np.abs(answers.truth) <= WEAK_LIMIT + TOLERANCE, strict=True)[0], ("sims",)
         ),
         "mae": Metric(
-            lambda answers: _mean(np.abs(answers.truth - answers.prediction)),
+            lambda answers: mean(np.abs(answers.truth - answers.prediction)),
             _MSA,
             higher_is_better=False,
             percent=False,
         ),
-        "corr": Metric(lambda answers: _pearson(answers.truth, answers.prediction), _MSA, percent=False),
-        "acc": Metric(lambda answers: _mean(answers.truth == answers.prediction), _ERC),
+        "corr": Metric(lambda answers: pearson(answers.truth, answers.prediction), _MSA, percent=False),
+        "acc": Metric(lambda answers: mean(answers.truth == answers.prediction), _ERC),
         "wf1": Metric(lambda answers: answers.weighted_f1, _ERC),
         "macro_f1": Metric(lambda answers: answers.macro_f1, (*_ERC, "labels")),
         "uar": Metric(lambda answers: answers.average_recall, (*_ERC, "labels")),
@@ -94,12 +95,12 @@ METRICS: Table[Metric] = Table(
         "label_acc": Metric(lambda answers: answers.accuracy, ("labels",)),
         "micro_f1": Metric(lambda answers: answers.micro_f1, ("labels",)),
         "exact_match": Metric(lambda answers: answers.exact_match, ("labels",)),
-        "mean": Metric(mean_of_targets, ("targets",)),
+        "mean": Metric(mean_of_shares, ("targets",)),
         "acc3": Metric(lambda answers: accuracy_of(3, answers, TOLERANCE), on_request="msa"),
         "acc5": Metric(lambda answers: accuracy_of(5, answers, TOLERANCE), on_request="msa"),
         "mse": Metric(mean_squared_error, on_request="msa", higher_is_better=False, percent=False),
         "ccc": Metric(concordance, on_request="msa", percent=False),
-        "war": Metric(lambda answers: _mean(answers.truth == answers.prediction), on_request="erc"),
+        "war": Metric(lambda answers: mean(answers.truth == answers.prediction), on_request="erc"),
         "micro_f1_without": Metric(micro_f1_without, on_request="erc", of_a_class=True),
         "f1_of": Metric(f1_of, on_request="erc", of_a_class=True),
         "per_class_recall": Metric(per_class_recall, on_request="erc"),
@@ -133,7 +134,7 @@ def msa_metrics(
     truth, prediction = _pair(truth, prediction, np.float64)
     if family == "sims":
         truth, prediction = truth.clip(-1.0, 1.0), prediction.clip(-1.0, 1.0)
-    return computed(Intensities(truth, prediction, strict=family == "sims"), family, names)
+    return _computed(Intensities(truth, prediction, strict=family == "sims"), family, names)
 
 
 def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str], names: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -148,16 +149,16 @@ def erc_metrics(truth: Array, prediction: Array, labels: Sequence[str], names: t
         labels: The C class names, in the order of their numbers.
         names: Metrics in place of these.
     """
-    return computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc", names)
+    return _computed(Emotions(*_pair(truth, prediction, np.int64), labels), "erc", names)
 
 
-def computed(answers: Intensities | Emotions | LabelSets, family: str, names: tuple[str, ...]) -> dict[str, Any]:
+def _computed(answers: Intensities | Emotions | LabelSets, family: str, names: tuple[str, ...]) -> dict[str, Any]:
     """The named metrics, or every one of a family."""
     if names:
         classes = {name: [label] if (label := name.partition(":")[2]) else [] for name in names}
         values = {name: metric_named(name).compute(answers, *classes[name]) for name in names}
     else:
-        values = {name: METRICS[name].compute(answers) for name in names_of_family(family)}
+        values = {name: METRICS[name].compute(answers) for name in _names(family)}
     return {name: _defined(value) for name, value in values.items()}
 
 
@@ -166,13 +167,13 @@ def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def names_of_family(family: str) -> list[str]:
+def _names(family: str) -> tuple[str, ...]:
     """The metrics that sets of a family have."""
-    return [name for name, metric in METRICS.items() if family in metric.families]
+    return tuple(name for name, metric in METRICS.items() if family in metric.families)
 
 
 def metrics_of(spec: DatasetSpec) -> MetricFn:
-    """The metric function of a data set; its family or labels filled in. Of several targets: `of_targets.py`.
+    """The metric function of a data set; its family or labels filled in. Of several targets each one's, and their mean.
 
     Args:
         spec: The data set. ERC arrays hold class numbers in the order of `spec.labels`, MSA arrays intensities.
@@ -181,14 +182,41 @@ def metrics_of(spec: DatasetSpec) -> MetricFn:
         MsekitError: Its description chooses a metric that there is not, or not for it.
     """
     if spec.targets:
-        from msekit.evaluation.of_targets import metrics_of_targets
-
-        return metrics_of_targets(spec)
+        functions = {name: _of_target(spec, name, target) for name, target in spec.targets.items()}
+        return partial(
+            together, spec, functions, [name for name in METRICS.names if not METRICS[name].higher_is_better]
+        )
     for name in chosen_metrics(spec):
-        refuse_unfit(name, spec)
+        _refuse_unfit(name, spec)
     if spec.labels is None:
         return partial(msa_metrics, family=spec.metric_family, names=chosen_metrics(spec))
     return partial(erc_metrics, labels=spec.labels, names=chosen_metrics(spec))
+
+
+def _of_target(spec: DatasetSpec, name: str, target: Target) -> MetricFn:
+    """The metric function of one of several targets; of one with labels arrays are [N, L].
+
+    Raises:
+        MsekitError: Its name is a metric's, a chosen metric is none of its kind, or its key metric is not computed.
+    """
+    if name in METRICS:
+        raise MsekitError(f"a target cannot be called '{name}', which is a metric", where=spec.name)
+    if target.labels is None:
+        own = of_target(spec, name)
+        function, has = metrics_of(own), chosen_metrics(own) or _names("erc" if own.labels else own.metric_family)
+    else:
+        labels, chosen = target.labels, tuple(target.metrics or ())
+        if unfit := [metric for metric in chosen if metric not in _names("labels")]:
+            known = f"They are {', '.join(_names('labels'))}"
+            raise MsekitError(f"'{unfit[0]}' is no metric of labels", where=f"target '{name}'", fix=known)
+        has = chosen or _names("labels")
+        function = lambda truth, answers: _computed(LabelSets(truth, answers, labels), "labels", chosen)  # noqa: E731
+    whose, _, key = spec.key_metric.partition(":")
+    if unknown := [metric for metric in (target.key_metric, key if whose == name else "") if metric not in ("", *has)]:
+        raise MsekitError(
+            f"target '{name}' has no metric '{unknown[0]}'", where=spec.name, fix=nearest(unknown[0], has)
+        )
+    return function
 
 
 def chosen_metrics(spec: DatasetSpec) -> tuple[str, ...]:
@@ -196,10 +224,11 @@ def chosen_metrics(spec: DatasetSpec) -> tuple[str, ...]:
     return spec.metrics if isinstance(spec.metrics, tuple) else ()
 
 
-def refuse_unfit(name: str, spec: DatasetSpec) -> None:
+def _refuse_unfit(name: str, spec: DatasetSpec) -> None:
     metric, (_, colon, label) = metric_named(name), name.partition(":")
     where = f"metrics of '{spec.name}'"
-    if spec.task not in {metric.on_request, *("erc" if family == "erc" else "msa" for family in metric.families)}:
+    tasks = {family if family in ("erc", "labels", "targets") else "msa" for family in metric.families}
+    if spec.task not in {metric.on_request, *tasks}:
         raise MsekitError(f"'{name}' is no metric of a data set for {spec.task}", where=where)
     if metric.of_a_class and label not in (spec.labels or ()):
         examples = ", ".join(f"{name.partition(':')[0]}:{known}" for known in spec.labels or ())
@@ -317,30 +346,3 @@ def _pair(truth: Array, prediction: Array, dtype: type) -> tuple[Array, Array]:
     assert bool(np.isfinite(truth).all()), "non-finite truth"
     assert bool(np.isfinite(prediction).all()), "non-finite prediction"
     return truth, prediction
-
-
-def _acc7(truth: Array, prediction: Array) -> float | None:
-    """Accuracy over the seven whole numbers of [-3, 3], to which [N] and [N] are clipped and rounded."""
-    return _mean(np.round(truth.clip(-3.0, 3.0)) == np.round(prediction.clip(-3.0, 3.0)))
-
-
-def _mean(values: Array) -> float | None:
-    """The mean of [N] numbers or truth values; None of nothing."""
-    return float(values.mean()) if values.size else None
-
-
-def _pearson(truth: Array, prediction: Array) -> float | None:
-    """Pearson's correlation of [N] and [N]; None for fewer than two samples or when either is constant."""
-    if truth.size < 2:
-        return None
-    norms = []
-    centred = []
-    for values in (truth, prediction):
-        mean = values.mean()
-        deviation = values - mean
-        norm = float(np.sqrt(deviation @ deviation))
-        if norm <= NEARLY_CONSTANT * abs(mean):
-            return None
-        norms.append(norm)
-        centred.append(deviation)
-    return float(np.clip(centred[0] @ centred[1] / (norms[0] * norms[1]), -1.0, 1.0))

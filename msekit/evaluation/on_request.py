@@ -8,7 +8,6 @@ N: samples. C: classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,11 +51,6 @@ def concordance(answers: Any) -> float | None:
     covariance = float(np.mean((truth - truth.mean()) * (prediction - prediction.mean())))
     spread = float(truth.var() + prediction.var() + (truth.mean() - prediction.mean()) ** 2)
     return 2 * covariance / spread if spread > 0 else None
-
-
-def mean_of_targets(shares: Sequence[float | None]) -> float | None:
-    """The mean of several targets' key metrics, each as a share of 1; one that is not defined counts as 0."""
-    return float(np.mean([value or 0.0 for value in shares])) if shares else None
 
 
 def micro_f1_without(answers: Any, left_out: str) -> float | None:

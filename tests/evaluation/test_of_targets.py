@@ -117,6 +117,13 @@ def test_metrics_that_a_target_has_not_are_refused(targets: dict[str, Target], k
         metrics_of(spec)
 
 
+@pytest.mark.parametrize("name", ["macro_f1", "label_acc", "mean"])
+def test_metrics_of_labels_and_of_targets_are_none_of_intensities(name: str):
+    spec = DatasetSpec(name="own", task="msa", layout="folder", range=(0, 1), metrics=(name,))
+    with pytest.raises(MsekitError, match=f"'{name}' is no metric of a data set for msa"):
+        metrics_of(spec)
+
+
 def test_a_description_chooses_metrics_and_the_key_of_every_target():
     chosen = {
         "a": Target(range=(0, 1), metrics=("ccc", "mae")),

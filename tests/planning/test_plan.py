@@ -220,6 +220,17 @@ def test_the_sequence_is_that_of_the_runs_layout(layout: str):
     assert work.tokens - text - config.adapter.pseudo_tokens - (work.answers - 1) == len(laid_out.closing)
 
 
+@pytest.mark.parametrize("layout", ["paper", "prompt-first"])
+def test_the_questions_of_several_targets_are_counted(layout: str):
+    config = run(str(checkpoint_folder("tiny-llama")), "synthetic-targets", "cpu", layout=layout)
+    model, work = build(config, Reporter(quiet=True), splits=("train",)).model, plan_run(config).work
+    assert work.answers == work.scored_answers == model.answers.nodes.scored
+    text = config.data.text_limit or 65
+    behind = work.tokens - text - config.adapter.pseudo_tokens - len(model.layout.closing)
+    assert behind == len(model.answers.nodes.token)
+    assert work.trainable == sum(parameter.numel() for parameter in model.adapter.parameters())
+
+
 def test_a_prompt_that_is_read_once_costs_less():
     last, first = (plan_run(run("qwen-1.8b", "meld", layout=layout)) for layout in ("paper", "prompt-first"))
     assert first.work.tokens < last.work.tokens
