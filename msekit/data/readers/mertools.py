@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from msekit.data.readers.mertools_files import is_unsaid, read_labels, read_texts
+from msekit.data.readers.rows import number_of
 from msekit.errors import MsekitError
 
 _TRAIN = "train_corpus"
@@ -60,7 +61,9 @@ def write_own_folder(
             emotion = about.get("emo") if isinstance(about, dict) else None
             if not isinstance(emotion, str):
                 raise MsekitError(f"'{name:.60}' has no 'emo'", where=labels)
-            row = {"id": str(name), "text": texts.get(str(name), ""), "label": emotion, "split": split}
+            row: dict[str, Any] = {"id": str(name), "text": texts.get(str(name), ""), "label": emotion, "split": split}
+            if (valence := number_of(about.get("val"))) is not None and not is_unsaid({name: about}):
+                row["val"] = valence
             for modality, folder in features.items():
                 if _linked(folder / f"{name}.npy", output / modality / f"{name}.npy", folder, output / modality):
                     row[modality] = f"{modality}/{name}.npy"

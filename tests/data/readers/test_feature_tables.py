@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from msekit.cli.main import app
-from msekit.data.catalogue import read_spec
+from msekit.data.catalogue import read_spec, resolve_dataset
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.mertools import read_labels
 from msekit.data.readers.own_folder import OwnSet
@@ -156,6 +156,11 @@ def test_mertools_becomes_a_set_of_ones_own(tmp_path: Path) -> None:
     assert (rows["a0"].text, rows["a1"].text) == ("你好", "")
     assert rows["a3"].audio is None
     assert np.array_equal(rows["a11"].audio, np.full((1, 4), 3, np.float32))
+    both = resolve_dataset("mer-emotion-valence", tmp_path / "mer", {"validation": 0.1})
+    emotions = both.targets["emotion"].classes
+    answers = {row.id: row.label for split in ("train", "valid", "test") for row in OwnSet(both).rows(split)}
+    assert answers["a3"] == (emotions.index("sad"), 0.3)
+    assert answers["b0"] == (emotions.index("sad"), -1.0)
 
 
 def test_features_that_lie_in_the_set_already_stay(tmp_path: Path) -> None:
