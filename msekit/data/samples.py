@@ -16,7 +16,7 @@ class Samples(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) float64 class numbers or intensities; zeros where they are not known."""
+        """(N,) float64 class numbers or intensities, of several targets (N, Q); zeros where they are not known."""
 
     @property
     def audio_lengths(self) -> np.ndarray:

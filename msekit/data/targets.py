@@ -42,8 +42,8 @@ class Target(BaseModel):
 
     classes: Annotated[tuple[_Name, ...], Field(min_length=2, max_length=10_000)] | None = None
     """One of them is the answer; in the order of their numbers."""
-    labels: Annotated[tuple[_Name, ...], Field(min_length=1, max_length=1_000)] | None = None
-    """Any number of them is the answer: each is asked by itself."""
+    labels: Annotated[tuple[_Name, ...], Field(min_length=1, max_length=100)] | None = None
+    """Any number of them is the answer: each is asked by itself, in some columns of the LLM's pass."""
     range: tuple[float, float] | None = None
     """Lowest and highest value."""
     weight: float = Field(1.0, gt=0)
@@ -188,7 +188,8 @@ def wording(language: str, name: str, target: Target, label: str | None) -> str:
 def behind_the_text(question: Question) -> str:
     """What is left of a question behind the text where its wording stands before it: its name and its last sign."""
     sign = re.search(r"[\s=:：]*$", question.spec.task_prompt).group()  # type: ignore[union-attr]  # at least nothing
-    return f"{question.name.replace('_', ' ')}{sign or ': '}"
+    asked = question.target.replace("_", " ")
+    return f"{asked}{sign or ': '}" if question.label is None else f"{asked}, {question.label}{sign or ': '}"
 
 
 def opinions_of(spec: DatasetSpec) -> tuple[tuple[int, tuple[float, ...]], ...]:

@@ -136,6 +136,10 @@ class Objectives(nn.Module):
             if getattr(config, name) != getattr(LossConfig(), name):
                 kind = "classes and labels" if tasks == {"msa"} else "ranges"
                 raise MsekitError(f"loss.{name} is for {kind}, and no target is one")
+        for one, labels_N in zip(answers.asked, train_labels.T, strict=True):
+            if not (labels_N >= 0).any():
+                fix = "Leave it out of `targets`, or label some samples."
+                raise MsekitError(f"no training sample answers '{one.name}'", fix=fix)
         self.config, self.asked = config, answers.asked
         self.each = nn.ModuleList(
             Objective(_of_task(config, one.space.task), one.space, labels_N[labels_N >= 0], decode)

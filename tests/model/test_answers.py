@@ -8,11 +8,15 @@ import torch
 from as_on_gpu import bound
 
 from msekit.adapters.interface import OpinionatedAdapter
-from msekit.data.catalogue import DATASETS
+from msekit.backbones.backbone import Backbone
+from msekit.backbones.passes.one_by_one import by_branch
+from msekit.backbones.passes.plain import plain_pass
+from msekit.data.catalogue import DATASETS, DatasetSpec
+from msekit.data.targets import Target
 from msekit.errors import MsekitError
 from msekit.evaluation.records import truths_of
 from msekit.evaluation.scoring import Scores
-from msekit.model.answers import Answers, records_of
+from msekit.model.answers import Answers, cues_of, records_of
 from msekit.model.edges import Edges
 from msekit.model.labels import LabelSpace
 from msekit.model.losses import Objective, Objectives
@@ -59,6 +63,23 @@ def test_every_question_is_scored_as_if_it_were_asked_alone(parts: Parts):
         laid, _ = model.for_scoring(batch)
         alone_BE = model.edges(model.logits(laid)).joint
         assert torch.allclose(together_BE[:, one.edges], alone_BE, atol=bound(1e-4, 0.1)), one.name
+
+
+@torch.no_grad()
+def test_llms_that_read_no_tree_read_the_branches_one_by_one(tiny: Backbone):
+    """Also where a question's words begin with another's, so that words stand behind nodes that are scored."""
+    targets = {"a": Target(range=(0, 1), prompt="How?="), "b": Target(range=(0, 1), prompt="How?=0.=")}
+    spec = DatasetSpec(name="own", layout="folder", targets=targets)
+    answers = Answers.of(spec, tiny.encode, tiny.end)
+    assert answers.nodes.scored < len(answers.nodes.token)
+    layout = PromptLayout(tiny.encode, tiny.bos, spec.task_prompt, "paper", cues_of(spec, "paper"))
+    text_BTd = tiny.embed(torch.tensor([tiny.encode("Well then."), tiny.encode("So, so, so")]))
+    content = layout.content(tiny.constant, text_BTd[:, :0], text_BTd, torch.tensor([10, 6]))
+    family = torch.from_numpy(answers.nodes.family)
+    sequence, compute = layout.with_tree(*content, tiny.constant, answers.nodes, family), plain_pass(tiny.model)
+    at_once, one_by_one = compute(sequence), by_branch(compute)(sequence)
+    assert one_by_one.shape == (2, answers.nodes.scored, at_once.shape[-1])
+    assert torch.allclose(at_once, one_by_one, atol=bound(1e-4, 0.1))
 
 
 def test_a_single_target_is_the_list_of_one():
@@ -116,6 +137,13 @@ def test_losses_for_what_no_target_is_are_refused():
     for spec, config in ((ranges, LossConfig(smoothing=0.1)), (classes, LossConfig(expected=1))):
         with pytest.raises(MsekitError, match="and no target is one"):
             Objectives(config, Answers.of(spec, characters, 0), np.zeros((1, 1), int), chr)
+
+
+def test_a_question_that_no_training_sample_answers_is_refused():
+    labels = np.zeros((3, 6), int)
+    labels[:, 2] = -1
+    with pytest.raises(MsekitError, match=r"no training sample answers 'signs\.sighs'"):
+        Objectives(LossConfig(), Answers.of(TARGETS, characters, 0), labels, chr)
 
 
 def test_opinions_are_multiplied_question_by_question():

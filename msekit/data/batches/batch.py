@@ -44,7 +44,8 @@ class Batch:
     vision_lengths: Tensor | None
     """(B,) int64."""
     label: Tensor
-    """(B,) int64, position of the true label in the LabelSpace."""
+    """(B,) int64, position of the true label in the LabelSpace; of several targets (B, Q), -1 where a question is not
+    answered."""
     weight: Tensor
     """(B,) float32; 0 for a filler sample that must not count."""
     context_lengths: Tensor | None = None
@@ -121,7 +122,7 @@ class Collator:
     text_ids: Sequence[Sequence[int]]
     """Each sample's text in tokens, already cut to the limit."""
     labels: np.ndarray
-    """(N,) position of each sample's label in the LabelSpace."""
+    """(N,) position of each sample's label in the LabelSpace; of several targets (N, Q)."""
     audio: Preprocessor | None = None
     """The audio's way to the adapter; None to withhold the audio from all."""
     vision: Preprocessor | None = None
