@@ -113,7 +113,7 @@ class Scores:
             position = collapsed_to(one.space.indices(scores.predictions(own)).tolist())
             found.setdefault(one.target, []).append(None if position is None else one.space.names[position])
         whole = {target: names for target, names in found.items() if None not in names}
-        said = [f"{target} {'/'.join(map(str, names))}".strip() for target, names in whole.items()]
+        said = [f"{target} {'/'.join(map(str, names))}" if target else str(names[0]) for target, names in whole.items()]
         return ", ".join(said) or None
 
 
