@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,18 @@ def assignments(incomplete: str) -> list[tuple[str, str]]:
     if equals:
         return [(f"{key}={value}", "") for value in values_of(key) if value.startswith(begun)]
     return [(f"{name}=", doc) for name, doc in keys(key) if name not in OPTIONS_OF_THEIR_OWN]
+
+
+def _once_each(overrides: list[str] | None) -> list[str] | None:
+    """`--set` as it was given; one setting is given once.
+
+    Raises:
+        MsekitError: A setting that is given twice, of which the first would be without effect.
+    """
+    counts = Counter(text.partition("=")[0] for text in overrides or ())
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise MsekitError(f"--set {twice[0]} is given {counts[twice[0]]} times", fix="Keep one of them.")
+    return overrides
 
 
 Source = Annotated[Path | None, typer.Option(help="Folder or file of the features.")]
@@ -78,7 +91,8 @@ Track = Annotated[
 ]
 RunFile = Annotated[str | None, typer.Option("--config", help="A run file, or the name of a shipped one.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting: optim.lr=1e-4.", autocompletion=assignments)
+    list[str] | None,
+    typer.Option("--set", help="Any setting: optim.lr=1e-4.", autocompletion=assignments, callback=_once_each),
 ]
 
 LAUNCHES = sorted(path.stem for path in shipped("launch").glob("*.yaml"))

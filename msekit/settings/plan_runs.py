@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from msekit.settings.config import RunConfig
 
 DEFAULT_SEED = 1111
+_OTHERWISE_CALLED = {"adapter.name": "adapter", "tracking.trackers": "track"}
+"""Options that are not called like their setting."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     described = (in_file.get("description") or {}) | request.own_set.settings()
     spec = find_set(dataset, request.source or in_file.get("source"), described)
     settings = request.settings()
+    _said_once(settings, request.overrides)
     described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")
     settings["dataset"] = str(Path(dataset).expanduser().resolve()) if described_by_file else dataset
     folder = request.output or in_file.get("output") or Path("runs") / f"{spec.name}-{Path(backbone).name}"
@@ -126,6 +129,19 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
             for seed in request.seeds or (in_file.get("seed", DEFAULT_SEED),)
         ]
     return runs, folder
+
+
+def _said_once(settings: dict[str, Any], overrides: tuple[str, ...]) -> None:
+    """No setting by an option and by `--set`: one of the two would be without effect.
+
+    Raises:
+        MsekitError: The first that is said twice.
+    """
+    for key in (override.partition("=")[0] for override in overrides):
+        section, _, name = key.partition(".")
+        if isinstance(settings.get(section), dict) and settings[section].get(name) is not None:
+            option = _OTHERWISE_CALLED.get(key, name.replace("_", "-"))
+            raise MsekitError(f"--set {key}: --{option} says it too", fix="Keep one of them.")
 
 
 def _named(key: str, option: str | None, in_file: dict[str, Any]) -> str:

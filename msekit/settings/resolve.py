@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,14 +49,14 @@ def resolve(
             data set and the output folder.
         task: `msa` or `erc`: recipes `kit` and `best` differ.
         run_file: A YAML with settings.
-        overrides: `optim.lr=1e-4`, ….
+        overrides: `optim.lr=1e-4`, …; of one key the last counts.
         extractors: What made the features, where that is on record.
 
     Raises:
         MsekitError: An unknown key or a value of the wrong kind, with the key's name.
     """
     layers = [reopened(read_run_file(run_file))] if run_file else []
-    layers += [_without_none(options), *_parsed(overrides)]
+    layers += [_without_none(options), *map(_parse_override, overrides)]
     chosen: dict[str, Any] = {}
     for layer in layers:
         _merge(chosen, layer)
@@ -138,16 +137,6 @@ def reopened(settings: dict[str, Any]) -> dict[str, Any]:
 def dump(config: RunConfig) -> str:
     """The resolved run as YAML; reading it back gives the same run."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _parsed(overrides: Iterable[str]) -> list[dict[str, Any]]:
-    """Every override, nested; one setting is given once."""
-    texts = list(overrides)
-    parsed = [_parse_override(text) for text in texts]
-    counts = Counter(text.partition("=")[0] for text in texts)
-    if twice := [key for key, count in counts.items() if count > 1]:
-        raise MsekitError(f"--set {twice[0]} is given {counts[twice[0]]} times", fix="Keep one of them.")
-    return parsed
 
 
 def _parse_override(text: str) -> dict[str, Any]:

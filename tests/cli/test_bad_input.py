@@ -44,6 +44,19 @@ def refused(*arguments: object) -> str:
     return message
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set", "optim.lr=1", "--set", "optim.epochs=2", "--set", "optim.lr=2"), "--set optim.lr is given 2 times"),
+        (("--epochs", "1", "--set", "optim.epochs=2"), "--set optim.epochs: --epochs says it too"),
+        (("--limit-train", "8", "--set", "data.limit_train=8"), "--set data.limit_train: --limit-train says it too"),
+        (("--adapter", "mse", "--set", "adapter.name=mult"), "--set adapter.name: --adapter says it too"),
+    ],
+)
+def test_a_setting_is_given_once(options: tuple[str, ...], said: str):
+    assert refused(*TRAIN, "--dataset", "synthetic-erc", "--dry-run", *options) == f"{said}. Keep one of them."
+
+
 @pytest.mark.slow
 def test_the_command_prints_one_line_and_exits_with_2(tmp_path: Path):
     done = subprocess.run(

@@ -109,9 +109,3 @@ def test_the_resolved_run_reads_back_as_itself():
 def test_wrong_settings_name_the_key(override, expected):
     with pytest.raises(MsekitError, match=expected.replace("?", r"\?").replace(".", r"\.")):
         run(overrides=[override])
-
-
-def test_a_setting_that_is_set_twice_is_refused():
-    options = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "output": "run"}
-    with pytest.raises(MsekitError, match=r"--set optim.lr is given 2 times.*Keep one"):
-        resolve(options, task="erc", overrides=["optim.lr=1", "optim.epochs=2", "optim.lr=2"])
