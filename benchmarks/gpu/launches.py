@@ -34,6 +34,7 @@ def run(machine: Machine, backbone: str, precision: str) -> list[dict[str, Any]]
     name = backbone if backbone == "tiny-llama" else str(machine.checkpoint(backbone))
     common = ["--backbone", name, "--dataset", "synthetic-erc", "--limit-train", size, "--epochs", epochs]
     common += ["--set", "optim.lr=5e-4", "--set", "evaluation.bootstrap=0", "--set", "evaluation.integrity=false"]
+    common += ["--set", "optim.opinion_samples=1"]  # the fewest epochs alone: processes are compared, not plug-ins
     common += ["--quantization", precision] if quantised else ["--set", f"model.dtype={precision}"]
     several = ["--num-processes", str(torch.cuda.device_count() if machine.cuda else 2)]
     todo = QUANTISED if quantised else PLAIN
