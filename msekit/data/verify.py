@@ -24,6 +24,7 @@ from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
 
 _ABSENT = "is absent"
+_NO_FRAMES = "has an array of no frames, and counts as absent"
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
@@ -196,7 +197,8 @@ class Inspection:
             self.findings.note("warning", split, f"the same sample, by content, is {other}", f"{name} = {first[1]}")
         for key in MODALITIES:
             for what in self.scans[split, key].add(getattr(row, key)):
-                self.findings.note("warning", split, f"{key} {what}", name)
+                of_no_frames = what == _ABSENT and key in row.empty
+                self.findings.note("warning", split, f"{key} {_NO_FRAMES if of_no_frames else what}", name)
 
     def _check_width(self, key: str, frames: int, width: int, where: str) -> None:
         first = self.widths.setdefault(key, width)

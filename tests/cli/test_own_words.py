@@ -123,7 +123,7 @@ def test_what_is_offered_ends_before_what_else_would_do():
         ({"labels": 3}, "labels is to be a list, not 3"),
         ({"labels": ["joy", 1]}, "labels.1 is the number 1 as YAML reads it"),
         ({"task": ...}, "task is missing"),
-        ({"task": "maybe"}, "task is to be 'msa' or 'erc', not 'maybe'"),
+        ({"task": "maybe"}, "task is to be 'msa', 'erc' or 'targets', not 'maybe'"),
         ({"task": "msa", "labels": ..., "range": [1]}, "range has too few entries"),
         ({"name": "own set/"}, "name is to be made of letters, digits, _, - and ., not 'own set/'"),
         ({"text_limit": 0}, "text_limit is to be at least 1, not 0"),
@@ -286,8 +286,10 @@ class TestCheckpoints:
         del tensors["lm_head.weight"]
         save_file(tensors | {"score.weight": torch.ones(2, 64)}, copy / "model.safetensors", {"format": "pt"})
         self.change(copy, architectures=["LlamaForSequenceClassification"])
+        assert "LlamaForSequenceClassification is no causal LM" in self.refusal(copy)
+        self.change(copy, architectures=["LlamaScorer"])
         said = self.refusal(copy)
-        assert "is a LlamaForSequenceClassification, which is no causal LM: it lacks 1 of the weights" in said
+        assert "is a LlamaScorer, which is no causal LM: it lacks 1 of the weights" in said
         assert "lm_head.weight" in said
 
     def test_weights_of_another_shape(self, copy: Path):

@@ -39,6 +39,8 @@ class Row:
     vision: np.ndarray | None
     speaker: str | None = None
     dialogue_id: str | None = None
+    empty: tuple[str, ...] = ()
+    """Of the modalities that are None, those whose array has no frames."""
 
 
 class RowError(MsekitError):
@@ -192,7 +194,7 @@ def number_of(value: object) -> float | None:
 
 
 def checked_frames(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
-    """One sample's frames [L, D] cut to their true length; None where there are none.
+    """One sample's frames [L, D] cut to their true length, [0, D] of an array without any; None where there is none.
 
     Raises:
         MsekitError: The shape, the type, the width or the length is wrong.
@@ -230,7 +232,16 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
         )
     if frames and not width:
         raise MsekitError(f"'{key}' has frames without features", where=where)
-    return frames_LD[:frames] if frames else None
+    return frames_LD[:frames] if frames or not len(frames_LD) else None  # a length of 0 says that there are none
+
+
+def with_features(row: Row, frames: Mapping[str, np.ndarray | None]) -> Row:
+    """Give a row its features; an array of no frames is noted, as nothing else says why the modality is absent."""
+    for key, frames_LD in frames.items():
+        if frames_LD is not None and not len(frames_LD):
+            row.empty, frames_LD = (*row.empty, key), None
+        setattr(row, key, frames_LD)
+    return row
 
 
 def shape_of_frames(shape: Sequence[int]) -> tuple[int, ...]:
