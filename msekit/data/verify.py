@@ -25,6 +25,8 @@ from msekit.errors import MsekitError
 
 _ABSENT = "is absent"
 _NO_FRAMES = "has an array of no frames, and counts as absent"
+_MOST_REFUSED = 100_000
+"""Unusable rows of a split that are looked at: several seconds' worth."""
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
@@ -115,6 +117,10 @@ def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verificati
                     inspection.see(split, number, read())
                 except MsekitError as error:
                     inspection.refuse(split, number, error)
+                    if inspection.splits[split].unusable > _MOST_REFUSED:
+                        raise MsekitError(
+                            f"more than {_MOST_REFUSED:,} rows are unusable; it was read no further"
+                        ) from error
                 if progress is not None:
                     progress(split, number + 1)
         except MsekitError as error:

@@ -298,6 +298,11 @@ def test_texts_that_are_no_utf8_are_refused(port: int, path: str, body: bytes, k
 def test_texts_in_utf8_arrive_as_they_were_sent(port: int, charset: str) -> None:
     word = "café 🙂 好"
     part = f'--X\r\nContent-Disposition: form-data; name="text"\r\n\r\n{word}\r\n--X--\r\n'.encode()
-    for body, kind in ((part, MULTIPART + charset), (f"text={quote(word)}".encode(), FORM["content-type"] + charset)):
+    url = FORM["content-type"] + charset
+    for body, kind in (
+        (part, MULTIPART + charset),
+        (f"text={quote(word)}".encode(), url),
+        (f"text={word}".encode(), url),
+    ):
         status, page, _ = ask(port, body, {"content-type": kind}, "/")
         assert (status, word in page) == (200, True)

@@ -20,7 +20,9 @@ from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 
 _LONGEST_TEXT = 1_000_000  # characters
-_MOST_FOLD, _LEAST_BUDGET = 64, 2 << 30  # what rows may come to, as a multiple of their files and in bytes
+MOST_FOLD, LEAST_BUDGET = 64, 2 << 30
+"""What rows may come to, as a multiple of their files and in bytes."""
+_PACKED = 64 << 20  # bytes; a modality that is zero throughout packs well, and is smaller
 MOST_VALUES = 1 << 26
 """Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
 
@@ -105,7 +107,7 @@ class Budget:
     """
 
     def __init__(self, files: list[Path]) -> None:
-        self.left = _LEAST_BUDGET + _MOST_FOLD * sum(file.stat().st_size for file in files)
+        self.left = LEAST_BUDGET + MOST_FOLD * sum(file.stat().st_size for file in files)
 
     def read(self, read: ReadRow) -> Row:
         """Read a row and count it.
@@ -116,8 +118,26 @@ class Budget:
         row = read()
         self.left -= sum(frames_LD.nbytes for frames_LD in (row.audio, row.vision) if frames_LD is not None)
         if self.left < 0:
-            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {_MOST_FOLD} times the size of their files")
+            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {MOST_FOLD} times the size of their files")
         return row
+
+
+def refuse_packed(unpacked: int, packed: int, what: str) -> None:
+    """Refuse one sample's features that come to far more than what they are stored as, before they are unpacked.
+
+    Args:
+        unpacked: Bytes.
+        packed: Bytes.
+        what: What is packed, for the message.
+
+    Raises:
+        MsekitError: They are one value repeated, and take gigabytes.
+    """
+    if unpacked > max(_PACKED, MOST_FOLD * packed):
+        raise MsekitError(
+            f"{what} unpacks to {unpacked >> 20} MB from {packed / (1 << 20):.1f} MB: one value repeated, no features",
+            fix="Leave it out where the modality is absent",
+        )
 
 
 class Contents:
