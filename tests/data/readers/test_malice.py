@@ -314,12 +314,12 @@ class TestFeatureFiles:
         stream = io.BytesIO()
         header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 16, 1 << 10)}
         np.lib.format.write_array_header_1_0(stream, header)
-        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-            with archive.open("audio.npy", "w") as member:
-                member.write(stream.getvalue())
-                for _ in range(512):
-                    member.write(bytes(1 << 20))
-        with bounded(), pytest.raises(MsekitError, match="unpacks to 512 MB from 0.5 MB"):
+        archived = zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED)
+        with archived as archive, archive.open("audio.npy", "w") as member:
+            member.write(stream.getvalue())
+            for _ in range(512):
+                member.write(bytes(1 << 20))
+        with bounded(), pytest.raises(MsekitError, match=r"unpacks to 512 MB from 0\.5 MB"):
             read_features(tmp_path / "a.npz", "audio", "row 0")
 
     def test_an_absent_modality_of_zeros_is_read(self, tmp_path: Path) -> None:
