@@ -22,6 +22,7 @@ from msekit.errors import MsekitError
 _LONGEST_TEXT = 1_000_000  # characters
 MOST_FOLD, LEAST_BUDGET = 64, 2 << 30
 """What rows may come to, as a multiple of their files and in bytes."""
+_LONGEST_ID = 80  # characters of one that is shown
 _PACKED = 64 << 20  # bytes; a modality that is zero throughout packs well, and is smaller
 MOST_VALUES = 1 << 26
 """Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
@@ -159,7 +160,7 @@ class Contents:
 
 def named(number: int, row: Row) -> str:
     """How a row is named to the user."""
-    return f"{number} ({row.id})"
+    return f"{number} ({row.id if len(row.id) <= _LONGEST_ID else row.id[: _LONGEST_ID - 1] + '…'})"
 
 
 def names_of(mapping: Mapping[Any, Any]) -> str:

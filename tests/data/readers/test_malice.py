@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -254,6 +255,42 @@ def test_values_that_say_nothing_in_millions(tmp_path: Path, value: object) -> N
     assert time.process_time() - started < SECONDS
     (tmp_path / "y.pkl").write_bytes(pickle.dumps([[value, 1.5, "text", value]] * 1000, protocol=4))
     assert map_pickle(tmp_path / "y.pkl")[0] == [[value, 1.5, "text", value]] * 1000
+
+
+def own_rows(folder: Path, name: str) -> DatasetSpec:
+    """Three rows, the first of that id."""
+    (folder / "audio").mkdir(parents=True)
+    rows = [{"id": name if not n else f"c{n}", "text": f"t{n}", "label": "joy", "split": "train"} for n in range(3)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DatasetSpec(name="own", task="erc", layout="folder", labels=("joy", "sad"), source=folder)
+
+
+@pytest.mark.parametrize("length", [256, 5000, 100_000])
+def test_an_id_that_no_file_can_be_called(tmp_path: Path, length: int) -> None:
+    spec = own_rows(tmp_path / "own", "a" * length)
+    assert [row.audio for row in open_source(spec).rows("train")] == [None] * 3
+    outcome = verify(spec)
+    assert all(len(row) < 200 for finding in outcome.findings for row in finding.rows)
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_links_are_followed_and_paths_out_are_not(tmp_path: Path, link: str) -> None:
+    """A link is its owner's word that features lie elsewhere; a table may come from anyone."""
+    spec = own_rows(tmp_path / "own", "c0")
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "elsewhere" / "c0.npy", np.ones((2, 3)))
+    audio = tmp_path / "own" / "audio"
+    if link == "file":
+        (audio / "c0.npy").symlink_to(tmp_path / "elsewhere" / "c0.npy")
+    else:
+        audio.rmdir()
+        audio.symlink_to(tmp_path / "elsewhere")
+    assert [row.audio is None for row in open_source(spec).rows("train")] == [False, True, True]
+    for name in ("audio/../../elsewhere/c0.npy", str(tmp_path / "elsewhere" / "c0.npy"), "../elsewhere/c0.npy"):
+        row = {"id": "x", "text": "t", "label": "joy", "split": "train", "audio": name}
+        (tmp_path / "own" / "samples.jsonl").write_text(json.dumps(row))
+        with pytest.raises(MsekitError, match="lies outside the folders of features"):
+            next(open_source(spec).rows("train"))
 
 
 def test_unusable_rows_in_millions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
