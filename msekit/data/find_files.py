@@ -48,7 +48,13 @@ def unknown_set(name: str, known: Iterable[str], asks: str = DATASET, by_options
     place = Path(name).expanduser()
     if not place.exists():
         own = f", or files of your own: --source PATH {SAYS_LABELS}" if by_options else ""
-        return MsekitError(f"unknown data set '{name}'", fix=f"{nearest(name, known)} A YAML's path works too{own}.")
+        beside = [path.name for path in place.parent.glob("*") if path.is_dir()]
+        near = [place.parent / one for one in get_close_matches(place.name, beside, n=1)]
+        lies = [path for folder in near for path in _descriptions(folder)]
+        said = f"Did you mean {asks}{_shell(lies)}? " if lies else ""
+        return MsekitError(
+            f"unknown data set '{name}'", fix=said + nearest(name, known, f"A YAML's path works too{own}.")
+        )
     what = f"'{name}' is a {'folder' if place.is_dir() else 'file'}, and no known data set"
     if described := _descriptions(place):
         return MsekitError(what, fix=f"Give the description that lies in it: {asks}{_shell(described)}.")

@@ -215,6 +215,16 @@ class TestSetsThatAreNotFound:
         done = CliRunner().invoke(app, [*command, *shlex.split(offered[1])])
         assert done.exit_code == 0, (said, offered[1], done.exception)
 
+    def test_a_folder_that_is_called_nearly_so(self):
+        described = {"name": "moods", "task": "erc", "layout": "csv", "labels": ["joy", "sad"], "source": "own.csv"}
+        Path("moods/moods.yaml").write_text(yaml.safe_dump(described))
+        assert "Did you mean msekit data verify moods/moods.yaml?" in refused("data", "verify", "mods")
+        said = refused("plan", "--backbone", "tiny-llama", "--dataset", "mods")
+        assert "Did you mean --dataset moods/moods.yaml?" in said
+        said = refused("data", "verify", "zzzz")
+        assert "moods" not in said
+        assert "synthetic-targets. A YAML's path" in said
+
     def test_a_command_without_options_offers_none(self):
         Path("runs").mkdir()
         for command in (["count-params", "--dataset"], ["data", "fetch"]):
