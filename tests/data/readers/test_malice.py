@@ -212,11 +212,11 @@ def test_the_same_features_without_end(tmp_path: Path) -> None:
 
 
 def test_a_table_of_one_value_is_read_some_rows_at_a_time(tmp_path: Path) -> None:
-    """Twelve rows of 16 MB in a Parquet file of some kilobytes."""
+    """Eight rows of 16 MB in a Parquet file of some kilobytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows, frames, width = 12, 1 << 15, 64
+    rows, frames, width = 8, 1 << 15, 64
     values = pa.array(np.zeros(rows * frames * width))
     inner = pa.ListArray.from_arrays(pa.array(np.arange(0, len(values) + 1, width, dtype=np.int32)), values)
     audio = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * frames), inner)
@@ -231,6 +231,29 @@ def test_a_table_of_one_value_is_read_some_rows_at_a_time(tmp_path: Path) -> Non
         assert row.audio.shape == (frames, width)
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < own_tables._AT_ONCE + (2 * 16 << 20), f"{most >> 20} MB of {rows * 16}"
+
+
+def test_a_table_of_many_texts_is_read_many_rows_at_a_time(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    letters = np.random.default_rng(0).integers(97, 122, (70_000, 1000), dtype=np.uint8)
+    pq.write_table(pa.table({"text": [bytes(row).decode() for row in letters]}), tmp_path / "a.parquet")
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        assert [next(batches).num_rows for _ in range(3)] == [64] * 3
+
+
+def test_one_long_text_for_every_row_is_read_row_by_row(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int8()), pa.array(["a" * (32 << 20)]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        assert next(batches).num_rows <= 2
 
 
 def test_a_table_that_comes_to_more_than_rows_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
