@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 LARGEST = 64 << 20
 """Bytes of a file, or of a line of one that grows with a data set."""
@@ -32,12 +33,16 @@ def parse_json(text: str | bytes, *, of_another_program: bool = False) -> Any:
         ValueError: It is no JSON or no UTF-8, gives a key twice, nests deeper than `MOST_DEPTH`, or holds a number
             beyond any float or half of a surrogate pair.
     """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
     try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
         value = json.loads(text, parse_int=_whole, object_pairs_hook=None if of_another_program else keys_once)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON, {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(reason(error)) from error
     _refuse_depth(value)
     if "\\u" in text:
         _refuse_halves(value)
@@ -80,7 +85,7 @@ def _unreadable(error: OSError | ValueError, path: Path, what: str) -> MsekitErr
     if isinstance(error, FileNotFoundError):
         return MsekitError(f"the {what} is missing", where=path)
     if isinstance(error, OSError):
-        return MsekitError(f"the {what} cannot be read: {error.strerror}", where=path)
+        return MsekitError(f"the {what} cannot be read: {reason(error)}", where=path)
     return MsekitError(f"the {what} is damaged: {error}", where=path)
 
 

@@ -37,9 +37,9 @@ def test_what_is_ours_is_read() -> None:
         ("[" + "9" * 5000 + "]", "5000 digits"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\udc00": 1}', "surrogate"),
-        (b'["\xff"]', "utf-8"),
-        ("[1", "delimiter"),
-        ("", "Expecting value"),
+        (b'["\xff"]', "it is not text in utf-8 at byte 2"),
+        ("[1", "it is not JSON, see line 1, column 3"),
+        ("", "it is not JSON, see line 1, column 1"),
     ],
 )
 def test_what_is_refused(text: str | bytes, message: str) -> None:

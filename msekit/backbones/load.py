@@ -19,6 +19,7 @@ from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.known_formats import format_of
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.checkpoints.quiet import quiet_transformers
+from msekit.backbones.checkpoints.stated import ONE_THAT_WRITES, WRITERS, stated_class
 from msekit.backbones.checkpoints.weight_files import read_config, tensor_shapes
 from msekit.backbones.fingerprint import fingerprint_checkpoint, fingerprint_configuration
 from msekit.backbones.holding import check_kind, check_ways
@@ -29,8 +30,6 @@ from msekit.backbones.shape import refuse_absurd_sizes
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How the names of classes end that write text."""
 
 
 def load_backbone(
@@ -140,8 +139,8 @@ def _refuse_other_weights(info: Mapping[str, Any], loaded_as: str, folder: Path)
         "mismatched_keys": "holds {} weights of another shape than its config.json says",
         "error_msgs": "holds {} weights that cannot be read",
     }
-    stated = _stated(read_config(folder), loaded_as)
-    other = stated != loaded_as and not stated.endswith(_CAUSAL)
+    stated = stated_class(read_config(folder), loaded_as)
+    other = stated != loaded_as and not stated.endswith(WRITERS)
     for kind, what in said.items():
         if not (names := info.get(kind)):
             continue
@@ -149,14 +148,8 @@ def _refuse_other_weights(info: Mapping[str, Any], loaded_as: str, folder: Path)
         counted = f"{what.format(len(names))}, the first {first}"
         if kind == "missing_keys" and other:
             counted = f"is a {stated}, which is no causal LM: it {counted}"
-        fix = "Use a model that was trained to write text." if other else "Fetch the checkpoint again."
+        fix = ONE_THAT_WRITES if other else "Fetch the checkpoint again."
         raise MsekitError(f"the checkpoint {counted}", where=folder, fix=fix)
-
-
-def _stated(raw: Mapping[str, Any], otherwise: str) -> str:
-    """The class that a config.json says the checkpoint is of."""
-    names = raw.get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else otherwise
 
 
 def _refuse_encoder(kind: str, raw: Mapping[str, Any], folder: Path) -> None:
@@ -169,9 +162,9 @@ def _refuse_encoder(kind: str, raw: Mapping[str, Any], folder: Path) -> None:
 
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not raw.get("is_decoder"):
         raise MsekitError(
-            f"{_stated(raw, kind)} is no causal LM: {kind} reads a text in both directions and does not write",
+            f"{stated_class(raw, kind)} is no causal LM: {kind} reads a text in both directions and does not write",
             where=folder,
-            fix="Use a model that was trained to write text.",
+            fix=ONE_THAT_WRITES,
         )
 
 

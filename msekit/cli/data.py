@@ -24,6 +24,8 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="Catalogue name, a YAML describing your own, or any name with --labels.")]
 Source = options.Source
+_VERIFY = "msekit data verify "
+"""Of these commands the one to begin with, for advice: they take a data set's name without an option."""
 Dtype = Annotated[Literal["float32", "float16"], typer.Option(help="Precision of the features in the cache.")]
 
 
@@ -39,7 +41,7 @@ def fetch_command(name: Name) -> None:
     if name.startswith(PREFIX):
         reporter.note(f"complete: {fetch_table(name, reporter)}")
         return
-    reporter.note(f"complete: {fetch(resolve_dataset(name), reporter)}")
+    reporter.note(f"complete: {fetch(resolve_dataset(name, None, {}, _VERIFY), reporter)}")
 
 
 @app.command("prepare")
@@ -200,7 +202,7 @@ def _spec(name: str, source: Path | None, own_set: OwnSet, reporter: Reporter) -
     from msekit.data.download import with_features
     from msekit.data.readers.found_labels import find_set
 
-    return with_features(find_set(name, source, own_set.settings()), reporter)
+    return with_features(find_set(name, source, own_set.settings(), _VERIFY), reporter)
 
 
 def _verified(spec: DatasetSpec, reporter: Reporter) -> Any:

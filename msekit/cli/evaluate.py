@@ -49,8 +49,10 @@ def evaluate_command(
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_metrics
     from msekit.runs.folder import find_run
+    from msekit.runs.moved_data import look_at_data_of
 
     run = find_run(run)  # before libraries load
+    look_at_data_of(run, source, dataset)
     from msekit.studies.evaluate import evaluate
 
     reporter = Reporter()
@@ -74,8 +76,10 @@ def _study(kind: str, run: Path, split: str, source: Path | None, fmt: str) -> N
     from msekit.reporter import Reporter
     from msekit.reports.summary import show_cases
     from msekit.runs.folder import find_run
+    from msekit.runs.moved_data import look_at_data_of
 
     run = find_run(run)
+    look_at_data_of(run, source)
     from msekit.studies.calibrate import calibrate, show_calibration
     from msekit.studies.robustness import robustness
 

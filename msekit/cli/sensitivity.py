@@ -22,8 +22,10 @@ def sensitivity_command(
     from msekit.reporter import Reporter, table_of
     from msekit.reports.summary import show_cases
     from msekit.runs.folder import find_run
+    from msekit.runs.moved_data import look_at_data_of
 
     run = find_run(run)  # before libraries load
+    look_at_data_of(run, source)
     from msekit.studies.sensitivity import sensitivity
 
     reporter = Reporter()

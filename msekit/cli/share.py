@@ -81,20 +81,22 @@ def average_command(
     runs: Annotated[list[Path], typer.Argument(help="Seeds' folders, or one that holds seed-*/ folders.")],
     output: Annotated[Path | None, typer.Option(help="Write the averaged run here [compare only].")] = None,
     split: Annotated[Literal["train", "valid", "test"], typer.Option(help="What to compare on.")] = "test",
+    source: Annotated[Path | None, typer.Option(help="Features elsewhere than where the runs found them.")] = None,
     fmt: Format = "table",
 ) -> None:
     """Average the weights of seeds; show it beside the best seed and beside an ensemble of their scores."""
     from msekit.reporter import Reporter
     from msekit.runs.folder import find_runs, refuse_occupied
+    from msekit.runs.moved_data import look_at_data_of
 
     for run in runs:  # before libraries load
-        find_runs(run)
+        look_at_data_of(find_runs(run)[0][0], source)
     if output is not None:
         refuse_occupied(output, resume=False)
     from msekit.studies.merge_seeds import average_runs
 
     reporter = Reporter()
-    result = average_runs(runs, output and output.resolve(), split=split, reporter=reporter)
+    result = average_runs(runs, output and output.resolve(), split=split, source=source, reporter=reporter)
     answer(fmt, result, lambda: _show(result, reporter))
     if fmt == "table" and output is not None:
         reporter.note(f"run folder: {output}")

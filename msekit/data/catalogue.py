@@ -292,19 +292,23 @@ def _checked(raw: Mapping[str, Any], where: object) -> DatasetSpec:
     return checked(DatasetSpec, raw, where)
 
 
-def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str, Any] | None = None) -> DatasetSpec:
+def resolve_dataset(
+    name: str, source: Path | None = None, options: Mapping[str, Any] | None = None, asks: str = "--dataset "
+) -> DatasetSpec:
     """Find a data set by catalogue name or by the path of a YAML that describes it, or describe it by options.
 
     Args:
         name: `mosei`, …, `path/to/set.yaml`, `hub:owner/name`, or with options any name of one's own.
         source: Where its features lie; overrides what the YAML says.
         options: `labels`, `range`, `language`, …: override what is known; None says nothing. A set that is neither in
-            the catalogue nor in a YAML needs labels or a range; its layout is seen from its files.
+            the catalogue nor in a YAML needs labels or a range; its layout is seen from its files. None for a command
+            that takes none of them.
+        asks: What stands before the name in the command, for advice.
 
     Raises:
         MsekitError: No such name or file (the nearest names are offered), or options that do not fit.
     """
-    from msekit.data.find_files import layout_of, refuse_missing, unknown_set, without_files
+    from msekit.data.find_files import layout_of, no_description, refuse_missing, unknown_set, without_files
 
     overrides = {key: value for key, value in (options or {}).items() if value is not None}
     if source is not None:
@@ -319,7 +323,7 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     elif Path(name).suffix.lower() in (".yaml", ".yml"):
         path = expanded(Path(name))
         if not path.is_file():
-            raise MsekitError("no such data set description", where=name)
+            raise no_description(path)
         spec = read_spec(path)
     elif (described := shipped("configs") / "datasets" / f"{name}.yaml").is_file():
         if source is None:
@@ -339,6 +343,6 @@ def resolve_dataset(name: str, source: Path | None = None, options: Mapping[str,
     else:
         if source is not None:
             refuse_missing(source)
-        raise unknown_set(name, DATASETS)
+        raise unknown_set(name, DATASETS, asks, by_options=options is not None)
     said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)
     return _checked(said | overrides, name) if overrides else spec

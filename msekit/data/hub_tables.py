@@ -168,6 +168,8 @@ def write_table(parts: Mapping[str, Iterable[Path]], folder: Path, reporter: Rep
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from msekit.data.readers.own_tables import parquet_batches
+
     making = folder.with_name(f".{folder.name}.{os.getpid()}")
     making.mkdir(parents=True, exist_ok=True)
     writer, path = None, None
@@ -180,7 +182,7 @@ def write_table(parts: Mapping[str, Iterable[Path]], folder: Path, reporter: Rep
                         left = ", ".join(name for name in file.schema_arrow.names if name not in names)
                         reporter.note(f"columns of files are left out: {left} (msekit extract reads clips)")
                     classes = _classes_in(file.schema_arrow)
-                    for batch in file.iter_batches(batch_size=1024, columns=names):
+                    for batch in parquet_batches(file, path, names, most=1024):
                         table = pa.Table.from_batches([batch]).select([name for name in names if name != "split"])
                         table = _labelled(table, classes, path)
                         table = table.append_column("split", pa.array([split] * len(table))).replace_schema_metadata()

@@ -24,6 +24,9 @@ from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
 
 _ABSENT = "is absent"
+_NO_FRAMES = "has an array of no frames, and counts as absent"
+_MOST_REFUSED = 100_000
+"""Unusable rows of a split that are looked at: several seconds' worth."""
 _FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
 
 
@@ -114,6 +117,10 @@ def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verificati
                     inspection.see(split, number, read())
                 except MsekitError as error:
                     inspection.refuse(split, number, error)
+                    if inspection.splits[split].unusable > _MOST_REFUSED:
+                        raise MsekitError(
+                            f"more than {_MOST_REFUSED:,} rows are unusable; it was read no further"
+                        ) from error
                 if progress is not None:
                     progress(split, number + 1)
         except MsekitError as error:
@@ -196,7 +203,8 @@ class Inspection:
             self.findings.note("warning", split, f"the same sample, by content, is {other}", f"{name} = {first[1]}")
         for key in MODALITIES:
             for what in self.scans[split, key].add(getattr(row, key)):
-                self.findings.note("warning", split, f"{key} {what}", name)
+                of_no_frames = what == _ABSENT and key in row.empty
+                self.findings.note("warning", split, f"{key} {_NO_FRAMES if of_no_frames else what}", name)
 
     def _check_width(self, key: str, frames: int, width: int, where: str) -> None:
         first = self.widths.setdefault(key, width)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msekit import paper
 from msekit.baselines.catalogue import BASELINES
 from msekit.errors import MsekitError, nearest
 from msekit.evaluation.units import fraction
-from msekit.experiments.baseline_table import Request, of_group, run_all
 from msekit.experiments.paper_runs import TABLES, TASKS
 from msekit.experiments.paper_table import TASK_METRICS
 from msekit.reporter import Reporter
+
+if TYPE_CHECKING:
+    from msekit.experiments.baseline_table import Request
 
 
 def names_of(asked: str | None, table: str, text_from: str = "words") -> tuple[str, ...]:
@@ -52,6 +54,8 @@ def add_baselines(
     Returns:
         What broke off, a line each.
     """
+    from msekit.experiments.baseline_table import of_group, run_all  # torch; names are looked at before it loads
+
     rows = run_all(request, folder, reporter, run)
     for row in rows:
         printed = BASELINES[row.name].row

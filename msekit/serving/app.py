@@ -24,7 +24,6 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -39,6 +38,7 @@ from msekit.inference.samples import Prepared, prepare_sample
 from msekit.runs.predictions import in_words
 from msekit.serving.api import MOST_SAMPLES, Monitor
 from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, history_of
+from msekit.serving.forms import UnreadableError, form_of
 from msekit.serving.limits import LARGEST_BODY, Limits
 from msekit.serving.request_queue import BusyError, RequestQueue
 from msekit.serving.shelf import Shelf
@@ -95,11 +95,12 @@ class Site:
         names = self.queue.host.names
         form: dict[str, Any] = {}
         try:
-            form = await self._form(request)
+            form = await form_of(request)
             answer = await self.answer(form, withheld=True)
         except MsekitError as error:
             chosen = form.get("plug_in") if form.get("plug_in") in names else names[0]
-            status = 503 if isinstance(error, BusyError) else 200  # a page with a message is no failure to a browser
+            # a page with a message is no failure to a browser
+            status = _status(error) if isinstance(error, (BusyError, UnreadableError)) else 200
             return self._page(request, str(chosen), form, error=str(error), status=status)
         return self._page(request, answer.plug_in, form, answer=answer)
 
@@ -112,7 +113,7 @@ class Site:
                 async with self.gate:
                     fields = await run_in_threadpool(fields_of, body)
             else:
-                fields = await self._form(request)
+                fields = await form_of(request)
             answers = await self.answers(fields)
             count, several = len(answers), fields.get("samples") is not None
             response = JSONResponse({"answers": answers} if several else answers[0])
@@ -168,19 +169,6 @@ class Site:
             "estimate": described.estimate,
             "samples": len(shelf) if shelf else 0,
         }
-
-    async def _form(self, request: Request) -> dict[str, Any]:
-        try:
-            form = await request.form(max_files=3, max_fields=10, max_part_size=1 << 20)
-        except HTTPException as error:
-            raise MsekitError(f"the form cannot be read: {error.detail}") from error
-        given = [
-            (key, value) for key, value in form.multi_items() if not isinstance(value, UploadFile) or value.filename
-        ]
-        fields = dict(given)
-        if len(fields) < len(given):
-            raise MsekitError("a field of the form is given twice")
-        return fields
 
     async def answer(self, fields: Mapping[str, Any], withheld: bool) -> Answer:
         """Predict the sample of a form or a JSON object, and without each modality where that is asked for.

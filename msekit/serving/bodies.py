@@ -14,6 +14,7 @@ from msekit.inference.samples import utterance_of
 from msekit.json_file import parse_json
 from msekit.media.decode import CLIP_SUFFIXES, has_sound
 from msekit.runs.description import Description
+from msekit.words import reason
 
 _LARGEST_JSON = 16 << 20  # bytes, of the longest published sample 10 million; fifty clients may send at once
 _MOST_LISTS = len(MODALITIES) * MOST_FRAMES + 8
@@ -49,7 +50,7 @@ def fields_of(body: bytes) -> dict[str, Any]:
     try:
         fields = parse_json(body)
     except ValueError as error:
-        raise MsekitError(f"the body is not JSON: {error}") from error
+        raise MsekitError(f"the body is not JSON: {reason(error)}") from error
     if not isinstance(fields, dict):
         raise MsekitError("the body is not a JSON object")
     if stray := sorted(fields.keys() - _KEYS):

@@ -17,6 +17,7 @@ from msekit.errors import MsekitError
 from msekit.reporter import Reporter
 from msekit.runs.config import read_config
 from msekit.runs.description import read_description
+from msekit.runs.moved_data import with_data
 from msekit.settings.data_of import spec_of
 
 LONGEST_SHELF = 100
@@ -77,10 +78,7 @@ def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Repo
     if dataset is not None:
         return _opened(run, resolve_dataset(dataset, source), reporter)
     try:
-        config = read_config(run)
-        if source is not None:
-            config = config.model_copy(update={"source": source.resolve()})
-        return _opened(run, spec_of(config), reporter)
+        return _opened(run, spec_of(with_data(read_config(run), source)), reporter)
     except MsekitError as error:
         if source is not None:
             raise

@@ -18,6 +18,7 @@ from msekit.runs.description import Description, read_description
 from msekit.runs.files import ADAPTER
 from msekit.runs.folder import find_run
 from msekit.runs.machine import peaks
+from msekit.runs.moved_data import with_data
 from msekit.runs.report import Report, read_report
 from msekit.runs.tensors import read_tensors
 from msekit.settings.config import RunConfig
@@ -127,14 +128,12 @@ def config_of(
     folder: Path, description: Description, source: Path | None, dataset: str | None, estimate: str | None
 ) -> RunConfig:
     """The run's settings, with what is asked otherwise for this evaluation."""
-    config = read_config(folder)
+    config = with_data(read_config(folder), source, dataset)
     changes: dict[str, Any] = {
         "layout": description.layout,
         "profile": profile_at_hand(config.profile),
         "adapter": description.adapter,
     }
-    if dataset or source:  # another data set brings its own source, unless one is given
-        changes |= {"dataset": dataset or config.dataset, "source": source.resolve() if source else None}
     if estimate:
         changes["evaluation"] = config.evaluation.model_copy(update={"estimate": estimate})
     restored = {key: getattr(description, key) for key in ("text_limit", "context", "on_missing")}

@@ -87,7 +87,12 @@ class Member:
 
 
 def average_runs(
-    runs: Sequence[Path], output: Path | None = None, *, split: str = "test", reporter: Reporter | None = None
+    runs: Sequence[Path],
+    output: Path | None = None,
+    *,
+    split: str = "test",
+    source: Path | None = None,
+    reporter: Reporter | None = None,
 ) -> Averaging:
     """Average the weights of runs and compare.
 
@@ -95,6 +100,7 @@ def average_runs(
         runs: Seeds' folders, or folders that hold them.
         output: Where the averaged run goes; None to compare only.
         split: What to compare on.
+        source: Where the features lie now.
         reporter: Where progress goes; None for the terminal.
 
     Returns:
@@ -112,12 +118,14 @@ def average_runs(
     seeds = [_agreeing(folder, folders[0]) for folder in folders]
     reporter = reporter or Reporter()
     with nullcontext() if output is None else held_for_training(output, resume=False):
-        return _averaged(folders, seeds, output, split, reporter)
+        return _averaged(folders, seeds, output, split, source, reporter)
 
 
-def _averaged(folders: list[Path], seeds: list[int], output: Path | None, split: str, reporter: Reporter) -> Averaging:
+def _averaged(
+    folders: list[Path], seeds: list[int], output: Path | None, split: str, source: Path | None, reporter: Reporter
+) -> Averaging:
     """Average and compare; the caller holds the output folder."""
-    _, config, parts = open_run(folders[0], (split,), reporter=reporter)
+    _, config, parts = open_run(folders[0], (split,), source=source, reporter=reporter)
     key = parts.spec.key_metric
     members = [_member(folder, seed, key) for folder, seed in zip(folders, seeds, strict=True)]
     averaged = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def test_what_is_offered_ends_before_what_else_would_do():
         ({"labels": 3}, "labels is to be a list, not 3"),
         ({"labels": ["joy", 1]}, "labels.1 is the number 1 as YAML reads it"),
         ({"task": ...}, "task is missing"),
-        ({"task": "maybe"}, "task is to be 'msa' or 'erc', not 'maybe'"),
+        ({"task": "maybe"}, "task is to be 'msa', 'erc' or 'targets', not 'maybe'"),
         ({"task": "msa", "labels": ..., "range": [1]}, "range has too few entries"),
         ({"name": "own set/"}, "name is to be made of letters, digits, _, - and ., not 'own set/'"),
         ({"text_limit": 0}, "text_limit is to be at least 1, not 0"),
@@ -176,10 +177,60 @@ class TestSetsThatAreNotFound:
     @pytest.mark.parametrize("command", [["data", "verify"], ["plan", "--backbone", "tiny-llama", "--dataset"]])
     def test_a_folder_or_file_of_that_name(self, command: list[str]):
         said = refused(*command, "moods")
+        asks = "--dataset" if "--dataset" in command else "msekit data verify"
         assert "'moods' is a folder" in said
-        assert "--dataset moods --source moods --labels" in said
+        assert f"{asks} moods --source moods/own.csv --labels joy,sad" in said
         assert "mosi" not in said
-        assert "--dataset own --source moods/own.csv --labels" in refused(*command, "moods/own.csv")
+        assert f"{asks} own --source moods/own.csv --labels joy,sad" in refused(*command, "moods/own.csv")
+
+    @pytest.mark.parametrize("command", [["data", "verify"], ["data", "info"], [*PLAN[:-1]]])
+    @pytest.mark.parametrize(
+        ("asked", "files"),
+        [
+            ("set", ["set/set.yaml"]),
+            ("set", ["set/a.yml", "set/broken.yaml"]),
+            ("set", ["set/samples.jsonl"]),
+            ("set/samples.jsonl", ["set/samples.jsonl"]),
+            ("my set (1)", ["my set (1)/samples.jsonl"]),
+            ("my set (1)", ["my set (1)/samples.YAML"]),
+            ("moods", []),
+            ("moods/own.csv", []),
+            ("set/ste.yaml", ["set/set.yaml"]),
+        ],
+    )
+    def test_the_advice_is_a_command_that_works(self, command: list[str], asked: str, files: list[str]):
+        for file in files:
+            Path(file).parent.mkdir(exist_ok=True)
+            described = {"name": "set", "task": "erc", "layout": "csv", "labels": ["joy", "sad"]}
+            described["source"] = str(Path("moods/own.csv").resolve())
+            rows = [{"text": t, "label": n, "split": s} for t, n, s in (line.split(",") for line in TABLE.split()[1:])]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            Path(file).write_text(lines if file.endswith("jsonl") else yaml.safe_dump(described))
+            if "broken" in file:
+                Path(file).write_text("task: [")
+        said = refused(*command, asked)
+        begins = "--dataset" if "--dataset" in command else "msekit data verify"
+        offered = re.search(rf"{begins} (.*?)\.(?: |$)", said) or re.search(r"There is (\S+?)\.$", said)
+        assert offered, said
+        done = CliRunner().invoke(app, [*command, *shlex.split(offered[1])])
+        assert done.exit_code == 0, (said, offered[1], done.exception)
+
+    def test_a_folder_that_is_called_nearly_so(self):
+        described = {"name": "moods", "task": "erc", "layout": "csv", "labels": ["joy", "sad"], "source": "own.csv"}
+        Path("moods/moods.yaml").write_text(yaml.safe_dump(described))
+        assert "Did you mean msekit data verify moods/moods.yaml?" in refused("data", "verify", "mods")
+        said = refused("plan", "--backbone", "tiny-llama", "--dataset", "mods")
+        assert "Did you mean --dataset moods/moods.yaml?" in said
+        said = refused("data", "verify", "zzzz")
+        assert "moods" not in said
+        assert "synthetic-targets. A YAML's path" in said
+
+    def test_a_command_without_options_offers_none(self):
+        Path("runs").mkdir()
+        for command in (["count-params", "--dataset"], ["data", "fetch"]):
+            said = refused(*command, "moods")
+            assert ("--labels" in said) == (command[0] == "data")
+            assert "FILE.yaml" in said or "msekit data verify moods" in said
 
     def test_files_that_are_given(self):
         said = refused("baseline", "lf-lstm", "--dataset", "ravdess", "--source", "moods/own.csv")
@@ -245,8 +296,10 @@ class TestCheckpoints:
         del tensors["lm_head.weight"]
         save_file(tensors | {"score.weight": torch.ones(2, 64)}, copy / "model.safetensors", {"format": "pt"})
         self.change(copy, architectures=["LlamaForSequenceClassification"])
+        assert "LlamaForSequenceClassification is no causal LM" in self.refusal(copy)
+        self.change(copy, architectures=["LlamaScorer"])
         said = self.refusal(copy)
-        assert "is a LlamaForSequenceClassification, which is no causal LM: it lacks 1 of the weights" in said
+        assert "is a LlamaScorer, which is no causal LM: it lacks 1 of the weights" in said
         assert "lm_head.weight" in said
 
     def test_weights_of_another_shape(self, copy: Path):

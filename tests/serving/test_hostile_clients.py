@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -29,6 +31,7 @@ from msekit.serving.request_queue import RequestQueue
 from msekit.serving.server import Patient, Server, bound
 from msekit.serving.uploads import folder_for_uploads, remove_leftovers
 
+MULTIPART = "multipart/form-data; boundary=X"
 PATIENCE = 0.6
 """Seconds, in these tests."""
 
@@ -263,3 +266,43 @@ def test_uploads_of_a_killed_server_are_removed(tmp_path: Path, monkeypatch: pyt
         assert own.is_dir()
         assert not dead.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["msekit-other"]
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/"])
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"text=caf%E9", FORM["content-type"]),
+        (b"text=caf\xe9", FORM["content-type"]),
+        (b"te%FFxt=a", FORM["content-type"]),
+        (b'--X\r\nContent-Disposition: form-data; name="text"\r\n\r\ncaf\xe9\r\n--X--\r\n', MULTIPART),
+        (b'--X\r\nContent-Disposition: form-data; name="text"\r\n\r\n\xff\xfea\x00\r\n--X--\r\n', MULTIPART),
+        (b'--X\r\nContent-Disposition: form-data; name="hi\xff"\r\n\r\na\r\n--X--\r\n', MULTIPART),
+        (b'{"text": "caf\xe9"}', "application/json"),
+        ('{"text": "a"}'.encode("utf-16"), "application/json"),
+        (b'{"text": "a"}', "text/plain"),
+        (b'{"text": "caf\xe9"}', "text/json"),
+        (b"--X--", "multipart/form-data"),
+    ],
+)
+def test_texts_that_are_no_utf8_are_refused(port: int, path: str, body: bytes, kind: str) -> None:
+    status, text, _ = ask(port, body, {"content-type": kind}, path)
+    assert status == 400
+    assert not re.search("codec|Expecting|surrogate", text)
+    said = json.loads(text)["error"] if path != "/" else text
+    assert re.search("UTF-8|utf-8|the body is no form|the form cannot be read", said)
+    assert "\n" not in said or path == "/"
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8"])
+def test_texts_in_utf8_arrive_as_they_were_sent(port: int, charset: str) -> None:
+    word = "café 🙂 好"
+    part = f'--X\r\nContent-Disposition: form-data; name="text"\r\n\r\n{word}\r\n--X--\r\n'.encode()
+    url = FORM["content-type"] + charset
+    for body, kind in (
+        (part, MULTIPART + charset),
+        (f"text={quote(word)}".encode(), url),
+        (f"text={word}".encode(), url),
+    ):
+        status, page, _ = ask(port, body, {"content-type": kind}, "/")
+        assert (status, word in page) == (200, True)

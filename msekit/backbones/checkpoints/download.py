@@ -12,7 +12,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from msekit.backbones.checkpoints.kinds import LORA, lora, read_small, refuse_quantised, refuse_repository
+from msekit.backbones.checkpoints.kinds import (
+    LORA,
+    lora,
+    read_small,
+    refuse_other_kinds,
+    refuse_quantised,
+    refuse_repository,
+)
+from msekit.backbones.checkpoints.stated import refuse_stated
 from msekit.backbones.checkpoints.weight_files import weight_files
 from msekit.downloads import HubRepo, download, explained, listing, no_bar
 from msekit.errors import MsekitError
@@ -57,7 +65,9 @@ def look_at_hub(repo: str) -> None:
         MsekitError: No such model, something else than an LLM's checkpoint by its files' names, a gated one without a
             token, or a hub that cannot be reached.
     """
-    if cached_folder(repo) is None:
+    if (folder := cached_folder(repo)) is not None:
+        refuse_other_kinds(folder)
+    else:
         wanted = HubRepo(repo, "model", None)
         with explained(wanted, "the model", _GIVE):
             refuse_repository(listing(wanted)[1], repo)
@@ -99,6 +109,8 @@ def hub_folder(
                 raise lora(read_small(blob), repo)
             if file.path == "config.json":  # small files come first: weights of no use are not fetched
                 refuse_quantised(read_small(blob), repo)
+                if beside == _TOKENIZERS:  # an LLM, not an encoder of clips
+                    refuse_stated(read_small(blob), repo)
         # all is there: it links
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names, tqdm_class=no_bar()))
     weight_files(folder)

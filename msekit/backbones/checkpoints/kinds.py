@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from msekit.backbones.checkpoints.stated import refuse_stated
 from msekit.errors import MsekitError
 from msekit.words import reason
 
@@ -62,13 +63,15 @@ def refuse_other_kinds(folder: Path) -> None:
     """Refuse a folder that is no checkpoint of a whole LLM in 16 or 32 bit.
 
     Raises:
-        MsekitError: It is something else, with what to do.
+        MsekitError: It is something else, or a model that does not write, with what to do.
     """
     if (folder / LORA).is_file():
         raise lora(read_small(folder / LORA), folder)
     if not (folder / "config.json").is_file():
         raise MsekitError(*_no_config(folder), where=folder, fix=_below(folder))
-    refuse_quantised(read_small(folder / "config.json"), folder)
+    config = read_small(folder / "config.json")
+    refuse_quantised(config, folder)
+    refuse_stated(config, folder)
 
 
 def refuse_quantised(config: Mapping[str, Any], where: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import logging
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
+_LOGGER = logging.getLogger("msekit")
 APART = 1e-4
 """Largest distance of two ways in fp32, as a share of the length: sums in another order are 1e-6 apart at the sizes of
 a trial, and what an architecture reads otherwise at least 1e-2."""
@@ -46,12 +47,12 @@ def difference(mine: tuple[Tensor, Tensor], plain: tuple[Tensor, Tensor], most: 
 
 
 def said(error: Exception) -> str:
-    """Why a trial broke off, in one line: what happened in our words, and in brackets where and what its code says."""
+    """Why a trial broke off, in one line of ours, and in brackets where; what its code says is for --debug."""
     if isinstance(error, MsekitError):
         return str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "there is too little memory for a trial"
+    _LOGGER.debug("a trial broke off", exc_info=error)
     frames = traceback.extract_tb(error.__traceback__)
-    at = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: " if frames else ""
-    first = textwrap.shorten(next(iter(str(error).splitlines()), "no reason"), 120, placeholder=" …")
-    return f"the code of its architecture does not take what a trial gives it ({at}{first})"
+    at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"the code of its architecture does not take what a trial gives it{at}"

@@ -45,7 +45,9 @@ class LastLayer:
         parts = [modules[name] for name in PARTS if name in modules]
         self.forwards: list[Over] = [(part, lambda inner: partial(self._forward, inner)) for part in parts]
 
-    def _forward(self, compute: Forward, hidden_BSd: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        read_BCd = compute(hidden_BSd[:, -self.columns :].contiguous(), *args, **kwargs)
+    def _forward(self, compute: Forward, hidden_BSd: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = compute(hidden_BSd[:, -self.columns :].contiguous(), *args, **kwargs)
+        read_BCd, *others = given if isinstance(given, tuple) else (given,)  # beside it, how experts were chosen
         # (B, C, d) → (B, S, d): zeros where nothing is read
-        return F.pad(read_BCd, (0, 0, hidden_BSd.shape[1] - self.columns, 0))
+        padded_BSd = F.pad(read_BCd, (0, 0, hidden_BSd.shape[1] - self.columns, 0))
+        return (padded_BSd, *others) if isinstance(given, tuple) else padded_BSd

@@ -301,8 +301,7 @@ def _build(
             raise unread.error
         warnings = [*gathered.warnings, *unread.warnings]
         for modality in (gathered.audio, gathered.vision):
-            if modality.clipped:
-                warnings.append(f"{modality.clipped} {modality.key} values were cut to the range of {settings.dtype}")
+            warnings += modality.remarks()
         info = CacheInfo(
             name=spec.name,
             task=spec.task,

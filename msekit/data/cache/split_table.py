@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from msekit.data.cache.mapped import MappedFile
+
 
 class CacheSettings(BaseModel):
     """The user's choice of how features are stored."""
@@ -63,7 +65,7 @@ class SplitTable:
     def __init__(self, path: Path, name: str, audio_width: int, vision_width: int) -> None:
         from datasets import Dataset
 
-        self.name = name
+        self.name, self._file = name, MappedFile(path)
         table = Dataset.from_file(str(path)).data
         self.ids: list[str] = table.column("id").to_pylist()
         self.texts: list[str] = table.column("text").to_pylist()
@@ -82,11 +84,17 @@ class SplitTable:
         return len(self.ids)
 
     def audio(self, index: int) -> np.ndarray:
-        """Frames [L, D] of one sample in the cache's dtype, a read-only view into the file; NaN where non-finite."""
+        """Frames [L, D] of one sample in the cache's dtype, a read-only view into the file; NaN where non-finite.
+
+        Raises:
+            MsekitError: The file was cut short since it was opened.
+        """
+        self._file.refuse_cut()
         return self._audio[index]
 
     def vision(self, index: int) -> np.ndarray:
-        """Frames [L, D] of one sample in the cache's dtype, a read-only view into the file; NaN where non-finite."""
+        """As `audio`."""
+        self._file.refuse_cut()
         return self._vision[index]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from msekit.data.cache.mapped import MappedFile
 from msekit.data.cache.write_split import crc32
 
 STATES_FORMAT = 2
@@ -68,9 +69,16 @@ class StoredStates:
     def __init__(self, path: Path, info: StatesInfo) -> None:
         self.info = info
         self._parts = [_read(path / name) for name in info.parts]
+        self._files = [MappedFile(path / name) for name in info.parts]
 
     def rows(self, places: np.ndarray) -> np.ndarray:
-        """States of the texts at these places: (n, L, 2, d) float32."""
+        """States of the texts at these places: (n, L, 2, d) float32.
+
+        Raises:
+            MsekitError: A file was cut short since it was opened.
+        """
+        for part in np.unique(places // PART).tolist():
+            self._files[part].refuse_cut()
         states = np.empty((len(places), len(self.info.layers) * KINDS, self.info.width), np.float32)
         for row, place in zip(states, places.tolist(), strict=True):
             values, scales = self._parts[place // PART]

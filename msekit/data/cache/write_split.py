@@ -84,12 +84,15 @@ class ModalityWriter:
         self.width, self.longest, self.clipped = 0, 0, 0
         self.moments: Moments | None = None
         self.nonfinite, self.nonfinite_rows, self.absent = Counter[str](), Counter[str](), Counter[str]()
+        self.empty = Counter[str]()
+        """Of the absent ones those that have an array of no frames."""
 
     def store(self, row: Row, split: str, number: int) -> np.ndarray:
         """Frames [L, D] in the cache's dtype, NaN where non-finite; [0, D] where the sample has none."""
         frames_LD = getattr(row, self.key)
         if frames_LD is None:
             self.absent[split] += 1
+            self.empty[split] += self.key in row.empty
             return np.zeros((0, self.width), self.dtype)
         self.width = self.width or frames_LD.shape[1]
         if frames_LD.shape[1] != self.width:
@@ -117,6 +120,15 @@ class ModalityWriter:
             self.nonfinite[split] += int((~finite_LD).sum())
             self.nonfinite_rows[split] += 1
             stored_LD[~finite_LD] = np.nan
+
+    def remarks(self) -> Iterator[str]:
+        """A sentence for what was stored otherwise than it was given."""
+        if self.clipped:
+            yield f"{self.clipped} {self.key} values were cut to the range of {self.dtype}"
+        if count := self.empty.total():
+            by_split = ", ".join(f"{split} {self.empty[split]}" for split in SPLITS if self.empty[split])
+            said = "1 array has no frames and counts" if count == 1 else f"{count} arrays have no frames and count"
+            yield f"{self.key}: {said} as absent ({by_split})"
 
     def info(self) -> ModalityInfo:
         """The counts and statistics of all rows so far."""

@@ -15,13 +15,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from msekit.data.readers.rows import MOST_VALUES, RowError, shape_of_frames, wrong_shape
+from msekit.data.readers.rows import MOST_VALUES, RowError, refuse_packed, shape_of_frames, wrong_shape
 from msekit.errors import MsekitError
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth")
 FEATURE_SUFFIXES = (*ARRAY_SUFFIXES, ".csv")
 """Beside arrays, tables of frames, which are features in folders of features alone."""
+_PIECE = 1 << 20  # bytes
 
 
 def read_features(path: Path, key: str, sample: str | None = None, most: int = MOST_VALUES) -> np.ndarray:
@@ -109,6 +110,7 @@ def _npz(path: Path, key: str, most: int) -> np.ndarray:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             # others are unpacked without a bound, 3 GB out of 4 kB; numpy writes none of them
             raise MsekitError(f"'{key}' is compressed otherwise than numpy does it", fix="Use numpy.savez_compressed.")
+        refuse_packed(info.file_size, info.compress_size, f"'{key}'")
         with archive.open(info) as member:
             return _member(member, info.file_size, key, most)
 
@@ -122,10 +124,16 @@ def _member(member: IO[bytes], size: int, key: str, most: int) -> np.ndarray:
     stated = math.prod(shape) * dtype.itemsize
     if size != member.tell() + stated:  # before anything of that size is made
         raise MsekitError(f"'{key}' holds {'more' if size > member.tell() + stated else 'less'} than its shape says")
-    data = member.read(stated)
-    if len(data) != stated or member.read(1):
+    data = np.empty(stated, np.uint8)  # filled piece by piece: zipfile's own read takes twice the room
+    filled = 0
+    while piece := member.read(_PIECE):
+        if filled + len(piece) > stated:
+            break
+        data[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+        filled += len(piece)
+    if filled != stated or piece:
         raise MsekitError(f"'{key}' does not hold what its shape says")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return data.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _safetensors(path: Path, key: str, most: int) -> np.ndarray:

@@ -35,6 +35,7 @@ from msekit.data.readers.rows import (
     identity_of,
     name_of,
     text_of,
+    with_features,
 )
 from msekit.data.readers.set_apart import group_of, set_apart
 from msekit.data.readers.unlabelled import NO_LABEL, is_absent, refuse_namesake, refused_label
@@ -231,7 +232,7 @@ class OwnSet:
         for key, value in given.items():
             if fields.get(key) is None and isinstance(value, Path):
                 self._owns(row, value, where)
-            setattr(row, key, self._frames(value, where, key))
+            with_features(row, {key: self._frames(value, where, key)})
         return row
 
     def _label(self, split: str, sample: Sample) -> float | tuple[float, ...]:
@@ -303,7 +304,7 @@ class OwnSet:
         if isinstance(value, np.ndarray) and value.ndim == 1:
             value = value[None]  # one vector for the whole sample is one frame
         frames_LD = checked_frames(self.spec, value, None, where, key)
-        if frames_LD is not None:
+        if frames_LD is not None and len(frames_LD):
             self._present.add(key)
         return frames_LD
 

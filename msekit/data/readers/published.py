@@ -29,6 +29,7 @@ from msekit.data.readers.rows import (
     name_of,
     names_of,
     text_of,
+    with_features,
 )
 from msekit.data.readers.unpickle import map_pickle
 from msekit.errors import MsekitError, nearest
@@ -186,13 +187,15 @@ def _msa_row(
 ) -> Row:
     where = f"{path}, {split} row {number}"
     part = {key: column[number] for key, column in columns.items()}
-    return Row(
+    row = Row(
         id=identity_of(part.get("id"), split, number, where),
         text=text_of(part["raw_text"], where, "raw_text"),
         label=label_of(spec, part["regression_labels"], where, "regression_labels"),
-        audio=checked_frames(spec, part.get("audio"), part.get("audio_lengths"), where, "audio"),
-        vision=checked_frames(spec, part.get("vision"), part.get("vision_lengths"), where, "vision"),
+        audio=None,
+        vision=None,
     )
+    given = {key: (part.get(key), part.get(f"{key}_lengths")) for key in MODALITIES}
+    return with_features(row, {key: checked_frames(spec, *given[key], where, key) for key in MODALITIES})
 
 
 def _column(columns: Mapping[str, Any], key: str, path: Path, split: str) -> Sequence[Any] | np.ndarray:
@@ -222,12 +225,15 @@ def _erc_row(spec: DatasetSpec, path: Path, split: str, samples: Sequence[Any], 
     if features.get("text") is None:
         raise MsekitError("key 'text' is missing", where=where, fix=f"The features hold: {names_of(features)}")
     speaker, dialogue = sample.get("speaker"), sample.get("dialogue_id")
-    return Row(
+    row = Row(
         id=identity_of(sample.get("id"), split, number, where),
         text=text_of(features["text"], where, "text"),
         label=label_of(spec, sample["label"], where, "label"),
-        audio=checked_frames(spec, features.get("audio"), features.get("audio_len"), where, "audio"),
-        vision=checked_frames(spec, features.get("video"), features.get("video_len"), where, "video"),
+        audio=None,
+        vision=None,
         speaker=None if speaker is None else name_of(speaker, where, "speaker"),
         dialogue_id=None if dialogue is None else name_of(dialogue, where, "dialogue_id"),
     )
+    audio = checked_frames(spec, features.get("audio"), features.get("audio_len"), where, "audio")
+    vision = checked_frames(spec, features.get("video"), features.get("video_len"), where, "video")
+    return with_features(row, {"audio": audio, "vision": vision})

@@ -20,7 +20,10 @@ from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 
 _LONGEST_TEXT = 1_000_000  # characters
-_MOST_FOLD, _LEAST_BUDGET = 64, 2 << 30  # what rows may come to, as a multiple of their files and in bytes
+MOST_FOLD, LEAST_BUDGET = 64, 2 << 30
+"""What rows may come to, as a multiple of their files and in bytes."""
+_LONGEST_ID = 80  # characters of one that is shown
+_PACKED = 64 << 20  # bytes; a modality that is zero throughout packs well, and is smaller
 MOST_VALUES = 1 << 26
 """Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
 
@@ -39,6 +42,8 @@ class Row:
     vision: np.ndarray | None
     speaker: str | None = None
     dialogue_id: str | None = None
+    empty: tuple[str, ...] = ()
+    """Of the modalities that are None, those whose array has no frames."""
 
 
 class RowError(MsekitError):
@@ -103,7 +108,7 @@ class Budget:
     """
 
     def __init__(self, files: list[Path]) -> None:
-        self.left = _LEAST_BUDGET + _MOST_FOLD * sum(file.stat().st_size for file in files)
+        self.left = LEAST_BUDGET + MOST_FOLD * sum(file.stat().st_size for file in files)
 
     def read(self, read: ReadRow) -> Row:
         """Read a row and count it.
@@ -114,8 +119,26 @@ class Budget:
         row = read()
         self.left -= sum(frames_LD.nbytes for frames_LD in (row.audio, row.vision) if frames_LD is not None)
         if self.left < 0:
-            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {_MOST_FOLD} times the size of their files")
+            raise MsekitError(f"the rows up to '{row.id:.60}' come to over {MOST_FOLD} times the size of their files")
         return row
+
+
+def refuse_packed(unpacked: int, packed: int, what: str) -> None:
+    """Refuse one sample's features that come to far more than what they are stored as, before they are unpacked.
+
+    Args:
+        unpacked: Bytes.
+        packed: Bytes.
+        what: What is packed, for the message.
+
+    Raises:
+        MsekitError: They are one value repeated, and take gigabytes.
+    """
+    if unpacked > max(_PACKED, MOST_FOLD * packed):
+        raise MsekitError(
+            f"{what} unpacks to {unpacked >> 20} MB from {packed / (1 << 20):.1f} MB: one value repeated, no features",
+            fix="Leave it out where the modality is absent",
+        )
 
 
 class Contents:
@@ -137,7 +160,7 @@ class Contents:
 
 def named(number: int, row: Row) -> str:
     """How a row is named to the user."""
-    return f"{number} ({row.id})"
+    return f"{number} ({row.id if len(row.id) <= _LONGEST_ID else row.id[: _LONGEST_ID - 1] + '…'})"
 
 
 def names_of(mapping: Mapping[Any, Any]) -> str:
@@ -192,7 +215,7 @@ def number_of(value: object) -> float | None:
 
 
 def checked_frames(spec: DatasetSpec, value: object, length: object, where: str, key: str) -> np.ndarray | None:
-    """One sample's frames [L, D] cut to their true length; None where there are none.
+    """One sample's frames [L, D] cut to their true length, [0, D] of an array without any; None where there is none.
 
     Raises:
         MsekitError: The shape, the type, the width or the length is wrong.
@@ -230,7 +253,16 @@ def checked_frames(spec: DatasetSpec, value: object, length: object, where: str,
         )
     if frames and not width:
         raise MsekitError(f"'{key}' has frames without features", where=where)
-    return frames_LD[:frames] if frames else None
+    return frames_LD[:frames] if frames or not len(frames_LD) else None  # a length of 0 says that there are none
+
+
+def with_features(row: Row, frames: Mapping[str, np.ndarray | None]) -> Row:
+    """Give a row its features; an array of no frames is noted, as nothing else says why the modality is absent."""
+    for key, frames_LD in frames.items():
+        if frames_LD is not None and not len(frames_LD):
+            row.empty, frames_LD = (*row.empty, key), None
+        setattr(row, key, frames_LD)
+    return row
 
 
 def shape_of_frames(shape: Sequence[int]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def unread_of(
         left = sorted(path for path in unused if path.relative_to(folder).parts[0] == name)
         if not left:
             continue
-        what = f"{name}/ holds {_counted(left)} that belong to no sample: {_named(left, folder)}"
+        what = f"{name}/ holds {_counted(left, 'belong')} to no sample: {_named(left, folder)}"
         advice = "; ".join(_reasons(left, ids))
         needed = ({name} if name in MODALITIES else set(MODALITIES)) - set(absent)
         if name not in used and needed and not needed & set(present):
@@ -83,7 +83,7 @@ def unread_of(
         else:
             warnings.append(f"{what} ({advice})")
     for name, files in _by_folder(outside, folder):
-        what = f"{name} holds {_counted(files)} that are not read: {_named(files, folder)}"
+        what = f"{name} holds {_counted(files, 'are')} not read: {_named(files, folder)}"
         advice = "Features lie in audio/, vision/ and features/"
         likely = {key for key, names in _LIKE_A_MODALITY.items() if name.rstrip("/").lower() in names}
         theirs = any(path.name.removesuffix(path.suffix) in ids for path in files)
@@ -118,8 +118,10 @@ def _counts(path: Path, folder: Path) -> bool:
     return not hidden and not path.name.lower().startswith(_NO_FEATURES) and path.suffix != ".md" and path.is_file()
 
 
-def _counted(files: Sequence[Path]) -> str:
-    return "1 file" if len(files) == 1 else f"{len(files)} files"
+def _counted(files: Sequence[Path], verb: str) -> str:
+    """`1 file that belongs`, `2 files that belong`."""
+    one = {"belong": "belongs", "are": "is"}[verb]
+    return f"1 file that {one}" if len(files) == 1 else f"{len(files)} files that {verb}"
 
 
 def _named(files: Sequence[Path], folder: Path) -> str:

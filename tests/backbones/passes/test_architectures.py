@@ -176,6 +176,12 @@ def test_a_label_trie_at_once_is_teacher_forcing(kind: str, tiny: Backbone):
     assert not any("Error" in reason for reason in backbone.passes.refused.values())
 
 
+def test_an_mlp_that_says_how_experts_were_chosen_is_shortened_too(tiny: Backbone, caplog: pytest.LogCaptureFixture):
+    backbone = backbone_of("gpt_oss", AT_ONCE["gpt_oss"], tiny)
+    assert "last-layer" in backbone.passes.uses
+    assert not [line for line in caplog.messages if "does without" in line]
+
+
 @pytest.mark.parametrize("kind", ONE_BY_ONE)
 def test_a_branch_at_a_time_is_teacher_forcing(kind: str, tiny: Backbone, caplog: pytest.LogCaptureFixture):
     backbone = backbone_of(kind, ONE_BY_ONE[kind], tiny)

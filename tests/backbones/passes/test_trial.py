@@ -17,6 +17,7 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from msekit.backbones.cpu import decoder_layer
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes import trial
+from msekit.backbones.passes.agree import said
 from msekit.backbones.passes.choose import Chosen, PassSettings, choose
 from msekit.backbones.passes.one_by_one import by_branch
 from msekit.backbones.passes.plain import plain_pass
@@ -240,3 +241,14 @@ def test_quantised_layers_are_tried_on_the_twin(held: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(trial, "read_prefix", permuted)
     assert "otherwise" in load_backbone("tiny-llama", held, "bf16", "cpu").passes.refused["prefix"]
+
+
+def test_why_a_trial_broke_off_is_said_in_our_words(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG, "msekit")
+    try:
+        torch.nn.functional.pad((torch.ones(1), 3), (0, 1))  # type: ignore[arg-type]
+    except TypeError as error:
+        why = said(error)
+    assert why.startswith("the code of its architecture does not take what a trial gives it (functional.py, line ")
+    assert "argument" not in why
+    assert "argument" in str(caplog.records[0].exc_info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -19,8 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from msekit.data import verify as verification
 from msekit.data.catalogue import DatasetSpec
+from msekit.data.readers import own_tables
 from msekit.data.readers.feature_files import read_features
+from msekit.data.readers.open_source import open_source
+from msekit.data.readers.own_tables import read_table
 from msekit.data.readers.unpickle import map_pickle
 from msekit.data.verify import verify
 from msekit.errors import MsekitError
@@ -206,6 +211,120 @@ def test_the_same_features_without_end(tmp_path: Path) -> None:
             pass
 
 
+def test_a_table_of_one_value_is_read_some_rows_at_a_time(tmp_path: Path) -> None:
+    """Eight rows of 16 MB in a Parquet file of some kilobytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows, frames, width = 8, 1 << 15, 64
+    values = pa.array(np.zeros(rows * frames * width))
+    inner = pa.ListArray.from_arrays(pa.array(np.arange(0, len(values) + 1, width, dtype=np.int32)), values)
+    audio = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * frames), inner)
+    said = {"text": [f"w{row}" for row in range(rows)], "label": ["joy"] * rows, "split": ["train"] * rows}
+    pq.write_table(pa.table({**said, "audio": audio}), tmp_path / "samples.parquet", compression="zstd")
+    del values, inner, audio
+    assert (tmp_path / "samples.parquet").stat().st_size < 100_000
+    spec = DatasetSpec(name="own", task="erc", layout="folder", labels=("joy", "sad"), source=tmp_path)
+    before, most = pa.total_allocated_bytes(), 0
+    for row in open_source(spec).rows("train"):
+        assert row.audio is not None
+        assert row.audio.shape == (frames, width)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < own_tables._AT_ONCE + (2 * 16 << 20), f"{most >> 20} MB of {rows * 16}"
+
+
+def test_a_table_of_many_texts_is_read_many_rows_at_a_time(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    letters = np.random.default_rng(0).integers(97, 122, (70_000, 1000), dtype=np.uint8)
+    pq.write_table(pa.table({"text": [bytes(row).decode() for row in letters]}), tmp_path / "a.parquet")
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        assert [next(batches).num_rows for _ in range(3)] == [64] * 3
+
+
+def test_one_long_text_for_every_row_is_read_row_by_row(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int8()), pa.array(["a" * (32 << 20)]))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pq.ParquetFile(tmp_path / "a.parquet") as file:
+        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        assert next(batches).num_rows <= 2
+
+
+def test_a_table_that_comes_to_more_than_rows_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    audio = pa.array([np.zeros(1 << 20)])
+    pq.write_table(
+        pa.table({"text": ["a"], "label": ["joy"], "split": ["train"], "audio": audio}), tmp_path / "samples.parquet"
+    )
+    monkeypatch.setattr(own_tables, "LEAST_BUDGET", 1 << 20)
+    with pytest.raises(MsekitError, match="the rows come to 8 MB, over 64 times the size of the file"):
+        next(read_table(tmp_path / "samples.parquet", spec_of(tmp_path)))
+
+
+@pytest.mark.parametrize("value", [None, True, ()], ids=repr)
+def test_values_that_say_nothing_in_millions(tmp_path: Path, value: object) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([value] * 3_000_000, protocol=4))
+    started = time.process_time()
+    with pytest.raises(MsekitError, match="far more memory than its size"):
+        map_pickle(tmp_path / "x.pkl")
+    assert time.process_time() - started < SECONDS
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps([[value, 1.5, "text", value]] * 1000, protocol=4))
+    assert map_pickle(tmp_path / "y.pkl")[0] == [[value, 1.5, "text", value]] * 1000
+
+
+def own_rows(folder: Path, name: str) -> DatasetSpec:
+    """Three rows, the first of that id."""
+    (folder / "audio").mkdir(parents=True)
+    rows = [{"id": name if not n else f"c{n}", "text": f"t{n}", "label": "joy", "split": "train"} for n in range(3)]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return DatasetSpec(name="own", task="erc", layout="folder", labels=("joy", "sad"), source=folder)
+
+
+@pytest.mark.parametrize("length", [256, 5000, 100_000])
+def test_an_id_that_no_file_can_be_called(tmp_path: Path, length: int) -> None:
+    spec = own_rows(tmp_path / "own", "a" * length)
+    assert [row.audio for row in open_source(spec).rows("train")] == [None] * 3
+    outcome = verify(spec)
+    assert all(len(row) < 200 for finding in outcome.findings for row in finding.rows)
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_links_are_followed_and_paths_out_are_not(tmp_path: Path, link: str) -> None:
+    """A link is its owner's word that features lie elsewhere; a table may come from anyone."""
+    spec = own_rows(tmp_path / "own", "c0")
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "elsewhere" / "c0.npy", np.ones((2, 3)))
+    audio = tmp_path / "own" / "audio"
+    if link == "file":
+        (audio / "c0.npy").symlink_to(tmp_path / "elsewhere" / "c0.npy")
+    else:
+        audio.rmdir()
+        audio.symlink_to(tmp_path / "elsewhere")
+    assert [row.audio is None for row in open_source(spec).rows("train")] == [False, True, True]
+    for name in ("audio/../../elsewhere/c0.npy", str(tmp_path / "elsewhere" / "c0.npy"), "../elsewhere/c0.npy"):
+        row = {"id": "x", "text": "t", "label": "joy", "split": "train", "audio": name}
+        (tmp_path / "own" / "samples.jsonl").write_text(json.dumps(row))
+        with pytest.raises(MsekitError, match="lies outside the folders of features"):
+            next(open_source(spec).rows("train"))
+
+
+def test_unusable_rows_in_millions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_MOST_REFUSED", 50)
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"toy_{split}.pkl").write_bytes(pickle.dumps([7] * 10_000, protocol=4))
+    outcome = verify(spec_of(tmp_path))
+    assert outcome.splits["train"].unusable < 60
+    assert any("more than 50 rows are unusable; it was read no further" in one.what for one in outcome.findings)
+
+
 class TestFeatureFiles:
     def test_objects_are_never_unpickled(self, tmp_path: Path) -> None:
         class Evil:
@@ -249,6 +368,33 @@ class TestFeatureFiles:
             archive.writestr("audio.npy", stream.getvalue() + b"\0" * (8 << 20))
         with bounded(), pytest.raises(MsekitError, match="has shape"):
             read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    def test_an_archive_of_one_value_whose_header_is_right(self, tmp_path: Path) -> None:
+        """A thousand times its own size, as its header says: nothing of it is unpacked."""
+        stream = io.BytesIO()
+        header = {"descr": "<f8", "fortran_order": False, "shape": (12 << 10, 1 << 10)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        archived = zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED)
+        with archived as archive, archive.open("audio.npy", "w") as member:
+            member.write(stream.getvalue())
+            for _ in range(96):
+                member.write(bytes(1 << 20))
+        with bounded(), pytest.raises(MsekitError, match=r"unpacks to 96 MB from 0\.1 MB"):
+            read_features(tmp_path / "a.npz", "audio", "row 0")
+
+    def test_an_absent_modality_of_zeros_is_read(self, tmp_path: Path) -> None:
+        np.savez_compressed(tmp_path / "a.npz", audio=np.zeros((2000, 1024), np.float32))
+        assert read_features(tmp_path / "a.npz", "audio", "row 0").shape == (2000, 1024)
+
+    def test_an_archive_takes_its_own_size(self, tmp_path: Path) -> None:
+        frames = np.random.default_rng(0).integers(0, 200, (2000, 1024)).astype(np.float32)  # 8 MB
+        np.savez_compressed(tmp_path / "a.npz", audio=frames)
+        tracemalloc.start()
+        read = read_features(tmp_path / "a.npz", "audio", "row 0")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        np.testing.assert_array_equal(read, frames)
+        assert peak < 1.6 * frames.nbytes
 
     @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
     def test_an_archive_that_unpacks_without_bound(self, tmp_path: Path, method: int) -> None:

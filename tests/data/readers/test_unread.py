@@ -70,7 +70,7 @@ def refused_by_all(spec: DatasetSpec, message: str) -> None:
         (["vision/c0.wav"], r"vision/ holds 1 file .*\.wav: make features with msekit extract"),
         (["features/c0.npy"], r"no sample has audio or vision, though features/ holds 1 file"),
         (["audio/train/c0.npy"], r"train/c0\.npy"),
-        (["Audio/c0.npy"], r"no sample has audio, though Audio/ holds 1 file that are not read"),
+        (["Audio/c0.npy"], r"no sample has audio, though Audio/ holds 1 file that is not read"),
         (["video/c0.npy", "video/c1.npy"], r"no sample has vision, though video/ holds 2 files"),
     ],
 )
@@ -83,13 +83,13 @@ def test_where_no_file_is_used_the_set_is_refused(tmp_path: Path, names: list[st
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["audio/utt_0.npy"], r"audio/ holds 1 file that belong to no sample: utt_0\.npy \(.*the ids are c0"),
+        (["audio/utt_0.npy"], r"audio/ holds 1 file that belongs to no sample: utt_0\.npy \(.*the ids are c0"),
         (["audio/c1.mat"], r"audio/ holds 1 file .*c1\.mat \(\.mat is not read"),
         (["features/old.npz"], r"features/ holds 1 file .*old\.npz"),
-        (["stray.npy"], r"the folder of the samples holds 1 file that are not read: stray\.npy"),
-        (["embeddings/c0.npy"], r"embeddings/ holds 1 file that are not read"),
-        (["faces/mean.npy"], r"faces/ holds 1 file that are not read"),
-        (["voice/model.safetensors"], r"voice/ holds 1 file that are not read"),
+        (["stray.npy"], r"the folder of the samples holds 1 file that is not read: stray\.npy"),
+        (["embeddings/c0.npy"], r"embeddings/ holds 1 file that is not read"),
+        (["faces/mean.npy"], r"faces/ holds 1 file that is not read"),
+        (["voice/model.safetensors"], r"voice/ holds 1 file that is not read"),
         (["shared/adapter.safetensors"], None),
         (["llm/model.safetensors", "llm/config.json"], None),
         (["audio/c1.NPY"], None),
