@@ -110,20 +110,20 @@ def _npz(path: Path, key: str, most: int) -> np.ndarray:
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             # others are unpacked without a bound, 3 GB out of 4 kB; numpy writes none of them
             raise MsekitError(f"'{key}' is compressed otherwise than numpy does it", fix="Use numpy.savez_compressed.")
-        refuse_packed(info.file_size, info.compress_size, f"'{key}'")
         with archive.open(info) as member:
-            return _member(member, info.file_size, key, most)
+            return _member(member, info, key, most)
 
 
-def _member(member: IO[bytes], size: int, key: str, most: int) -> np.ndarray:
+def _member(member: IO[bytes], info: zipfile.ZipInfo, key: str, most: int) -> np.ndarray:
     if np.lib.format.read_magic(member) != (1, 0):  # the others are for headers longer than numbers need
         raise MsekitError(f"'{key}' is not an array of plain numbers")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
     _check(shape, dtype.kind, key)
     _check_count(shape, key, most)
-    stated = math.prod(shape) * dtype.itemsize
+    stated, size = math.prod(shape) * dtype.itemsize, info.file_size
     if size != member.tell() + stated:  # before anything of that size is made
         raise MsekitError(f"'{key}' holds {'more' if size > member.tell() + stated else 'less'} than its shape says")
+    refuse_packed(size, info.compress_size, f"'{key}'")
     data = np.empty(stated, np.uint8)  # filled piece by piece: zipfile's own read takes twice the room
     filled = 0
     while piece := member.read(_PIECE):
