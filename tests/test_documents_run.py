@@ -24,6 +24,7 @@ pytestmark = pytest.mark.slow
 PAGES = ["README.md", *sorted(path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("docs/*.md"))]
 SHORT = ["--epochs", "1", "--limit-train", "16"]
 QUICK = ["--epochs", "1", "--set", "optim.opinion_samples=1"]
+FEW = ["--limit-train", "96"]
 FEW_EPOCHS_ALONE = "from msekit.training import opinion\nopinion.MOST = opinion.FEWEST\n"  # as tests/conftest.py has it
 CANNOT = {
     r"…|owner/name|\b(RUN|FOLDER|FILE|DIR|HOST|NAME)\b|/api/": "a name to fill in",
@@ -128,7 +129,7 @@ def test_enough_of_them_do():
 def test_the_examples_run(script: Path, tmp_path: Path):
     assert script.read_text(encoding="utf-8").startswith('"""')
     done = subprocess.run(
-        [sys.executable, script, "--backbone", "tiny-llama", "--folder", tmp_path / "out", *QUICK],
+        [sys.executable, script, "--backbone", "tiny-llama", "--folder", tmp_path / "out", *QUICK, *FEW],
         cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -146,7 +147,7 @@ def test_the_notebook_runs(tmp_path: Path):
     assert not any(cell.get("outputs") for cell in cells), "the notebook is kept without outputs"
     environment = {
         "BACKBONE": "tiny-llama",
-        "TRAIN_OPTIONS": " ".join(QUICK),
+        "TRAIN_OPTIONS": " ".join((*QUICK, *FEW)),
         "MPLBACKEND": "agg",
         "PYTHONPATH": str(REPOSITORY),
     }

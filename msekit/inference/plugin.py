@@ -25,7 +25,7 @@ from msekit.errors import MsekitError
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
 from msekit.model.answers import records_of
 from msekit.model.assemble import assemble
-from msekit.model.labels import check_estimate
+from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description
 from msekit.runs.predictions import Answer, prediction_line
@@ -97,6 +97,15 @@ class PlugIn:
             self._states_wanted = states_wanted(description.adapter, description.dataset, backbone)
         if self.model.layout.sha256 != description.prompt_sha256:
             raise MsekitError("the plug-in was trained with another prompt", fix="Use the msekit that trained it.")
+
+    @property
+    def labels(self) -> LabelSpace:
+        """The label space of the one target.
+
+        Raises:
+            MsekitError: There are several; `answers` has each one's.
+        """
+        return self.answers.space
 
     @classmethod
     def from_pretrained(cls, run: str | Path, **settings: Any) -> PlugIn:

@@ -25,7 +25,8 @@ from msekit.studies.merge_seeds import average_runs
 from msekit.training import loop
 
 QUIET = Reporter(quiet=True)
-FAST = ["--epochs", "2", "--set", "evaluation.bootstrap=0", "--set", "optim.lr=5e-4"]
+FAST = ["--epochs", "2", "--set", "evaluation.bootstrap=0"]
+RATE = "5e-4"
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,10 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "toy.yaml"
 
 
-def train(described: Path, output: Path, *options: str) -> Path:
+def train(described: Path, output: Path, *options: str, rate: str = RATE) -> Path:
     """Train in this process; the seed's folder."""
     arguments = ["train", "--backbone", "tiny-llama", "--dataset", str(described), "--output", str(output), *FAST]
-    result = CliRunner().invoke(app, [*arguments, *options])
+    result = CliRunner().invoke(app, [*arguments, "--set", f"optim.lr={rate}", *options])
     assert result.exit_code == 0, (result.exception, result.output)
     return output / "seed-1111"
 
@@ -106,7 +107,8 @@ def test_incomplete_samples_are_refused_before_anything_is_written(described: Pa
 @pytest.mark.slow
 def test_testing_without_a_modality(described: Path, tmp_path: Path):
     """Labels are told by the audio and the vision alone, and by whether a text's number is even, which an LLM knows."""
-    folder = train(described, tmp_path / "run", "--epochs", "12", "--set", "optim.lr=5e-3", "--recipe", "kit")
+    options = ["--epochs", "12", "--recipe", "kit"]
+    folder = train(described, tmp_path / "run", *options, rate="5e-3")
     runner = CliRunner()
     result = runner.invoke(app, ["evaluate", str(folder), "--without", "audio,vision", "--format", "json"])
     withheld = json.loads(result.stdout)
@@ -159,7 +161,12 @@ def test_two_processes_agree_on_who_lacks_what(described: Path, tmp_path: Path):
     one = train(described, tmp_path / "one", *options)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "launch/cpu2.yaml", "-m", "msekit"]
     arguments = ["train", "--backbone", "tiny-llama", "--dataset", str(described), "--output", str(tmp_path / "two")]
-    done = subprocess.run([*launcher, *arguments, *FAST, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*launcher, *arguments, *FAST, "--set", f"optim.lr={RATE}", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     first, second = (load_file(path / "adapter.safetensors") for path in (one, tmp_path / "two" / "seed-1111"))
     assert max(float((first[key] - second[key]).abs().max()) for key in first) <= 1e-5

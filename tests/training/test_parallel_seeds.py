@@ -52,8 +52,8 @@ def states(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("dataset", "layout", "overrides"),
     [
-        ("synthetic-erc", "paper", ("optim.accumulation=2", "optim.ema=0.5")),
-        ("synthetic-msa", "prompt-first", ("loss.expected=1",)),
+        ("synthetic-erc", "paper", ("data.limit_train=96", "optim.accumulation=2", "optim.ema=0.5")),
+        ("synthetic-msa", "prompt-first", ("data.limit_train=96", "loss.expected=1")),
     ],
 )
 def test_every_seed_ends_as_it_does_alone(

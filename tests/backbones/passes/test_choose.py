@@ -160,6 +160,8 @@ def test_a_run_tells_what_was_used(tmp_path: Path):
         str(tmp_path / "run"),
         "--set",
         "model.passes=prefix",
+        "--set",
+        "optim.opinion_samples=1",
     ]
     shown = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
     said = shown.stdout + shown.stderr
