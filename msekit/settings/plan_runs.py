@@ -22,6 +22,7 @@ class OwnSet:
 
     labels: tuple[str, ...] | None = None
     range: tuple[float, float] | None = None
+    targets: dict[str, Any] | None = None
     language: str | None = None
     prompt: str | None = None
     encoding: str | None = None
@@ -107,7 +108,8 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     backbone = _named("backbone", request.backbone, in_file)
     dataset = _named("dataset", request.dataset, in_file)
     described = (in_file.get("description") or {}) | request.own_set.settings()
-    spec = find_set(dataset, request.source or in_file.get("source"), described)
+    source = request.source or in_file.get("source")
+    spec = find_set(dataset, None if source is None else Path(str(source)), described)
     settings = request.settings()
     _said_once(settings, request.overrides)
     described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -86,6 +87,12 @@ def test_an_evaluation_gives_the_report_again(run: Path):
 
 
 @pytest.mark.slow
+def test_another_kind_of_set_is_refused_as_what_it_is(run: Path):
+    done = msekit_says("evaluate", run, "--dataset", "synthetic-erc", code=2)
+    assert "trained for other targets than this data set has" in str(done.exception)
+
+
+@pytest.mark.slow
 def test_the_plug_in_predicts_what_its_run_did(run: Path, tmp_path: Path):
     plug_in = msekit.load_run(run)
     rows = [row for row, _ in zip(synthetic_rows("synthetic-targets", "test"), range(3), strict=False)]
@@ -99,7 +106,9 @@ def test_the_plug_in_predicts_what_its_run_did(run: Path, tmp_path: Path):
     for refused in (plug_in.write, plug_in.prompt_embeds):
         with pytest.raises(MsekitError, match="takes one target, and there are 3"):
             refused("Well.")
-    assert "signs: " in msekit_says("predict", run, "--text", "Well.").output
+    shown = msekit_says("predict", run, "--text", "Well.").output
+    for title in (r"emotion: \w+ \(argmax\)", r"signs: .*\(argmax\)", r"valence: .*\(mean\)"):
+        assert re.search(title, shown), shown
 
 
 @pytest.mark.slow
