@@ -22,7 +22,6 @@ class OwnSet:
 
     labels: tuple[str, ...] | None = None
     range: tuple[float, float] | None = None
-    targets: dict[str, Any] | None = None
     language: str | None = None
     prompt: str | None = None
     encoding: str | None = None
@@ -33,6 +32,7 @@ class OwnSet:
     fold: int | None = None
     metrics: str | tuple[str, ...] | None = None
     key_metric: str | None = None
+    targets: dict[str, Any] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""

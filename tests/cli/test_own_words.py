@@ -122,7 +122,7 @@ def test_what_is_offered_ends_before_what_else_would_do():
         ({"labels": 3}, "labels is to be a list, not 3"),
         ({"labels": ["joy", 1]}, "labels.1 is the number 1 as YAML reads it"),
         ({"task": ...}, "task is missing"),
-        ({"task": "maybe"}, "task is to be 'msa' or 'erc', not 'maybe'"),
+        ({"task": "maybe"}, "task is to be 'msa', 'erc' or 'targets', not 'maybe'"),
         ({"task": "msa", "labels": ..., "range": [1]}, "range has too few entries"),
         ({"name": "own set/"}, "name is to be made of letters, digits, _, - and ., not 'own set/'"),
         ({"text_limit": 0}, "text_limit is to be at least 1, not 0"),
