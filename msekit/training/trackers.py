@@ -22,7 +22,7 @@ from msekit.settings.choices import Tracker
 from msekit.training.callbacks import EpochJudged, RunEnded, RunStarted, StepTaken
 from msekit.training.step_log import step_line
 from msekit.training.tracker_figure import answers_figure
-from msekit.training.tracker_ways import ONE_AT_A_TIME, Place, settings_of, start, theirs
+from msekit.training.tracker_ways import Place, refuse_together, settings_of, start, theirs
 
 _PLAIN = re.compile(r"\w[\w.:/ -]*", re.ASCII)
 _NOT_TAKEN = re.compile(r"[^\w.:/ -]")  # a class in the name of a metric: `f1_of:neutral (calm)`
@@ -62,9 +62,8 @@ class Trackers:
         """(step, epoch or 0, values), not handed on yet."""
         self.last_handed = time.monotonic()
         self.trackers: dict[Tracker, Any] = {}
+        refuse_together(event.config.tracking.trackers, together)
         for name in event.config.tracking.trackers:
-            if together > 1 and name in ONE_AT_A_TIME:
-                raise MsekitError(f"{name} shows one run of a process", fix="Leave --parallel-seeds out, or it.")
             try:
                 self._start(name)
             except BaseException:

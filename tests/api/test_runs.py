@@ -17,7 +17,7 @@ from msekit.api.given_data import write_given
 from msekit.api.runs import configs
 from msekit.cli.main import app
 from msekit.data.cache.cache import prepare
-from msekit.errors import MsekitError
+from msekit.errors import CallbackError, MsekitError
 from msekit.settings.data_of import spec_of
 
 SHORT = {
@@ -163,8 +163,27 @@ def test_a_call_trains_several_targets(tmp_path: Path, own_cache):
     assert {"mean", "mood:wf1", "signs:macro_f1", "power:mae"} <= result.metrics.keys()
     assert list(result.plug_in.predict("Here we are.").prediction) == ["mood", "signs", "power"]
     assert msekit.evaluate(result, quiet=True)["metrics"] == result.metrics
+    assert result.report["options"] == ["targets.power.weight=0.5"], "runs of other weights are no seeds of one"
     again = msekit.train(dataset=renamed, output=tmp_path / "run", resume=True, **chosen, **SHORT)
     assert again.report == result.report
+
+
+class Stops(msekit.Callback):
+    def on_step(self, event: object) -> None:
+        raise ValueError("enough")
+
+
+@pytest.mark.slow
+def test_a_run_stopped_within_its_first_epoch_goes_on_with_the_weights_that_it_was_begun_with(
+    tmp_path: Path, own_cache
+):
+    given = {"dataset": asked(), "output": tmp_path / "run", "optim": {"batch_size": 4}} | SHORT
+    with pytest.raises(CallbackError, match="after epoch 0, batch"):
+        msekit.train(**given, targets=TARGETS, callbacks=[Stops()])
+    heavier = TARGETS | {"power": {"range": [0, 1], "weight": 2.0}}
+    with pytest.raises(MsekitError, match="the state was saved with other settings"):
+        msekit.train(**given, targets=heavier, resume=True)
+    assert msekit.train(**given, targets=TARGETS, resume=True).metrics["mean"] is not None
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,13 @@ def test_a_tracker_without_its_package_is_refused_before_anything_loads(tmp_path
         look_first(config, resume=False)
 
 
+def test_a_tracker_that_shows_one_run_is_refused_for_several_before_anything_is_made(tmp_path: Path, own_cache):
+    configs = plan(tmp_path / "seeds", track=("swanlab",), seeds=(1, 2))
+    with pytest.raises(MsekitError, match="swanlab shows one run of a process"):
+        list(train_together(configs, reporter=QUIET))
+    assert not (tmp_path / "seeds").exists()
+
+
 def test_a_tracker_nobody_knows_is_refused(tmp_path: Path):
     with pytest.raises(MsekitError, match=r"setting tracking.trackers.0"):
         plan(tmp_path / "run", track=("tensorbord",))
