@@ -230,10 +230,12 @@ class Inspection:
             if check.without_label:
                 self.findings.note("warning", split, remark(split, check.without_label, check.samples))
             if check.samples > check.without_label and (gone := self._gone(check)):
-                severity = "error" if split == "train" else "warning"
-                self.findings.note(severity, split, f"no sample answers {', '.join(gone)}")
+                what = f"no sample answers {', '.join(gone)}"
+                self.findings.note("error" if split == "train" else "warning", split, what)
                 missing = [
-                    label for label in missing if not {label.partition(":")[0], label.replace(":", ".")} & gone.keys()
+                    label
+                    for label in missing
+                    if not {label.partition(":")[0], label.replace(":", ".", 1)} & gone.keys()
                 ]
             if missing and check.samples > check.without_label:
                 self.findings.note("warning", split, f"no sample is labelled {', '.join(missing)}")
