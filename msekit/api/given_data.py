@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from msekit.data.catalogue import MODALITIES
+from msekit.data.targets import SEVERAL
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
 
@@ -26,12 +27,13 @@ Samples = Iterable[Mapping[str, Any]] | Any
 """Rows, a pandas table or a `datasets.Dataset`."""
 
 
-def write_given(data: Samples | Mapping[str, Samples]) -> Path:
+def write_given(data: Samples | Mapping[str, Samples], answers: Collection[str] = ("label",)) -> Path:
     """Write samples into the cache.
 
     Args:
         data: Rows with `text`, `label`, `split` and what else a table of samples may hold; `audio` and `vision` are
             frames of numbers. Or a mapping from split to rows, which then need no `split`.
+        answers: The columns of labels; of several targets (`answers_in`) they may hold lists and mappings.
 
     Returns:
         The folder.
@@ -43,7 +45,7 @@ def write_given(data: Samples | Mapping[str, Samples]) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=root, prefix=".making-"))
     try:
-        digest = _write(_rows(data), making)
+        digest = _write(_rows(data, answers), making, set(answers) - {"label"})
         folder = root / digest
         if not folder.is_dir():
             try:
@@ -56,6 +58,14 @@ def write_given(data: Samples | Mapping[str, Samples]) -> Path:
         shutil.rmtree(making, ignore_errors=True)
 
 
+def answers_in(described: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns of a table that hold what its samples are asked, by what is said of the set."""
+    targets, columns = described.get("targets"), described.get("columns") or {}
+    if not isinstance(targets, Mapping):
+        return ("label",)
+    return tuple(str(columns.get(name, name)) for name in (SEVERAL, *targets))
+
+
 def class_names(data: Samples | Mapping[str, Samples]) -> tuple[str, ...] | None:
     """The names of the classes, where a `datasets.Dataset` has them; None elsewhere."""
     for part in data.values() if isinstance(data, Mapping) else [data]:
@@ -65,22 +75,29 @@ def class_names(data: Samples | Mapping[str, Samples]) -> tuple[str, ...] | None
     return None
 
 
-def _rows(data: Samples | Mapping[str, Samples]) -> Iterator[dict[str, Any]]:
+def _rows(data: Samples | Mapping[str, Samples], answers: Collection[str]) -> Iterator[dict[str, Any]]:
     if isinstance(data, Mapping):
         for split, part in data.items():
-            for row in _rows(part):
+            for row in _rows(part, answers):
                 yield row | {"split": split}
         return
-    names = class_names(data)
+    kinds = getattr(data, "features", None) or {}
     if hasattr(data, "to_dict") and hasattr(data, "columns"):  # a pandas table
         data = data.to_dict(orient="records")
     for number, row in enumerate(data):
         if not isinstance(row, Mapping):
             raise MsekitError(f"sample {number} is a {type(row).__name__}, not a dict", where="dataset")
-        plain = dict(row)
-        if names and isinstance(plain.get("label"), int):
-            plain["label"] = _named(plain["label"], names, number)
-        yield plain
+        yield {key: _worded(value, kinds.get(key), number) if key in answers else value for key, value in row.items()}
+
+
+def _worded(value: Any, kind: Any, number: int) -> Any:
+    """An answer with class numbers as names, where its kind in a `datasets.Dataset` has them, in what it holds too."""
+    if (names := getattr(kind, "names", None)) is not None:
+        return _named(value, tuple(names), number) if isinstance(value, int) else value
+    if isinstance(kind, Mapping) and isinstance(value, Mapping):
+        return {key: _worded(part, kind.get(key), number) for key, part in value.items()}
+    within = kind[0] if isinstance(kind, list) and kind else getattr(kind, "feature", None)
+    return [_worded(part, within, number) for part in value] if isinstance(value, list) and within else value
 
 
 def _named(label: int, names: tuple[str, ...], number: int) -> str | None:
@@ -90,8 +107,8 @@ def _named(label: int, names: tuple[str, ...], number: int) -> str | None:
     return None if label < 0 else names[label]
 
 
-def _write(rows: Iterator[dict[str, Any]], folder: Path) -> str:
-    """Write the rows; their digest."""
+def _write(rows: Iterator[dict[str, Any]], folder: Path, nested: Collection[str]) -> str:
+    """Write the rows, of which the `nested` columns may hold lists and mappings; their digest."""
     (folder / "features").mkdir()
     digest, number = hashlib.sha256(), 0
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
@@ -102,7 +119,8 @@ def _write(rows: Iterator[dict[str, Any]], folder: Path) -> str:
                     np.save(folder / row[key], frames)
                     digest.update(f"{key} {frames.shape} {frames.dtype.str} ".encode())
                     digest.update(frames.tobytes())
-            line = json.dumps({key: _plain(value, number, key) for key, value in row.items()}, ensure_ascii=False)
+            plain = {key: _plain(value, number, key, key in nested) for key, value in row.items()}
+            line = json.dumps(plain, ensure_ascii=False)
             digest.update(line.encode())
             file.write(line + "\n")
     if not number:
@@ -122,10 +140,16 @@ def _frames(value: Any, number: int, key: str) -> np.ndarray | None:
         raise MsekitError(f"'{key}' is no array of numbers: {error}", where=f"dataset, sample {number - 1}") from error
 
 
-def _plain(value: Any, number: int, key: str) -> Any:
+def _plain(value: Any, number: int, key: str, nested: bool) -> Any:
     """What JSON takes: numpy's numbers as Python's, pandas' nothing as None."""
+    if isinstance(value, np.ndarray) and nested:
+        value = value.tolist()
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, (list, tuple)) and nested:
+        return [_plain(part, number, key, nested) for part in value]
+    if isinstance(value, Mapping) and nested:
+        return {str(name): _plain(part, number, key, nested) for name, part in value.items()}
     if isinstance(value, float) and np.isnan(value):
         return None
     if value is None or isinstance(value, (str, int, float, bool)):

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msekit.api.given_data import Samples, class_names, write_given
+from msekit.api.given_data import Samples, answers_in, class_names, write_given
 from msekit.errors import MsekitError, nearest
 from msekit.reporter import Reporter
 from msekit.settings.config import RunConfig
@@ -160,8 +160,11 @@ def configs(
             options["source"] = Path(dataset).expanduser().resolve()
             dataset = options["source"].name
     elif dataset is not None:
-        options["source"] = write_given(dataset)
-        described.setdefault("labels", None if "range" in described else class_names(dataset))
+        if "targets" in described and not isinstance(described["targets"], Mapping):
+            raise MsekitError("`targets` is a mapping from names to what each is", where="msekit.train")
+        options["source"] = write_given(dataset, answers_in(described))
+        if not {"range", "targets"} & described.keys():
+            described.setdefault("labels", class_names(dataset))
         dataset = options.pop("name", "given")
     options.pop("name", None)
     request = RunRequest(
@@ -206,9 +209,14 @@ def _trained(
     """The reports, and the summary beside their folders."""
     from msekit.reports.summary import write_summary
     from msekit.runs.look_first import look_first
+    from msekit.training.callbacks import Callback
     from msekit.training.loop import train as train_one
     from msekit.training.parallel_seeds import train_together
 
+    for one in callbacks:
+        if not isinstance(one, Callback):
+            kind = f"the class {one.__name__}, not one of it" if isinstance(one, type) else f"a {type(one).__name__}"
+            raise MsekitError(f"`callbacks` holds {kind}", where="msekit.train", fix="Give objects of msekit.Callback.")
     for run in runs:
         look_first(run, resume)
     if together:

@@ -232,11 +232,13 @@ def _predict_file(
 def _show(prediction: Prediction, reporter: Reporter) -> None:
     """The answer and its ten most probable labels, of several targets each one's."""
     from msekit.evaluation.units import percent
+    from msekit.model.answers import estimate_for
     from msekit.reporter import table_of
     from msekit.runs.predictions import in_words
 
     for target, value, scores in prediction.by_target():
-        title = f"{target + ': ' if target else ''}{in_words(value)} ({prediction.estimate})"
+        way = estimate_for("msa" if isinstance(value, float) else "erc", prediction.estimate)  # type: ignore[arg-type]
+        title = f"{target + ': ' if target else ''}{in_words(value)} ({way if target else prediction.estimate})"
         likeliest = sorted(scores.items(), key=lambda item: -item[1])[:10]
         rows = [(label, percent(share)) for label, share in likeliest]
         reporter.show(table_of(("label", "probability"), rows, title, numbers_from=1))

@@ -329,10 +329,10 @@ def resolve_dataset(
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix="Say where they lie with --source PATH")
         spec = read_spec(described)
-    elif "labels" in overrides or "range" in overrides:
+    elif {"labels", "range", "targets"} & overrides.keys():
         if source is None:
             raise MsekitError(f"data set '{name}' needs its files", fix=without_files(name))
-        task: Task = "erc" if "labels" in overrides else "msa"
+        task: Task = "targets" if "targets" in overrides else "erc" if "labels" in overrides else "msa"
         said = {"name": name, "task": task, "layout": "csv", **overrides}  # which takes every option
         _checked(said, name)
         refuse_missing(source)
@@ -344,5 +344,7 @@ def resolve_dataset(
         if source is not None:
             refuse_missing(source)
         raise unknown_set(name, DATASETS, asks, by_options=options is not None)
+    if spec.layout == "synthetic" and (other := sorted({"labels", "range", "targets"} & overrides.keys())):
+        raise MsekitError(f"'{name}' is made with what it asks: it takes no other {other[0]}")
     said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)
     return _checked(said | overrides, name) if overrides else spec

@@ -33,6 +33,8 @@ def show_verification(outcome: Verification, reporter: Reporter) -> None:
     ]
     if any(check.without_label for check in checks):
         rows.append(("without label", *(str(check.without_label) for check in checks)))
+    asked = dict.fromkeys(question for check in checks for question in check.unanswered)
+    rows += [(f"without {name}", *(str(check.unanswered.get(name, 0)) for check in checks)) for name in asked]
     rows += [(f"{key} {what}", *cells) for key in MODALITIES for what, cells in _modality_lines(checks, key)]
     counts = [binned_labels(check.labels, outcome.task) for check in checks]
     rows += [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msekit.data.targets import check_targets, columns_of
+from msekit.data.targets import check_range, check_targets, columns_of
 from msekit.errors import MsekitError, nearest
 from msekit.words import first_fault
 
@@ -60,8 +60,7 @@ def check_answers(spec: DatasetSpec) -> None:
         raise ValueError("an msa data set needs `range: [low, high]` and no `labels`")
     if spec.labels is not None and (len(spec.labels) < 2 or len(set(spec.labels)) < len(spec.labels)):
         raise ValueError("`labels` must be two or more different names")
-    if spec.range is not None and not -100 <= spec.range[0] < spec.range[1] <= 100:
-        raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
+    check_range(spec.range)
     if spec.language not in WORDED and spec.prompt is None and not spec.targets:
         raise ValueError(f"`language: {spec.language}` needs a `prompt`: there are wordings for en and zh alone")
     if isinstance(spec.metrics, str) and spec.task == "erc":

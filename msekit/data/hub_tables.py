@@ -80,14 +80,38 @@ def described(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     folder = _downloaded(here) or fetch_table(name, Reporter())
     raw: dict[str, Any] = {"name": here.repo.name.partition("/")[2], "layout": "folder", "source": folder}
     raw |= {"hub": here.repo.name, "hub_revision": here.repo.revision} | dict(said)
-    if "labels" not in raw and "range" not in raw:
-        column = dict(said.get("columns") or {}).get("label", "label")
-        if (names := json.loads(here.record.read_text(encoding="utf-8"))["classes"].get(column)) is None:
+    known, columns = json.loads(here.record.read_text(encoding="utf-8"))["classes"], dict(said.get("columns") or {})
+    if raw.get("targets"):
+        chosen = {name: _part(target, "classes") for name, target in dict(raw["targets"]).items()}
+        _check_order(chosen, {name: known.get(columns.get(name, name)) for name in chosen}, name)
+        return raw
+    if "labels" in raw:
+        _check_order({"label": raw["labels"]}, {"label": known.get(columns.get("label", "label"))}, name)
+    elif "range" not in raw:
+        if (names := known.get(columns.get("label", "label"))) is None:
             fix = "Say them: --labels joy,anger,… or --range -3,3. It holds the columns "
             fix += ", ".join(_columns(folder / _TABLE)) + " (--columns text=NAME,label=NAME)"
             raise MsekitError(f"{name} does not say what its labels are", fix=fix)
         raw["labels"] = names
     return {"task": "msa" if "range" in raw else "erc"} | raw
+
+
+def _part(target: Any, key: str) -> Any:
+    """A key of a target, as a mapping or as a `Target`."""
+    return target.get(key) if isinstance(target, Mapping) else getattr(target, key, None)
+
+
+def _check_order(chosen: Mapping[str, Any], held: Mapping[str, list[str] | None], name: str) -> None:
+    """Class names that are said stand in the hub's order: the table holds their numbers.
+
+    Raises:
+        MsekitError: They are the same names in another order.
+    """
+    for key, names in chosen.items():
+        there = held[key]
+        if names and there and sorted(names) == sorted(there) and list(names) != there:
+            what = f"the classes of '{key}' are said in another order than {name} numbers them"
+            raise MsekitError(what, fix=f"Give them so: {','.join(there)}.")
 
 
 def _downloaded(here: Wanted) -> Path | None:

@@ -28,6 +28,8 @@ SEVERAL = "targets"
 """The task of a set that has several, beside `msa` and `erc`."""
 MEAN = "mean"
 """The metric over all targets."""
+UNANSWERED = "Leave it out of `targets`, or label some samples."
+"""What to do about a question that no training sample answers."""
 NO_YES = ("no", "yes")
 """How each of `labels` is answered."""
 _RESERVED = {MEAN, SEVERAL, "label"}
@@ -46,7 +48,7 @@ class Target(BaseModel):
     """Any number of them is the answer: each is asked by itself, in some columns of the LLM's pass."""
     range: tuple[float, float] | None = None
     """Lowest and highest value."""
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=1e6)
     """What its loss is multiplied with in the sum of all targets'."""
     aliases: dict[str, str] = Field(default_factory=dict)
     """Spellings of the files → names of classes or labels."""
@@ -67,8 +69,9 @@ class Target(BaseModel):
             raise ValueError(f"`{self.kind}` must be different names")
         if any(name not in names for name in self.aliases.values()):
             raise ValueError(f"`aliases` lead to names of its `{self.kind}`")
-        if self.range is not None and not -100 <= self.range[0] < self.range[1] <= 100:
-            raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
+        check_range(self.range)
+        if any(name != name.strip() or ";" in name or name == "none" for name in self.labels or ()):
+            raise ValueError("one of `labels` begins or ends with a blank, holds a `;`, or is `none`: cells say these")
         if self.labels is not None and self.prompt is not None and "{label}" not in self.prompt:
             raise ValueError("the `prompt` of a target with `labels` holds {label}, in whose place each label stands")
         if isinstance(self.metrics, str) and (self.range is None or self.metrics not in ("general", "mosi", "sims")):
@@ -116,6 +119,20 @@ class Question:
     def name(self) -> str:
         """`emotion`, or `signs.smile`."""
         return self.target if self.label is None else f"{self.target}.{self.label}"
+
+
+def check_range(span: tuple[float, float] | None) -> None:
+    """A range, where there is one, has room for two answers, which lie a tenth apart.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if span is None:
+        return
+    if not -100 <= span[0] < span[1] <= 100:
+        raise ValueError("`range` must be [low, high] with low < high, both within [-100, 100]")
+    if round(span[0] * 10) == round(span[1] * 10):
+        raise ValueError("`range` is answered in steps of a tenth, and this one has room for one alone")
 
 
 def questions_of(spec: DatasetSpec) -> list[Question]:

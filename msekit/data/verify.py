@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from msekit.data.cache.label_counts import countable, in_order, label_names
+from msekit.data.cache.label_counts import countable, in_order, label_names, unanswered
 from msekit.data.cache.write_split import RowCallback
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.findings import Finding, Findings, by_cause
@@ -59,6 +59,8 @@ class SplitCheck(BaseModel):
     expected: int | None = None
     labels: dict[str, int] = {}
     without_label: int = 0
+    unanswered: dict[str, int] = {}
+    """Of several targets: question → samples that do not answer it."""
     empty_texts: int = 0
     longest_text: int = 0
     """Characters."""
@@ -187,6 +189,8 @@ class Inspection:
                 self._check_width(key, len(frames_LD), frames_LD.shape[1], row.id)
         check.samples += 1
         check.without_label += is_absent(row.label)
+        for question in unanswered(self.spec, row.label):
+            check.unanswered[question] = check.unanswered.get(question, 0) + 1
         for label in label_names(self.spec, row.label):
             check.labels[label] = check.labels.get(label, 0) + 1
         check.longest_text = max(check.longest_text, len(row.text))
@@ -233,6 +237,14 @@ class Inspection:
             missing = [label for label, count in check.labels.items() if not count]
             if check.without_label:
                 self.findings.note("warning", split, remark(split, check.without_label, check.samples))
+            if check.samples > check.without_label and (gone := self._gone(check)):
+                what = f"no sample answers {', '.join(gone)}"
+                self.findings.note("error" if split == "train" else "warning", split, what)
+                missing = [
+                    label
+                    for label in missing
+                    if not {label.partition(":")[0], label.replace(":", ".", 1)} & gone.keys()
+                ]
             if missing and check.samples > check.without_label:
                 self.findings.note("warning", split, f"no sample is labelled {', '.join(missing)}")
             check.labels = in_order(self.spec, check.labels)
@@ -260,6 +272,10 @@ class Inspection:
             splits=self.splits,
             findings=findings,
         )
+
+    def _gone(self, check: SplitCheck) -> dict[str, None]:
+        """The questions that no sample of a split answers."""
+        return {name: None for name, count in check.unanswered.items() if count == check.samples}
 
     def _say_the_range(self, findings: list[Finding]) -> None:
         """Say which range has room for all labels, where some are outside."""

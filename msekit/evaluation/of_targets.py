@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msekit.data.targets import MEAN, Target
+from msekit.data.targets import MEAN, UNANSWERED, Target, questions_of
+from msekit.errors import MsekitError
 
 if TYPE_CHECKING:
     from msekit.data.catalogue import DatasetSpec
@@ -58,6 +59,27 @@ def together(
 def mean_of_shares(shares: Sequence[float | None]) -> float | None:
     """The mean of several targets' key metrics; None of none."""
     return float(np.mean([share or 0.0 for share in shares])) if shares else None
+
+
+def refuse_unanswered(spec: DatasetSpec, train: Array, valid: Array) -> None:
+    """Refuse targets that cannot be trained, or by which no epoch can be chosen.
+
+    Args:
+        spec: The data set.
+        train: Its training samples' numbers, [N, Q].
+        valid: Those of valid.
+
+    Raises:
+        MsekitError: No training sample answers a question, or no sample of valid that of the key metric.
+    """
+    whose = spec.key_metric.partition(":")[0]
+    asked = questions_of(spec) if spec.targets else []
+    if gone := [one.name for one, numbers in zip(asked, train.T, strict=False) if np.isnan(numbers).all()]:
+        raise MsekitError(f"no training sample answers '{gone[0]}'", where=spec.name, fix=UNANSWERED)
+    judged = [numbers for one, numbers in zip(asked, valid.T, strict=False) if one.target == whose]
+    if judged and np.isnan(judged).all():
+        what = f"no sample of valid answers '{whose}', by which `key_metric: {spec.key_metric}` is to choose an epoch"
+        raise MsekitError(what, where=spec.name, fix="Label some, or choose by another target, or by mean.")
 
 
 def _as_share(target: Target, error: float | None) -> float | None:

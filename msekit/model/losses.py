@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from msekit.data.targets import UNANSWERED
 from msekit.errors import MsekitError
 from msekit.model.answers import Answers
 from msekit.model.edges import Edges
@@ -138,8 +139,7 @@ class Objectives(nn.Module):
                 raise MsekitError(f"loss.{name} is for {kind}, and no target is one")
         for one, labels_N in zip(answers.asked, train_labels.T, strict=True):
             if not (labels_N >= 0).any():
-                fix = "Leave it out of `targets`, or label some samples."
-                raise MsekitError(f"no training sample answers '{one.name}'", fix=fix)
+                raise MsekitError(f"no training sample answers '{one.name}'", fix=UNANSWERED)
         self.config, self.asked = config, answers.asked
         self.each = nn.ModuleList(
             Objective(_of_task(config, one.space.task), one.space, labels_N[labels_N >= 0], decode)

@@ -87,7 +87,7 @@ def metric_curves(histories: dict[int, list[Epoch]], key_metric: str) -> Svg:
     return done[0]
 
 
-def confusion(seeds: list[Predictions], labels: tuple[str, ...]) -> Svg:
+def confusion(seeds: list[Predictions], labels: tuple[str, ...], of: str = "") -> Svg:
     """True against predicted class, in percent of the true class, all seeds together."""
     counts_CC = np.zeros((len(labels), len(labels)))
     for seed in seeds:
@@ -95,7 +95,7 @@ def confusion(seeds: list[Predictions], labels: tuple[str, ...]) -> Svg:
     shares_CC = counts_CC / counts_CC.sum(axis=1, keepdims=True).clip(min=1)
     with _figure(height=WIDTH + 0.2) as (axis, done):
         axis.imshow(shares_CC, cmap="Blues", vmin=0, vmax=1)
-        axis.set(title="confusion, % of the true class", xlabel="predicted", ylabel="true")
+        axis.set(title=f"{of}confusion, % of the true class", xlabel="predicted", ylabel="true")
         axis.set_xticks(range(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(labels)), labels)
         for (row, column), share in np.ndenumerate(shares_CC):
@@ -104,7 +104,7 @@ def confusion(seeds: list[Predictions], labels: tuple[str, ...]) -> Svg:
     return done[0]
 
 
-def scatter(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
+def scatter(seeds: list[Predictions], spec: DatasetSpec, of: str = "") -> Svg:
     """True against predicted intensity, a faint point per sample and seed."""
     assert spec.range is not None
     with _figure(height=WIDTH - 0.2) as (axis, done):
@@ -113,11 +113,11 @@ def scatter(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
         axis.plot(spec.range, spec.range, color="grey", linewidth=0.8)
         low, high = spec.range
         limits = (low - 0.03 * (high - low), high + 0.03 * (high - low))
-        axis.set(title="intensity", xlabel="true", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
+        axis.set(title=f"{of}intensity", xlabel="true", ylabel="predicted", xlim=limits, ylim=limits, aspect="equal")
     return done[0]
 
 
-def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
+def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec, of: str = "") -> Svg:
     """Accuracy against confidence, all seeds together, with the calibration error."""
     parts = [answers(seed.distribution, seed.values, seed.truth, spec) for seed in seeds]
     bins = reliability(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
@@ -131,12 +131,12 @@ def reliability_diagram(seeds: list[Predictions], spec: DatasetSpec) -> Svg:
         points = [(100 * group.confidence, 100 * group.accuracy) for group in bins]
         axis.plot(*zip(*points, strict=True), "o-", color="C3", markersize=4)
         what = "class" if spec.range is None else "positive or negative"
-        title = f"reliability ({what}), error {percent(calibration_error(bins))}"
+        title = f"{of}reliability ({what}), error {percent(calibration_error(bins))}"
         axis.set(title=title, xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
     return done[0]
 
 
-def class_f1(tables: list[dict[str, float | None]]) -> Svg:
+def class_f1(tables: list[dict[str, float | None]], of: str = "") -> Svg:
     """F1 of every class: the mean over the seeds in which it is defined, a dot per seed."""
     labels = list(tables[0])
     names = []
@@ -149,7 +149,7 @@ def class_f1(tables: list[dict[str, float | None]]) -> Svg:
             axis.plot(values, [place] * len(values), ".", color="black")
         axis.set_yticks(range(len(labels)), names)
         axis.invert_yaxis()
-        axis.set(title="F1 by class, %", xlim=(0, 100))
+        axis.set(title=f"{of}F1 by class, %", xlim=(0, 100))
     return done[0]
 
 

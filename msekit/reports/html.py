@@ -141,20 +141,20 @@ def _of_target(members: list[RunReport], tested: list[RunReport], spec: DatasetS
     table = f"{target}:per_class_f1" if target else "per_class_f1"
     by_class = [found for run in members if isinstance(found := run.report.metrics.get(table), dict)]
     if target and spec.targets[target].labels:  # several answers a sample are no one picture
-        return {f"{prefix}F1 by label": figures.class_f1(by_class)} if by_class else {}
+        return {f"{prefix}F1 by label": figures.class_f1(by_class, prefix)} if by_class else {}
     if target:
         own = of_target(spec, target)
     predictions = [read_predictions(run.path, spec, target) for run in tested]
     if not all(len(answers.truth) for answers in predictions):
         return pictures  # no test sample has a label
     if own.labels:
-        pictures[f"{prefix}confusion matrix"] = figures.confusion(predictions, own.labels)
+        pictures[f"{prefix}confusion matrix"] = figures.confusion(predictions, own.labels, prefix)
         if by_class:
-            pictures[f"{prefix}F1 by class"] = figures.class_f1(by_class)
+            pictures[f"{prefix}F1 by class"] = figures.class_f1(by_class, prefix)
     else:
-        pictures[f"{prefix}true and predicted intensity"] = figures.scatter(predictions, own)
+        pictures[f"{prefix}true and predicted intensity"] = figures.scatter(predictions, own, prefix)
     if all(answers.values.size for answers in predictions):
-        pictures[f"{prefix}reliability"] = figures.reliability_diagram(predictions, own)
+        pictures[f"{prefix}reliability"] = figures.reliability_diagram(predictions, own, prefix)
     return pictures
 
 

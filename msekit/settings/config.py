@@ -15,6 +15,7 @@ from msekit.adapters.ablations import Ablation, AdapterParts, parts_of
 from msekit.adapters.sizes import ADAPTERS, Conditioning
 from msekit.backbones.holding import Quantization, check_ways
 from msekit.data.description_checks import Folds
+from msekit.data.targets import Target
 from msekit.errors import nearest
 from msekit.settings.choices import Estimate, Layout, OnMissing, Recipe, Tracker
 
@@ -113,6 +114,8 @@ class DescriptionConfig(_Section):
     """Class names in the order of their numbers (erc)."""
     range: tuple[float, float] | None = None
     """Lowest and highest intensity (msa)."""
+    targets: dict[str, Target] | None = None
+    """Several things that a sample is asked, by name, in place of labels or range: `{mood: {classes: [a, b]}}`."""
     language: str | None = None
     """Of the prompt: an ISO 639 code; others than `en` and `zh` need a prompt of their own."""
     prompt: str | None = None

@@ -32,6 +32,7 @@ class OwnSet:
     fold: int | None = None
     metrics: str | tuple[str, ...] | None = None
     key_metric: str | None = None
+    targets: dict[str, Any] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What was said, as keys of a data set's description."""
@@ -107,7 +108,8 @@ def plan_runs(request: RunRequest) -> tuple[list[RunConfig], Path]:
     backbone = _named("backbone", request.backbone, in_file)
     dataset = _named("dataset", request.dataset, in_file)
     described = (in_file.get("description") or {}) | request.own_set.settings()
-    spec = find_set(dataset, request.source or in_file.get("source"), described)
+    source = request.source or in_file.get("source")
+    spec = find_set(dataset, None if source is None else Path(str(source)), described)
     settings = request.settings()
     _said_once(settings, request.overrides)
     described_by_file = Path(dataset).suffix.lower() in (".yaml", ".yml")

@@ -8,6 +8,7 @@ from typing import Any
 
 from msekit.adapters.weights import load_adapter
 from msekit.backbones.precision import default_device, dtype_here
+from msekit.data.catalogue import DatasetSpec
 from msekit.data.extractor import check_extractor
 from msekit.distributed.accelerator import accelerator_for
 from msekit.errors import MsekitError
@@ -22,6 +23,7 @@ from msekit.runs.moved_data import with_data
 from msekit.runs.report import Report, read_report
 from msekit.runs.tensors import read_tensors
 from msekit.settings.config import RunConfig
+from msekit.settings.data_of import spec_of
 from msekit.settings.profiles import profile_at_hand
 from msekit.training.build import Parts, build
 from msekit.training.outcome import describe
@@ -97,6 +99,7 @@ def open_run(
     folder = find_run(run)
     description = read_description(folder)
     config = config_of(folder, description, source, dataset, estimate)
+    refuse_other_answers(description.dataset, spec_of(config), folder)
     quantization = quantization or config.model.quantization
     trained_in = description.backbone.dtype
     model = {
@@ -140,6 +143,21 @@ def config_of(
     return config.model_copy(update=changes | {"data": config.data.model_copy(update=restored)})
 
 
+def refuse_other_answers(trained: DatasetSpec, here: DatasetSpec, folder: Path) -> None:
+    """Refuse a data set that asks other things than a run was trained for.
+
+    Raises:
+        MsekitError: It does.
+    """
+    answers = [{name: one.decides_rows() for name, one in of.targets.items()} for of in (trained, here)]
+    if answers[0] != answers[1]:
+        raise MsekitError("the run was trained for other targets than this data set has", where=folder)
+    for key in ("task", "labels", "range"):
+        before, now = getattr(trained, key), getattr(here, key)
+        if before != now:
+            raise MsekitError(f"the run was trained for {key} {before}, this data set has {now}", where=folder)
+
+
 def withheld(without: tuple[str, ...], modalities: list[str]) -> frozenset[str]:
     """The modalities to withhold.
 
@@ -158,15 +176,7 @@ def restore(parts: Parts, folder: Path, description: Description) -> None:
     Raises:
         MsekitError: The adapter does not fit the features, the labels, the backbone or the prompt.
     """
-    answers = [
-        {name: one.decides_rows() for name, one in of.targets.items()} for of in (description.dataset, parts.spec)
-    ]
-    if answers[0] != answers[1]:
-        raise MsekitError("the run was trained for other targets than this data set has", where=folder)
-    for key in ("task", "labels", "range"):
-        trained, here = getattr(description.dataset, key), getattr(parts.spec, key)
-        if trained != here:
-            raise MsekitError(f"the run was trained for {key} {trained}, this data set has {here}", where=folder)
+    refuse_other_answers(description.dataset, parts.spec, folder)
     for modality, made_by in description.dataset.extractors.items():
         check_extractor(modality, made_by, parts.spec.extractors.get(modality), folder)
     for modality, width in parts.widths.items():

@@ -35,6 +35,7 @@ from msekit.distributed.zero import (
     loading_in_shards,
 )
 from msekit.evaluation.metrics import metrics_of
+from msekit.evaluation.of_targets import refuse_unanswered
 from msekit.gpu import sent
 from msekit.model.assemble import assemble, text_scale
 from msekit.model.labels import LabelSpace, check_estimate
@@ -128,6 +129,8 @@ def build(
     spec, cache = open_data(spec, config.data.dtype, reporter)
     preprocessors = make_preprocessors(config, cache)
     _refuse_unusable(config, spec.name, cache, splits, [name for name in MODALITIES if preprocessors[name]])
+    if {"train", "valid"} <= {*splits}:
+        refuse_unanswered(spec, cache.split("train").labels, cache.split("valid").labels)
     with reporter.status(f"loading {config.backbone}"):
         recompute, evaluation_batch = planned(config, reporter, seeds, training="train" in splits)
         backbone = load_frozen(config.backbone, in_saved_precision(config), recompute)

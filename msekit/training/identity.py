@@ -16,6 +16,8 @@ from msekit.version import __version__
 def run_key(config: RunConfig, parts: Parts) -> RunKey:
     """The key of a run: settings, data, weights, prompt, and the precision that the backbone is held in."""
     settings = settings_of(config)
+    if parts.spec.targets:
+        settings["weights"] = {name: target.weight for name, target in parts.spec.targets.items()}
     written = _hashed(settings | {"configuration": parts.backbone.configuration}, parts)
     earlier = {_hashed(settings, parts)}  # of states without the backbone's configuration
     for dtype in {"auto", config.model.dtype}:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.unlabelled import without_label
 from msekit.evaluation.records import prediction_counts, prediction_lines
 from msekit.evaluation.scoring import Scores
@@ -111,7 +112,7 @@ def describe(config: RunConfig, parts: Parts, scores: Scores, split: str) -> dic
         "limit_train": config.data.limit_train,
         "on_missing": config.data.on_missing,
         "modality_dropout": config.data.modality_dropout,
-        "options": options_apart(config, parts.spec.task),
+        "options": options_apart(config, parts.spec),
         "incomplete_samples": parts.incomplete(split),
         "context": config.data.context,
         "truncated_texts": parts.truncated,
@@ -131,13 +132,15 @@ def llm_weight(parts: Parts) -> float | dict[str, float] | None:
     return {one.name: weight for one, weight in zip(asked, weights, strict=True)} if asked[0].name else weights[0]
 
 
-def options_apart(config: RunConfig, task: str) -> list[str]:
-    """Training options that are not the recipe's, as `--set` takes them: they make a run another experiment."""
+def options_apart(config: RunConfig, spec: DatasetSpec) -> list[str]:
+    """Training options that are not the recipe's, as `--set` takes them, and weights of several targets that are not 1:
+    they make a run another experiment."""
     named = {"backbone": config.backbone, "dataset": config.dataset, "output": config.output, "recipe": config.recipe}
-    recipe = resolve(named, task=task)
+    recipe = resolve(named, task=spec.task)
     options = [(f"loss.{name}", value, getattr(recipe.loss, name)) for name, value in config.loss.model_dump().items()]
     options.append(("optim.ema", config.optim.ema, recipe.optim.ema))
     options.append(("adapter.conditioning", config.adapter.conditioning, recipe.adapter.conditioning))
+    options += [(f"targets.{name}.weight", target.weight, 1.0) for name, target in spec.targets.items()]
     return [f"{name}={ours}" for name, ours, theirs in options if ours != theirs]
 
 

@@ -43,6 +43,7 @@ from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
 from msekit.training.signals import callback_failed, heed_signals
 from msekit.training.step import read_steps
+from msekit.training.tracker_ways import refuse_together
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ def train_together(
     together = None
     if rest:
         in_one_process()
+        refuse_together(rest[0].tracking.trackers, len(rest))  # before minutes of an opinion's training
         with ExitStack() as held:
             for config in rest:
                 held.enter_context(held_for_training(config.output, resume))

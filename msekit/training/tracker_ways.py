@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +137,16 @@ _WAYS = {
 
 ONE_AT_A_TIME = ("swanlab",)
 """Trackers that hold one run in a process: not for several seeds at once."""
+
+
+def refuse_together(names: Iterable[Tracker], runs: int) -> None:
+    """Refuse trackers that hold one run where a process trains several.
+
+    Raises:
+        MsekitError: There is one.
+    """
+    if runs > 1 and (alone := [name for name in names if name in ONE_AT_A_TIME]):
+        raise MsekitError(f"{alone[0]} shows one run of a process", fix="Leave --parallel-seeds out, or it.")
 
 
 def theirs(name: Tracker, place: Place) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -21,8 +22,10 @@ from msekit.settings.choices import Tracker
 from msekit.training.callbacks import EpochJudged, RunEnded, RunStarted, StepTaken
 from msekit.training.step_log import step_line
 from msekit.training.tracker_figure import answers_figure
-from msekit.training.tracker_ways import ONE_AT_A_TIME, Place, settings_of, start, theirs
+from msekit.training.tracker_ways import Place, refuse_together, settings_of, start, theirs
 
+_PLAIN = re.compile(r"\w[\w.:/ -]*", re.ASCII)
+_NOT_TAKEN = re.compile(r"[^\w.:/ -]")  # a class in the name of a metric: `f1_of:neutral (calm)`
 EVERY_S = 5.0
 """How often steps are handed on; trackers take them in batches better than one by one."""
 
@@ -59,9 +62,8 @@ class Trackers:
         """(step, epoch or 0, values), not handed on yet."""
         self.last_handed = time.monotonic()
         self.trackers: dict[Tracker, Any] = {}
+        refuse_together(event.config.tracking.trackers, together)
         for name in event.config.tracking.trackers:
-            if together > 1 and name in ONE_AT_A_TIME:
-                raise MsekitError(f"{name} shows one run of a process", fix="Leave --parallel-seeds out, or it.")
             try:
                 self._start(name)
             except BaseException:
@@ -191,14 +193,16 @@ def of_epoch(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
-    """Those that are finite numbers; of a table by label its entries, labels that are not ASCII by their place."""
+    """Those that are finite numbers, by names that every tracker takes (MLflow ends a run by any other); of a table by
+    label its entries, labels beyond plain letters by their place."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= {
-                f"{name}/{label if label.isascii() else place}": entry
+                f"{name}/{label if _PLAIN.fullmatch(label) else place}": entry
                 for place, (label, entry) in enumerate(value.items())
             }
         else:
             flat[name] = value
-    return {name: value for name, value in flat.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    finite = {name: value for name, value in flat.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {_NOT_TAKEN.sub("_", name): value for name, value in finite.items()}

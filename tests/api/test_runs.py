@@ -16,7 +16,9 @@ import msekit
 from msekit.api.given_data import write_given
 from msekit.api.runs import configs
 from msekit.cli.main import app
-from msekit.errors import MsekitError
+from msekit.data.cache.cache import prepare
+from msekit.errors import CallbackError, MsekitError
+from msekit.settings.data_of import spec_of
 
 SHORT = {
     "backbone": "tiny-llama",
@@ -91,6 +93,123 @@ def test_samples_in_memory_are_a_data_set(tmp_path: Path, own_cache, form):
     assert result.report["samples"] == 8
     assert set(result.report["predicted"]) <= set(LABELS)
     assert result.plug_in.predict("Here we are.", audio=moods()[0]["audio"]).prediction in LABELS
+
+
+TARGETS = {
+    "mood": {"classes": ["calm", "glad"]},
+    "signs": {"labels": ["smile", "tears"]},
+    "power": {"range": [0, 1], "weight": 0.5},
+}
+
+
+def asked() -> list[dict]:
+    """Three targets, of which every third row says nothing of one."""
+    samples = []
+    for number, split in enumerate(["train"] * 12 + ["valid"] * 6 + ["test"] * 6):
+        said = {"mood": ("calm", "glad")[number % 2], "signs": ["tears"] if number % 4 else [], "power": number / 24}
+        said |= {("mood", "signs", "power")[number % 3]: None}
+        samples.append({"text": f"Here we are, {number}.", "split": split} | said)
+    return samples
+
+
+def as_dataset_of_targets(samples: list[dict]):
+    """With numbers of classes in the place of names, in another order than the description's."""
+    import datasets
+
+    kinds = datasets.Features(
+        text=datasets.Value("string"),
+        split=datasets.Value("string"),
+        mood=datasets.ClassLabel(names=["glad", "calm"]),
+        signs=datasets.List(datasets.ClassLabel(names=["tears", "smile"])),
+        power=datasets.Value("float64"),
+    )
+    return datasets.Dataset.from_list(samples, features=kinds)
+
+
+def as_mappings(samples: list[dict]):
+    return [{"text": s["text"], "split": s["split"], "targets": {name: s[name] for name in TARGETS}} for s in samples]
+
+
+def as_columns(samples: list[dict]):
+    """A column for each label, in pandas, numpy's lists among them."""
+    import pandas
+
+    rows = []
+    for sample in samples:
+        row = {name: value for name, value in sample.items() if name != "signs"}
+        held = sample["signs"]
+        rows.append(row | {f"signs.{one}": np.nan if held is None else one in held for one in ("smile", "tears")})
+    return pandas.DataFrame(rows)
+
+
+@pytest.mark.parametrize("form", [list, as_pandas, as_dataset_of_targets, as_mappings, as_columns, by_split])
+def test_several_targets_are_given_like_one(tmp_path: Path, own_cache, form):
+    (config,) = configs("tiny-llama", form(asked()), None, None, {"targets": TARGETS, "output": tmp_path})
+    labels = {}
+    for split in ("train", "valid", "test"):
+        labels[split] = prepare(spec_of(config)).split(split).labels
+    expected = [[np.nan, 0, 0, 0], [1, np.nan, np.nan, 1 / 24], [0, 0, 1, np.nan], [np.nan, 0, 1, 3 / 24]]
+    assert np.allclose(labels["train"][:4], expected, equal_nan=True)
+    assert labels["test"].shape == (6, 4)
+    assert config.description.targets is not None
+    assert config.description.targets["power"].weight == 0.5
+
+
+@pytest.mark.slow
+def test_a_call_trains_several_targets(tmp_path: Path, own_cache):
+    chosen = {"targets": TARGETS, "key_metric": "mood:uar", "columns": {"signs": "seen"}}
+    renamed = [{"seen" if name == "signs" else name: value for name, value in row.items()} for row in asked()]
+    result = msekit.train(dataset=renamed, output=tmp_path / "run", **chosen, **SHORT)
+    assert {"mean", "mood:wf1", "signs:macro_f1", "power:mae"} <= result.metrics.keys()
+    assert list(result.plug_in.predict("Here we are.").prediction) == ["mood", "signs", "power"]
+    assert msekit.evaluate(result, quiet=True)["metrics"] == result.metrics
+    assert result.report["options"] == ["targets.power.weight=0.5"], "runs of other weights are no seeds of one"
+    again = msekit.train(dataset=renamed, output=tmp_path / "run", resume=True, **chosen, **SHORT)
+    assert again.report == result.report
+
+
+class Stops(msekit.Callback):
+    def on_step(self, event: object) -> None:
+        raise ValueError("enough")
+
+
+@pytest.mark.slow
+def test_a_run_stopped_within_its_first_epoch_goes_on_with_the_weights_that_it_was_begun_with(
+    tmp_path: Path, own_cache
+):
+    given = {"dataset": asked(), "output": tmp_path / "run", "optim": {"batch_size": 4}} | SHORT
+    with pytest.raises(CallbackError, match="after epoch 0, batch"):
+        msekit.train(**given, targets=TARGETS, callbacks=[Stops()])
+    heavier = TARGETS | {"power": {"range": [0, 1], "weight": 2.0}}
+    with pytest.raises(MsekitError, match="the state was saved with other settings"):
+        msekit.train(**given, targets=heavier, resume=True)
+    assert msekit.train(**given, targets=TARGETS, resume=True).metrics["mean"] is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"targets": ["mood"]}, "`targets` is a mapping"),
+        ({"targets": {"mood": ["calm"]}}, "targets.mood"),
+        ({"targets": TARGETS, "labels": ["a", "b"]}, "`labels` belongs into one of `targets`"),
+        ({"targets": TARGETS, "key_metric": "power:wf1"}, "target 'power' has no metric 'wf1'"),
+        ({"targets": TARGETS, "key_metric": "signs:uar"}, "no sample of valid answers 'signs'"),
+        ({"labels": ["a", "b"]}, "'signs' is a list"),
+    ],
+)
+def test_wrong_targets_are_named(tmp_path: Path, own_cache, settings: dict, match: str):
+    samples = [row | ({"signs": None} if row["split"] == "valid" else {}) for row in asked()]
+    if isinstance(settings.get("targets"), dict) and "signs" not in settings["targets"]:
+        samples = [{name: value for name, value in row.items() if name != "signs"} for row in samples]
+    with pytest.raises(MsekitError, match=match):
+        msekit.train(dataset=samples, output=tmp_path / "run", **settings, **SHORT)
+
+
+@pytest.mark.parametrize(("one", "said"), [(print, "a builtin_function"), (msekit.Callback, "the class Callback")])
+def test_what_is_no_callback_is_refused_before_anything_loads(tmp_path: Path, own_cache, one: object, said: str):
+    with pytest.raises(MsekitError, match=f"`callbacks` holds {said}"):
+        msekit.train(dataset="synthetic-erc", output=tmp_path / "run", callbacks=[one], **SHORT)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_samples_are_the_same_folder(own_cache):

@@ -77,6 +77,28 @@ def test_labels_must_be_said_where_the_files_do_not(hub: HubServer):
     assert prepare(spec).split("train").labels.tolist() == [0, 1, 0, 1]
 
 
+def test_classes_that_the_hub_numbers_otherwise_are_refused(hub: HubServer):
+    """The table holds numbers: under names in another order every label would be wrong."""
+    hub.add("someone/moods", files(), kind="dataset")
+    said = {"columns": COLUMNS, "labels": NAMES[::-1]}
+    with pytest.raises(MsekitError, match=r"classes of 'label' are said in another order.*calm,excited"):
+        resolve_dataset("hub:someone/moods", options=said)
+    renamed = resolve_dataset("hub:someone/moods", options=said | {"labels": ("quiet", "lively")})
+    assert renamed.labels == ("quiet", "lively")
+
+
+def test_several_targets_of_a_data_set_of_the_hub(hub: HubServer):
+    hub.add("someone/moods", files(), kind="dataset")
+    columns = {"text": "utterance", "mood": "emotion"}
+    spec = resolve_dataset("hub:someone/moods", options={"columns": columns, "targets": {"mood": {"classes": NAMES}}})
+    assert (spec.task, spec.hub) == ("targets", "someone/moods")
+    assert prepare(spec).split("train").labels.tolist() == [[0], [1], [0], [1]]
+    with pytest.raises(MsekitError, match="classes of 'mood' are said in another order"):
+        resolve_dataset(
+            "hub:someone/moods", options={"columns": columns, "targets": {"mood": {"classes": NAMES[::-1]}}}
+        )
+
+
 def test_one_of_several_configurations_is_named(hub: HubServer):
     hub.add("someone/moods", files("one/") | files("two/", valid="dev"), kind="dataset")
     with pytest.raises(MsekitError, match=r"several configurations: one, two.*hub:someone/moods/two"):

@@ -10,6 +10,7 @@ from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.data.targets import Target
 from msekit.errors import MsekitError
 from msekit.evaluation.metrics import bootstrap, goodness, higher_is_better, metric_named, metrics_of
+from msekit.evaluation.of_targets import refuse_unanswered
 from msekit.evaluation.units import show
 
 TARGETS = DATASETS["synthetic-targets"]
@@ -134,3 +135,24 @@ def test_a_description_chooses_metrics_and_the_key_of_every_target():
     truth = np.array([[0.1, 1, 0, 1], [0.9, 0, 1, 0]])
     names = ["mean", "a:ccc", "a:mae", "b:micro_f1", "e:uar", "e:f1_of:g"]
     assert metrics_of(spec)(truth, truth) == dict.fromkeys(names, 1.0) | {"a:mae": 0.0}
+
+
+def test_targets_that_cannot_be_trained_or_judged_are_refused():
+    train, valid = drawn()
+    refuse_unanswered(TARGETS, train, valid)
+    refuse_unanswered(DATASETS["synthetic-erc"], train[:, 0], valid[:, 0])
+    by_signs = TARGETS.model_copy(update={"key_metric": "signs:uar"})
+    for columns, refused in ((slice(1, 4), False), (slice(1, 5), True), (slice(0, 1), False)):
+        holes = valid.copy()
+        holes[:, columns] = NOTHING
+        refuse_unanswered(TARGETS, train, holes)
+        if refused:
+            with pytest.raises(
+                MsekitError, match="no sample of valid answers 'signs', by which `key_metric: signs:uar`"
+            ):
+                refuse_unanswered(by_signs, train, holes)
+        else:
+            refuse_unanswered(by_signs, train, holes)
+    train[:, 2] = NOTHING
+    with pytest.raises(MsekitError, match=r"no training sample answers 'signs\.sighs'"):
+        refuse_unanswered(TARGETS, train, valid)

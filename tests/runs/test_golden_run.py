@@ -121,7 +121,7 @@ def test_every_score_is_the_reported_one(same_backbone):
     _, _, parts = open_run(FINISHED, ("test",), reporter=QUIET)
     accelerator = accelerator_for(parts.backbone.device)
     scores = score_split(parts.model, parts.collators["test"], 16, accelerator, QUIET, "test")
-    lines = prediction_lines(scores, parts.collators["test"].split.ids, "greedy", parts.spec.labels)
+    lines = prediction_lines(scores, parts.collators["test"].split.ids, "greedy")
     reported = [json.loads(line) for line in (FINISHED / "predictions-test.jsonl").read_text().splitlines()]
     for line, other in zip(lines, reported, strict=True):
         assert list(line) == list(other)

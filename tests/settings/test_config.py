@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from msekit.errors import MsekitError
+from msekit.settings.data_of import spec_of
+from msekit.settings.plan_runs import RunRequest, plan_runs
 from msekit.settings.recipes import BEST
 from msekit.settings.resolve import dump, resolve, validated
 
@@ -109,3 +111,22 @@ def test_the_resolved_run_reads_back_as_itself():
 def test_wrong_settings_name_the_key(override, expected):
     with pytest.raises(MsekitError, match=expected.replace("?", r"\?").replace(".", r"\.")):
         run(overrides=[override])
+
+
+@pytest.mark.parametrize("targets", [False, True])
+def test_a_run_file_says_where_a_set_of_ones_own_lies_and_what_it_is(tmp_path: Path, targets: bool):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "samples.jsonl").write_text('{"text": "Well.", "label": "calm", "split": "train"}\n')
+    several = {"targets": {"label": {"classes": ["calm", "glad"]}}}
+    said = {"targets": {"mood": {"classes": ["calm", "glad"]}}} if targets else {"labels": ["calm", "glad"]}
+    file = tmp_path / "run.yaml"
+    whole = {"backbone": "tiny-llama", "dataset": "mine", "source": str(tmp_path / "mine")}
+    file.write_text(yaml.safe_dump(whole | {"description": said}))
+    (config,), _ = plan_runs(RunRequest(run_file=str(file), output=tmp_path / "out"))
+    spec = spec_of(config)
+    assert (spec.task, spec.source) == ("targets" if targets else "erc", tmp_path / "mine")
+    again = validated(yaml.safe_load(dump(config)))
+    assert again == config
+    file.write_text(yaml.safe_dump(whole | {"description": several}))
+    with pytest.raises(MsekitError, match="a target cannot be called 'label'"):
+        plan_runs(RunRequest(run_file=str(file), output=tmp_path / "out"))

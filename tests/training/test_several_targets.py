@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -86,6 +88,12 @@ def test_an_evaluation_gives_the_report_again(run: Path):
 
 
 @pytest.mark.slow
+def test_another_kind_of_set_is_refused_as_what_it_is(run: Path):
+    done = msekit_says("evaluate", run, "--dataset", "synthetic-erc", code=2)
+    assert "trained for other targets than this data set has" in str(done.exception)
+
+
+@pytest.mark.slow
 def test_the_plug_in_predicts_what_its_run_did(run: Path, tmp_path: Path):
     plug_in = msekit.load_run(run)
     rows = [row for row, _ in zip(synthetic_rows("synthetic-targets", "test"), range(3), strict=False)]
@@ -99,7 +107,9 @@ def test_the_plug_in_predicts_what_its_run_did(run: Path, tmp_path: Path):
     for refused in (plug_in.write, plug_in.prompt_embeds):
         with pytest.raises(MsekitError, match="takes one target, and there are 3"):
             refused("Well.")
-    assert "signs: " in msekit_says("predict", run, "--text", "Well.").output
+    shown = msekit_says("predict", run, "--text", "Well.").output
+    for title in (r"emotion: \w+ \(argmax\)", r"signs: .*\(argmax\)", r"valence: .*\(mean\)"):
+        assert re.search(title, shown), shown
 
 
 @pytest.mark.slow
@@ -126,6 +136,9 @@ def test_cards_and_pages_are_written_of_every_target(run: Path, tmp_path: Path):
     page = (tmp_path / "report.html").read_text()
     for picture in ("emotion: confusion matrix", "signs: F1 by label", "valence: true and predicted intensity"):
         assert f'alt="{picture}"' in page
+    drawn = [base64.b64decode(svg).decode() for svg in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+    for title in ("emotion: confusion", "emotion: reliability", "signs: F1 by class", "valence: intensity"):
+        assert sum(title in svg for svg in drawn) == 1, f"two pictures of a kind are told apart: {title}"
 
 
 @pytest.mark.slow
@@ -177,3 +190,24 @@ def test_the_papers_plug_in_trains_on_several_targets_with_answers_missing(tmp_p
     assert 0 <= report.metrics["mean"] <= 1
     assert report.without_label is None
     assert report.metrics["power:mae"] is not None
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_every_target(tmp_path: Path):
+    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    short = ["--recipe", "kit", "--epochs", "1", "--limit-train", "32", "--set", "evaluation.bootstrap=0"]
+    msekit_says(
+        *TRAIN[:5], *short, "--seeds", "1,2", "--parallel-seeds", "--track", "tensorboard", "--output", tmp_path
+    )
+    for folder in (tmp_path / "seed-1", tmp_path / "seed-2"):
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        (epoch,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for name in ("mean", "emotion:wf1", "signs:uar", "signs:per_class_f1/smile", "valence:mae"):
+            metric, _, label = name.partition("/")
+            told = epoch["valid"][metric][label] if label else epoch["valid"][metric]
+            (shown,) = [event.value for event in events.Scalars(f"valid/{name}")]
+            assert shown == pytest.approx(told), name
+        assert "test/signs:exact_match" in events.Tags()["scalars"]

@@ -22,6 +22,7 @@ from msekit.training.callbacks import Callback, EpochJudged, RunEnded, RunStarte
 from msekit.training.loop import train
 from msekit.training.parallel_seeds import train_together
 from msekit.training.step_log import logged
+from msekit.training.trackers import of_epoch
 
 QUIET = Reporter(quiet=True)
 SHORT = ("evaluation.bootstrap=0", "evaluation.integrity=false", "optim.epochs=2", "data.limit_train=48")
@@ -96,6 +97,19 @@ def trackio_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         return values
 
     return read
+
+
+def group_of(name: str, config: RunConfig, run: str) -> str | None:
+    """What a tracker files a run under, beside the other seeds; TensorBoard's files lie in the runs' own folders."""
+    if name == "mlflow":
+        from mlflow import MlflowClient
+
+        return MlflowClient().get_run(run).data.tags["msekit.group"]
+    if name == "trackio":
+        from trackio.sqlite_storage import SQLiteStorage
+
+        return SQLiteStorage.get_run_config("msekit", run)["_Group"]
+    return config.output.parent.name
 
 
 STORES = {"mlflow": mlflow_store, "trackio": trackio_store}
@@ -184,6 +198,7 @@ def test_seeds_that_train_together_are_runs_of_their_own(tmp_path: Path, own_cac
         shown = read(run) if read else scalars(config.output)
         steps = lines(config.output, "steps.jsonl")
         assert shown["train/loss"] == [(line["step"], pytest.approx(line["loss"])) for line in steps]
+        assert group_of(name, config, run) == "seeds"
 
 
 @pytest.mark.slow
@@ -218,9 +233,33 @@ def test_a_tracker_without_its_package_is_refused_before_anything_loads(tmp_path
         look_first(config, resume=False)
 
 
+def test_a_tracker_that_shows_one_run_is_refused_for_several_before_anything_is_made(tmp_path: Path, own_cache):
+    configs = plan(tmp_path / "seeds", track=("swanlab",), seeds=(1, 2))
+    with pytest.raises(MsekitError, match="swanlab shows one run of a process"):
+        list(train_together(configs, reporter=QUIET))
+    assert not (tmp_path / "seeds").exists()
+
+
 def test_a_tracker_nobody_knows_is_refused(tmp_path: Path):
     with pytest.raises(MsekitError, match=r"setting tracking.trackers.0"):
         plan(tmp_path / "run", track=("tensorbord",))
+
+
+def test_metrics_have_names_that_every_tracker_takes():
+    """MLflow takes letters, digits, blanks and _-.:/ alone; any other sign, and it is told nothing more of the run."""
+    table = {"joy": 0.1, "neutral (calm)": 0.2, "don't know": 0.3, "愤怒": 0.4, "..": 0.5, "happy/excited": None}
+    valid = {"wf1": 0.6, "per_class_f1": table, "f1_of:neutral (calm)": 0.7, "signs:uar": 0.8, "corr": float("nan")}
+    told = of_epoch({"epoch": 1, "train_loss": 2.0, "valid_loss": 3.0, "valid": valid})
+    assert told == {
+        "epoch": 1, "train/epoch_loss": 2.0, "valid/loss": 3.0, "valid/wf1": 0.6, "valid/signs:uar": 0.8,
+        "valid/per_class_f1/joy": 0.1, "valid/per_class_f1/1": 0.2, "valid/per_class_f1/2": 0.3,
+        "valid/per_class_f1/3": 0.4, "valid/per_class_f1/4": 0.5, "valid/f1_of:neutral _calm_": 0.7,
+    }  # fmt: skip
+    if importlib.util.find_spec("mlflow") is not None:
+        from mlflow.utils.validation import _validate_metric_name
+
+        for name in told:
+            _validate_metric_name(name)
 
 
 @pytest.mark.slow

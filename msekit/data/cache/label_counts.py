@@ -26,6 +26,13 @@ def label_names(spec: DatasetSpec, label: float | tuple[float, ...]) -> list[str
     ]
 
 
+def unanswered(spec: DatasetSpec, label: float | tuple[float, ...]) -> list[str]:
+    """The questions of several targets that a row does not answer."""
+    if not isinstance(label, tuple):
+        return []
+    return [one.name for one, value in zip(questions_of(spec), label, strict=True) if is_absent(value)]
+
+
 def countable(spec: DatasetSpec) -> list[str]:
     """The names of all classes and labels, which are counted also where no row has them."""
     if not spec.targets:

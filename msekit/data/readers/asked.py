@@ -50,7 +50,8 @@ def answers_of(spec: DatasetSpec, fields: Mapping[str, Any], where: str) -> tupl
         if target.labels is not None:
             numbers += _labels(name, target, value, fields, where)
         else:
-            numbers.append(NO_LABEL if value is None else label_of(of_target(spec, name), value, where, name))
+            asking = of_target(spec, name).model_copy(update={"name": name})  # whose labels a refusal speaks of
+            numbers.append(NO_LABEL if value is None else label_of(asking, value, where, name))
     return tuple(numbers)
 
 

@@ -96,7 +96,7 @@ def test_a_csv_has_a_column_for_each_target_whole_or_by_label(tmp_path: Path):
         ({"signs.smile": "perhaps"}, "'signs.smile' is neither yes nor no"),
         ({"signs.smile": -1}, "'signs.smile' is neither yes nor no"),
         ({"mood": "angry"}, "unknown label 'angry'"),
-        ({"valence": 3}, "label 3 is outside the range"),
+        ({"valence": 3}, "label 3 is outside the range of 'valence'"),
         ({"targets": ["calm"]}, "'targets' is a list"),
     ],
 )
@@ -123,6 +123,11 @@ def test_a_row_of_train_that_answers_nothing_is_refused(tmp_path: Path):
         ({"targets": {"a": {}}}, "a target is one of"),
         ({"targets": {"a": {"range": [1, 0]}}}, "low < high"),
         ({"targets": {"a": {"range": [0, 1], "weight": 0}}}, "weight"),
+        ({"targets": {"a": {"range": [0, 1], "weight": float("inf")}}}, "weight"),
+        ({"targets": {"a": {"range": [0, 0.04]}}}, "room for one alone"),
+        ({"targets": {}, "task": "msa", "range": [0, 0.04]}, "room for one alone"),
+        ({"targets": {"a": {"labels": ["b", "none"]}}}, "or is `none`"),
+        ({"targets": {"a": {"labels": ["b;c"]}}}, "holds a `;`"),
         ({"targets": {"a": {"labels": ["b"], "prompt": "b?"}}}, "holds {label}"),
         ({"layout": "erc-pickle"}, "read from tables of one's own"),
         ({"key_metric": "mood"}, "`key_metric` is 'mean' or `target:metric`"),
@@ -132,6 +137,33 @@ def test_a_row_of_train_that_answers_nothing_is_refused(tmp_path: Path):
 def test_what_a_description_cannot_say_is_refused(tmp_path: Path, keys: dict[str, Any], match: str):
     with pytest.raises(MsekitError, match=match):
         described(tmp_path, [], **keys)
+
+
+def test_what_no_sample_answers_is_found_before_training(tmp_path: Path):
+    """A range has no names that are missed. Of train it makes the set unusable."""
+    whole = {"mood": "calm", "signs": ["smile"], "valence": 0.5}
+    other = whole | {"mood": "excited", "signs": ["tears"]}
+    said = {"train": {"mood": "calm"}, "valid": {"valence": 0}, "test": {"signs.smile": 1}}
+    rows = [{"split": split} | row for split in said for row in (whole, other)]
+    checked = verify(described(tmp_path / "whole", rows))
+    assert not [finding for finding in checked.findings if "answers" in finding.what]
+    assert all(check.unanswered == {} for check in checked.splits.values())
+    checked = verify(described(tmp_path / "parts", [{"split": split} | row for split, row in said.items()]))
+    found = {(f.severity, f.split): f.what for f in checked.findings if "answers" in f.what}
+    assert found == {
+        ("error", "train"): "no sample answers signs.smile, signs.tears, valence",
+        ("warning", "valid"): "no sample answers mood, signs.smile, signs.tears",
+        ("warning", "test"): "no sample answers mood, signs.tears, valence",
+    }
+    assert checked.verdict == "unusable"
+    assert checked.splits["test"].unanswered == {"mood": 1, "signs.tears": 1, "valence": 1}
+    told = [finding.what for finding in checked.findings if finding.what.startswith("no sample is labelled")]
+    assert told == ["no sample is labelled mood:excited"], "what is not answered at all is said once"
+
+
+def test_what_is_made_up_takes_no_other_targets():
+    with pytest.raises(MsekitError, match="'synthetic-targets' is made with what it asks: it takes no other targets"):
+        resolve_dataset("synthetic-targets", options={"targets": TARGETS})
 
 
 SHIPPED = ("iemocap-vad", "mer-emotion-valence", "mosei-emotions", "sims-modalities")
