@@ -124,7 +124,7 @@ def test_nothing_waits_between_a_batch_and_the_step(
     models = [model_of(backbones[layout], config, seed) for seed in range(2)]
     with fake_gpu(monkeypatch):
         _ = [put_there(model) for model in models]
-        batch = batch_here(batch_of(config))
+        batch = batch_here(batch_of(config)).pinned_for(GPU)
         for part in (models[0].for_training, models[0].for_scoring):
             part(batch.to(GPU))  # constants are embedded once
         with Waits() as waits:
@@ -148,8 +148,9 @@ def test_what_is_waited_for_is_seen(monkeypatch: pytest.MonkeyPatch):
             there.cpu()
             here.to(GPU)
             here.to(GPU, non_blocking=True)
+            here.pin_memory().to(GPU, non_blocking=True)
             torch.empty(3).copy_(there)
-    assert len(waits.found) == 6
+    assert len(waits.found) == 7
     assert "copy cpu -> cuda (3,) at" in waits.found[4]
 
 

@@ -171,7 +171,7 @@ that of every third."""
 _QUIET = 0.1
 """Size of a trial's input: beside it an epsilon is seen."""
 _SMALL = 8
-"""Features of a double's linear layers; a norm's are as many as its own, which decide how a kernel goes through them."""
+"""Features of a double's linear layers. A norm's are as many as its own, which decide how a kernel goes about them."""
 
 
 def _width(module: nn.Module) -> int:
