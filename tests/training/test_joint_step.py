@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from launches import Launches
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.load import load_backbone
@@ -112,20 +111,6 @@ def test_a_run_that_ended_stands_still_and_restored_moments_are_gone_on_from(bac
         ours, exact = state_of(together[number]), state_of(alone[number])
         assert all(torch.equal(ours[name], exact[name]) for name in exact)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in state_of(together[1]).items())
-
-
-class Launches(TorchDispatchMode):
-    """Counts operators that a GPU launches something for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if not (func.is_view or name.startswith("_record_function")):
-            self.names[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def test_it_takes_the_launches_of_about_one_run():
