@@ -1,17 +1,22 @@
 """Triton kernels of a frozen decoder layer, each a single launch: RMSNorm behind a residual, gated activation, rotary.
 
 A program goes over a row, a block of a row, or a head of a column; all compute in fp32. They round where transformers
-does, but rotary positions once and not three times. `operators.py` launches them. Importing this needs Triton.
+does, but rotary positions once and not three times. `operators.py` launches them.
 
 Shapes: N rows, d width of the model, F width between an MLP's projections, B batch, S columns, H query heads, G heads
 of keys, D width of a head, half = D / 2.
 """
 
-import triton
-import triton.language as tl
+from __future__ import annotations
+
+try:
+    import triton.language as tl
+    from triton import jit
+except ImportError:  # there is none for macOS and Windows, where `fused_layers.obstacle` says so before one is launched
+    jit = lambda kernel: kernel  # noqa: E731
 
 
-@triton.jit
+@jit
 def norm(
     x_ptr, delta_ptr, weight_ptr, sum_ptr, out_ptr, scale_ptr, width, eps, ADDS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -33,7 +38,7 @@ def norm(
     tl.store(scale_ptr + row, scale)
 
 
-@triton.jit
+@jit
 def norm_back(
     grad_ptr, through_ptr, x_ptr, weight_ptr, scale_ptr, out_ptr, width, ADDS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -53,7 +58,7 @@ def norm_back(
     tl.store(out_ptr + row * width + column, back.to(x.dtype), mask=inside)
 
 
-@triton.jit
+@jit
 def gated(gate_ptr, up_ptr, out_ptr, gate_row, up_row, width, BLOCK: tl.constexpr):
     """silu(gate) * up, a block of a row."""
     row = tl.program_id(0).to(tl.int64)
@@ -66,7 +71,7 @@ def gated(gate_ptr, up_ptr, out_ptr, gate_row, up_row, width, BLOCK: tl.constexp
     tl.store(out_ptr + row * width + column, (silu.to(tl.float32) * up).to(gate.dtype), mask=inside)
 
 
-@triton.jit
+@jit
 def gated_back(
     grad_ptr, gate_ptr, up_ptr, of_gate_ptr, of_up_ptr, gate_row, up_row, width, BLOCK: tl.constexpr
 ):  # fmt: skip
@@ -84,7 +89,7 @@ def gated_back(
     tl.store(of_up_ptr + row * width + column, (grad * wide * share).to(gate.dtype), mask=inside)
 
 
-@triton.jit
+@jit
 def _turned(x_ptr, out_ptr, at, out_at, cos_ptr, sin_ptr, angle, half, BACK: tl.constexpr, BLOCK: tl.constexpr):
     """One head of one column: (a, b) → (a cos - b sin, b cos + a sin); BACK the gradient of it."""
     place = tl.arange(0, BLOCK)
@@ -104,7 +109,7 @@ def _turned(x_ptr, out_ptr, at, out_at, cos_ptr, sin_ptr, angle, half, BACK: tl.
     tl.store(out_ptr + out_at + half + place, second.to(a.dtype), mask=inside)
 
 
-@triton.jit
+@jit
 def rotary(
     q_ptr, k_ptr, q_out_ptr, k_out_ptr, cos_ptr, sin_ptr,
     q_b, q_h, q_s, k_b, k_h, k_s, qo_b, qo_h, qo_s, ko_b, ko_h, ko_s, angle_b, angle_s,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from msekit.backbones.gpu import kernels
@@ -119,7 +118,7 @@ def _turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tuple
     cos, sin = cos.contiguous(), sin.contiguous()
     strides = [stride for each in (q, k, *outs) for stride in each.stride()[:3]]
     sizes = (*strides, S * D if cos.shape[0] > 1 else 0, D, H, S, D // 2)
-    block = triton.next_power_of_2(D // 2)
+    block = _power_of_two(D // 2)
     _launch(kernels.rotary, (B * S, H + G), q, k, *outs, cos, sin, *sizes, BACK=back, BLOCK=block)
     return outs[0], outs[1]
 
@@ -129,13 +128,18 @@ def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *given: Any, **figure
         kernel[grid](x, *given, **figures)
 
 
+def _power_of_two(size: int) -> int:
+    """The next one, which a block's size has to be."""
+    return 1 << (size - 1).bit_length()
+
+
 def _whole_row(width: int) -> dict[str, int]:
-    block = triton.next_power_of_2(width)
+    block = _power_of_two(width)
     return {"BLOCK": block, "num_warps": min(max(block // 256, 1), 16)}
 
 
 def _blocks(x_NF: Tensor) -> tuple[int, int]:
-    return x_NF.shape[0], triton.cdiv(x_NF.shape[1], _LONGEST_BLOCK)
+    return x_NF.shape[0], -(-x_NF.shape[1] // _LONGEST_BLOCK)
 
 
 def _rows(gate_NF: Tensor, up_NF: Tensor) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -38,6 +39,30 @@ def test_in_triton_s_interpreter():
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert "passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="an interpreted kernel is not compiled")
+@pytest.mark.parametrize(("card", "dtype"), [(75, "fp16"), (80, "bf16"), (90, "bf16"), (90, "fp32")])
+def test_they_are_compiled_for_a_gpu_that_is_not_there(
+    card: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Down to machine code of a T4, an A100 and an H100."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from msekit.backbones.gpu import kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for kernel in (kernels.norm, kernels.norm_back, kernels.gated, kernels.gated_back, kernels.rotary):
+        parameters = inspect.signature(kernel.fn).parameters
+        fixed = {name: 64 if name == "BLOCK" else True for name in parameters if name.isupper()}
+        kinds = {name: "constexpr" if name in fixed else "i32" for name in parameters}
+        kinds |= {name: f"*{dtype}" for name in parameters if name.endswith("_ptr")}
+        kinds |= {name: kind for name, kind in {"scale_ptr": "*fp32", "eps": "fp32"}.items() if name in parameters}
+        made = triton.compile(ASTSource(kernel, kinds, fixed), target=GPUTarget("cuda", card, 32))
+        assert len(made.asm["cubin"]) > 1000
 
 
 @pytest.fixture
