@@ -41,6 +41,7 @@ class JointStep:
         Returns:
             The norm of each run's gradient (scalars). They have to be given to `settle` when they have been read.
         """
+        self._launched = []
         alike: dict[object, list[int]] = {}
         for number, (engine, rate) in enumerate(zip(engines, rates, strict=True)):
             alike.setdefault(_kind(engine, rate), []).append(number)
