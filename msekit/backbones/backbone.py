@@ -81,6 +81,12 @@ class Backbone:
         """Fingerprint of the parameters as they are held, when first asked for: at no later time another one."""
         return fingerprint_model(self.model)
 
+    def there(self, tensor: Tensor) -> Tensor:
+        """A tensor of main memory where the LLM is, which a GPU copies while the program goes on."""
+        from msekit.gpu import sent  # read by who computes, not by who loads
+
+        return sent(tensor, self.device)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
         with torch.no_grad():

@@ -27,7 +27,6 @@ from msekit.backbones.passes.plain import masks_for, windows_of
 from msekit.backbones.quantise import quantised_layers
 from msekit.backbones.sequence import Sequence as Laid
 from msekit.errors import MsekitError
-from msekit.gpu import sent
 
 ROWS, TOKENS = 64, 2048
 """Most texts, and most columns of them all, that are read together."""
@@ -177,7 +176,7 @@ def _places(
     first = torch.tensor([opening + context for context in contexts or [0] * len(texts)])
     behind = torch.tensor([opening + len(text) for text in texts])
     end = (behind + len(wanted.cue) - 1).clamp(min=0)
-    return sent(first, backbone.device), sent(behind, backbone.device), sent(end, backbone.device)
+    return backbone.there(first), backbone.there(behind), backbone.there(end)
 
 
 class _EnoughError(Exception):
@@ -195,8 +194,8 @@ def _partial_pass(backbone: Backbone, texts: Sequence[Sequence[int]], wanted: St
     # a sequence of nothing at all is read as one token of padding
     rows = [[*opening, *text, *cue] or [0] for text in texts]
     longest = max(map(len, rows))
-    lengths_B = sent(torch.tensor([len(row) for row in rows]), backbone.device)
-    ids_BS = sent(torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]), backbone.device)
+    lengths_B = backbone.there(torch.tensor([len(row) for row in rows]))
+    ids_BS = backbone.there(torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]))
     column_S = torch.arange(longest, device=backbone.device)
     mask_BS = (column_S < lengths_B[:, None]).long()
     laid = Laid(backbone.embed(ids_BS), mask_BS, column_S.expand(len(rows), -1), 1)

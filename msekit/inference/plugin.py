@@ -24,7 +24,6 @@ from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
 from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
-from msekit.gpu import OnItsWay
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
 from msekit.model.answers import records_of
 from msekit.model.assemble import assemble
@@ -34,6 +33,7 @@ from msekit.runs.description import Description
 from msekit.runs.predictions import Answer, prediction_line
 
 if TYPE_CHECKING:
+    from msekit.gpu import OnItsWay
     from msekit.model.embedded import EmbeddedPrompt
 
 BATCH_SIZE = 16
@@ -323,6 +323,8 @@ class PlugIn:
             before = launched
 
     def _launch(self, collator: Collator, positions: list[int]) -> _Launched:
+        from msekit.gpu import OnItsWay  # read by who computes, not by who loads
+
         start, device = time.perf_counter(), self.backbone.device
         batch = collator(positions).pinned_for(device)
         with self.backbone.lock:

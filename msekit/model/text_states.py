@@ -14,7 +14,6 @@ from torch import Tensor
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.hidden_states import StatesWanted, beyond_its_range, depth, states_there
 from msekit.data.catalogue import DatasetSpec
-from msekit.gpu import sent
 from msekit.model.wording import standard_cue
 from msekit.settings.config import AdapterConfig
 
@@ -64,7 +63,7 @@ class FreshStates:
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """States of the texts at these positions: (B, L, 2, d) float32."""
         places_B = torch.from_numpy(self._places[np.asarray(indices, dtype=np.int64)])
-        return self._states[sent(places_B, self._states.device)]
+        return self._states[self._backbone.there(places_B)]
 
     def finite(self, indices: Sequence[int]) -> Tensor:
         """Whether those of the texts at these positions are: (B,) bool."""
