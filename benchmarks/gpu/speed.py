@@ -65,6 +65,10 @@ SYNCHRONOUS, PROCEDURE, SEEDS = "procedure, synchronous launches", "procedure", 
 SIDES = (SYNCHRONOUS, PROCEDURE, "kit, paper layout", "kit, prompt-first layout", SEEDS)
 COMPILED = ", compiled"
 COMPILED_SIDES = (PROCEDURE, "kit, paper layout", *(side + COMPILED for side in SIDES[2:]))
+_ALWAYS = ("prefix", "last-layer", "lean-parts")
+ASKED_FOR = {", joined products": (*_ALWAYS, "joined"), ", Triton kernels": (*_ALWAYS, "joined", "triton")}
+"""What is behind a side's name → ways through the LLM, some of which a run takes where it names them alone."""
+WAYS_SIDES = (PROCEDURE, *(side + way for side in (SIDES[2], SEEDS) for way in ("", *ASKED_FOR)))
 EVALUATION = ", evaluation"
 EVALUATION_SIDES = tuple(side + EVALUATION for side in SIDES[:4])
 COUNT = 5
@@ -123,7 +127,11 @@ class MadeTable:
 
 
 def made(
-    shape: str, dtype: torch.dtype, device: torch.device, compiled: bool = False, layers: int | None = None
+    shape: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    passes: PassSettings | None = None,
+    layers: int | None = None,
 ) -> tuple[RunConfig, Parts]:
     """A run by recipe `paper` over a random backbone of a real shape (with fewer layers, where asked) and made data."""
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -134,7 +142,7 @@ def made(
     with torch.device(device):
         attention = "sdpa" if device.type == "cuda" else "eager"
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    backbone = Backbone(shape, model, PieceTokenizer(config.vocab_size), "random", PassSettings(compiled=compiled))
+    backbone = Backbone(shape, model, PieceTokenizer(config.vocab_size), "random", passes or PassSettings())
     spec = DATASETS["meld"]
     labels = LabelSpace(spec, backbone.encode, backbone.end)
     assert spec.labels is not None
@@ -173,7 +181,8 @@ def measured(name: str, shape: str, device: torch.device, rounds: int, steps: in
     half = torch.float16 if published else torch.bfloat16
     shape, _, layers = shape.partition(":")
     dtype, depth = half if device.type == "cuda" else torch.float32, int(layers) if layers else None
-    config, parts = made(shape, dtype, device, name.endswith(COMPILED), depth)
+    ways = next((ways for ending, ways in ASKED_FOR.items() if name.endswith(ending)), "auto")
+    config, parts = made(shape, dtype, device, PassSettings(ways, compiled=name.endswith(COMPILED)), depth)
     if layout := re.match("kit, (.+) layout", name):
         config, parts = in_layout(config, parts, layout[1])
     loss = first_loss(name, config, parts)

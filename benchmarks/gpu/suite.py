@@ -49,6 +49,7 @@ PARTS: dict[str, Part] = {
     "cells-llama2-7b-nf4": partial(cells.run, backbone="llama2-7b", quantization="nf4"),
     "speed-qwen-1.8b": partial(speed.run, backbone="qwen-1.8b", turns=2, steps=20),
     "speed-qwen-1.8b-compiled": partial(speed.run, backbone="qwen-1.8b", turns=1, steps=20, sides=speed.COMPILED_SIDES),
+    "speed-qwen-1.8b-ways": partial(speed.run, backbone="qwen-1.8b", turns=1, steps=20, sides=speed.WAYS_SIDES),
     "speed-qwen-1.8b-evaluation": partial(
         speed.run, backbone="qwen-1.8b", turns=2, steps=20, sides=speed.EVALUATION_SIDES
     ),

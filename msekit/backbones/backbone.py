@@ -81,6 +81,12 @@ class Backbone:
         """Fingerprint of the parameters as they are held, when first asked for: at no later time another one."""
         return fingerprint_model(self.model)
 
+    def there(self, tensor: Tensor) -> Tensor:
+        """A tensor of main memory where the LLM is, which a GPU copies while the program goes on."""
+        from msekit.gpu import sent  # read by who computes, not by who loads
+
+        return sent(tensor, self.device)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Tokens (…) → embeddings (…, d), in the backbone's dtype and without a gradient."""
         with torch.no_grad():
@@ -161,10 +167,14 @@ class Backbone:
 
     def _for_kernels(self, sequence: Sequence) -> Sequence:
         """The same sequence as a GPU's kernels like it: few sizes, and one mask of scores, made once for all layers."""
+        return self.with_own_mask(sequence).aligned(MULTIPLE)
+
+    def with_own_mask(self, sequence: Sequence) -> Sequence:
+        """The same sequence with a mask of scores, where the LLM reads one as it does a mask of columns."""
         # what reads one by one finds samples by masks of columns; masks of scores may be what the LLM reads otherwise
         if self._takes_scores and not {"padded-batch", "label-tree"} & set(self.passes.refused):
-            sequence = sequence.with_scores_mask()
-        return sequence.aligned(MULTIPLE)
+            return sequence.with_scores_mask()
+        return sequence
 
 
 def _whole(text: str) -> str:

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.passes.agree import decoder_layers
+from msekit.backbones.passes.plain import masks_for, windows_of
 from msekit.backbones.quantise import quantised_layers
+from msekit.backbones.sequence import Sequence as Laid
 from msekit.errors import MsekitError
 
 ROWS, TOKENS = 64, 2048
@@ -104,10 +106,17 @@ def read_states(
     Raises:
         MsekitError: No such layer, or states that are not finite.
     """
+    return _finite(backbone, states_there(backbone, texts, contexts, wanted).cpu())
+
+
+def states_there(
+    backbone: Backbone, texts: Sequence[Sequence[int]], contexts: Sequence[int] | None, wanted: StatesWanted
+) -> Tensor:
+    """The same where the LLM is, without waiting for it: whether they are finite has not been looked at."""
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
     for batch in batches_by_length(texts, wanted):
         some = [texts[place] for place in batch]
-        states = read_batch(backbone, some, contexts and [contexts[place] for place in batch], wanted)
+        states = _batch_there(backbone, some, contexts and [contexts[place] for place in batch], wanted)
         for place, state_L2d in zip(batch, states, strict=True):
             rows[place] = state_L2d
     return torch.stack(rows) if rows else torch.zeros(0, len(wanted.layers), 2, 0)
@@ -117,6 +126,12 @@ def read_batch(
     backbone: Backbone, texts: Sequence[Sequence[int]], contexts: Sequence[int] | None, wanted: StatesWanted
 ) -> Tensor:
     """The same of texts that are read in one pass: (B, L, 2, d) float32 on the CPU."""
+    return _finite(backbone, _batch_there(backbone, texts, contexts, wanted).cpu())
+
+
+def _batch_there(
+    backbone: Backbone, texts: Sequence[Sequence[int]], contexts: Sequence[int] | None, wanted: StatesWanted
+) -> Tensor:
     first_B, _, end_B = _places(backbone, texts, contexts, wanted)
     taken: dict[int, Tensor] = {}
 
@@ -130,7 +145,7 @@ def read_batch(
         taken[layer] = torch.stack([end_Bd, mean_Bd], dim=1)
 
     _partial_pass(backbone, texts, wanted, take)
-    return _finite(backbone, torch.stack([taken[layer] for layer in wanted.layers], dim=1).cpu())
+    return torch.stack([taken[layer] for layer in wanted.layers], dim=1)
 
 
 def token_states(
@@ -161,7 +176,7 @@ def _places(
     first = torch.tensor([opening + context for context in contexts or [0] * len(texts)])
     behind = torch.tensor([opening + len(text) for text in texts])
     end = (behind + len(wanted.cue) - 1).clamp(min=0)
-    return first.to(backbone.device), behind.to(backbone.device), end.to(backbone.device)
+    return backbone.there(first), backbone.there(behind), backbone.there(end)
 
 
 class _EnoughError(Exception):
@@ -179,16 +194,21 @@ def _partial_pass(backbone: Backbone, texts: Sequence[Sequence[int]], wanted: St
     # a sequence of nothing at all is read as one token of padding
     rows = [[*opening, *text, *cue] or [0] for text in texts]
     longest = max(map(len, rows))
-    lengths_B = torch.tensor([len(row) for row in rows], device=backbone.device)
-    ids_BS = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=backbone.device)
+    lengths_B = backbone.there(torch.tensor([len(row) for row in rows]))
+    ids_BS = backbone.there(torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]))
     column_S = torch.arange(longest, device=backbone.device)
+    mask_BS = (column_S < lengths_B[:, None]).long()
+    laid = Laid(backbone.embed(ids_BS), mask_BS, column_S.expand(len(rows), -1), 1)
+    if backbone.on_gpu:  # a mask of columns is read back by transformers, to see whether anything is masked
+        laid = backbone.with_own_mask(laid)
+    windows = windows_of(backbone.model.config)
     keeps = "logits_to_keep" in inspect.signature(backbone.model.forward).parameters  # where it goes to the end
     with _taking(backbone, wanted.layers, take):
         try:
             backbone.model(
-                inputs_embeds=backbone.embed(ids_BS),
-                attention_mask=(column_S < lengths_B[:, None]).long(),
-                position_ids=column_S.expand(len(rows), -1),
+                inputs_embeds=laid.embeddings,
+                attention_mask=masks_for(windows, laid) if windows else laid.mask,
+                position_ids=laid.positions,
                 use_cache=False,
                 **({"logits_to_keep": 1} if keeps else {}),
             )
@@ -232,11 +252,16 @@ def _taking(backbone: Backbone, layers: Sequence[int], take: Take) -> Iterator[N
             handle.remove()
 
 
+def beyond_its_range(backbone: Backbone) -> MsekitError:
+    """What to raise where hidden states are not finite."""
+    return MsekitError(
+        f"hidden states are beyond the range of {precision_of(backbone)}",
+        where=backbone.name,
+        fix="Hold the LLM in bf16 or fp32.",
+    )
+
+
 def _finite(backbone: Backbone, states: Tensor) -> Tensor:
     if not torch.isfinite(states).all():
-        raise MsekitError(
-            f"hidden states are beyond the range of {precision_of(backbone)}",
-            where=backbone.name,
-            fix="Hold the LLM in bf16 or fp32.",
-        )
+        raise beyond_its_range(backbone)
     return states

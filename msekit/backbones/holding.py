@@ -15,7 +15,7 @@ FOUR_BIT_BLOCK = 64
 """nf4: weights that share one scale; a row must hold a whole number of such blocks."""
 NESTED_BLOCK = 256
 """nf4, double: scales that share one scale."""
-WAYS = ("prefix", "last-layer", "lean-parts", "joined", "written-out", "compiled")
+WAYS = ("prefix", "last-layer", "lean-parts", "joined", "triton", "written-out", "compiled")
 """Shorter ways through a frozen LLM (`model.passes`); `passes/choose.py` says what each is."""
 LAID_OUT_ON = "AuthenticAMD"
 """The vendor of CPUs on which weights laid out once are multiplied faster (1.1 times in a training step); on Intel's

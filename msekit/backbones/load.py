@@ -53,7 +53,7 @@ def load_backbone(
         checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
         double_quantization: Quantise the scales of nf4 too.
         passes: Shorter ways that its pass may take: `auto` for every one that works, `plain` for none, or names
-            (`prefix`, `last-layer`, `lean-parts`, `joined`, `written-out`, `compiled`), which then must work.
+            (`prefix`, `last-layer`, `lean-parts`, `joined`, `triton`, `written-out`, `compiled`), which then must work.
         compiled: Let `torch.compile` make one program of its pass.
 
     Returns:

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.backbones.backbone import Backbone
+from msekit.backbones.hidden_states import beyond_its_range
 from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
 from msekit.data.targets import refuse_several
@@ -31,6 +33,7 @@ from msekit.runs.description import Description
 from msekit.runs.predictions import Answer, prediction_line
 
 if TYPE_CHECKING:
+    from msekit.gpu import OnItsWay
     from msekit.model.embedded import EmbeddedPrompt
 
 BATCH_SIZE = 16
@@ -43,7 +46,7 @@ class Timing:
     preparation: float
     """Reading and checking the sample."""
     model: float
-    """Adapter and backbone, for its whole batch."""
+    """Adapter and backbone, for its whole batch: to launch them, and to wait for a GPU's answer."""
     batch: int
     """Samples of that batch."""
 
@@ -73,6 +76,15 @@ class Prediction:
     def record(self) -> dict[str, Any]:
         """`{"id", "prediction", "scores"}`, as in `predictions-test.jsonl`."""
         return prediction_line(self.id, self.prediction, self.scores)
+
+
+class _Launched(NamedTuple):
+    """A batch that the device may still be computing."""
+
+    positions: list[int]
+    scores: OnItsWay
+    """Log-probabilities of the trie's edges; behind them, of an opinionated adapter, whether what it read is finite."""
+    seconds: float
 
 
 class PlugIn:
@@ -309,13 +321,35 @@ class PlugIn:
             start = time.perf_counter()
             collator = self._collator(samples, encoded)
             each = (time.perf_counter() - start) / max(len(samples), 1)  # the LLM's pass for hidden states
-        for positions in evaluation_batches(*collator.lengths(), batch_size, 0, 1):
-            start = time.perf_counter()
-            batch = collator(positions)
-            with self.backbone.lock:
-                edges_BE = self.model.score(batch.to(self.backbone.device)).cpu().numpy()
-            cut_B = [len(encoded[position]) > limit for position in positions]
-            yield positions, edges_BE, cut_B, time.perf_counter() - start + each * len(positions)
+        before: _Launched | None = None
+        for positions in [*evaluation_batches(*collator.lengths(), batch_size, 0, 1), None]:
+            # a batch is waited for, once, when the next one is on its way
+            launched = None if positions is None else self._launch(collator, positions)
+            if before is not None:
+                edges_BE, waited = self._arrived(before)
+                cut_B = [len(encoded[position]) > limit for position in before.positions]
+                yield before.positions, edges_BE, cut_B, before.seconds + waited + each * len(before.positions)
+            before = launched
+
+    def _launch(self, collator: Collator, positions: list[int]) -> _Launched:
+        from msekit.gpu import OnItsWay  # read by who computes, not by who loads
+
+        start, device = time.perf_counter(), self.backbone.device
+        batch = collator(positions).pinned_for(device)
+        with self.backbone.lock:
+            scores = self.model.score(batch.to(device))
+            if isinstance(states := collator.states, FreshStates):
+                scores = torch.cat([scores, states.finite(positions)[:, None].to(scores)], dim=1)
+        return _Launched(positions, OnItsWay(scores), time.perf_counter() - start)
+
+    def _arrived(self, batch: _Launched) -> tuple[np.ndarray, float]:
+        """Edge log-probabilities (B, E), and the seconds that they were waited for."""
+        start = time.perf_counter()
+        scores = batch.scores.arrived().numpy()
+        edges = len(self.answers.edge_token)
+        if not scores[:, edges:].all():
+            raise beyond_its_range(self.backbone)
+        return scores[:, :edges], time.perf_counter() - start
 
     def tensor_bytes(self) -> int:
         """Bytes of all tensors that this plug-in holds beside the backbone."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from msekit.backbones.backbone import Backbone
-from msekit.backbones.hidden_states import StatesWanted, depth, read_states
+from msekit.backbones.hidden_states import StatesWanted, beyond_its_range, depth, states_there
 from msekit.data.catalogue import DatasetSpec
 from msekit.model.wording import standard_cue
 from msekit.settings.config import AdapterConfig
@@ -37,7 +38,8 @@ Text = tuple[tuple[int, ...], int]
 class FreshStates:
     """The same for texts that are not in the cache, made when this is; who shares the backbone holds its lock then.
 
-    Arguments as for `read_states`.
+    They stay where the LLM is, and nobody waits for them: whether they are finite is asked of `checked` at once, or of
+    `finite` when other numbers are read back anyhow. Arguments as for `read_states`.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class FreshStates:
         wanted: StatesWanted,
     ) -> None:
         different, self._places = different_texts(texts, contexts)
-        self._states = read_states(backbone, *apart(different), wanted)
+        self._backbone, self._states = backbone, states_there(backbone, *apart(different), wanted)
 
     @property
     def width(self) -> int:
@@ -60,7 +62,22 @@ class FreshStates:
 
     def __call__(self, indices: Sequence[int]) -> Tensor:
         """States of the texts at these positions: (B, L, 2, d) float32."""
-        return self._states[self._places[np.asarray(indices, dtype=np.int64)]]
+        places_B = torch.from_numpy(self._places[np.asarray(indices, dtype=np.int64)])
+        return self._states[self._backbone.there(places_B)]
+
+    def finite(self, indices: Sequence[int]) -> Tensor:
+        """Whether those of the texts at these positions are: (B,) bool."""
+        return self(indices).isfinite().flatten(1).all(dim=1)
+
+    def checked(self) -> FreshStates:
+        """Themselves.
+
+        Raises:
+            MsekitError: They are not finite.
+        """
+        if not self._states.isfinite().all():
+            raise beyond_its_range(self._backbone)
+        return self
 
 
 def different_texts(

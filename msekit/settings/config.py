@@ -217,8 +217,8 @@ class BackboneConfig(_Section):
     """Let `torch.compile` make one program of the LLM's pass, on a GPU with CUDA graphs; takes minutes at the start."""
     passes: Annotated[Literal["auto", "plain"] | tuple[str, ...], BeforeValidator(check_ways)] = "auto"
     """Shorter ways through the LLM (`backbones/passes/choose.py`): `auto` for every one that works here, `plain` for
-    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `joined`, `written-out`, `compiled`), which
-    then must work. Values are those of the plain pass up to rounding."""
+    transformers' own pass, or names (`prefix`, `last-layer`, `lean-parts`, `joined`, `triton`, `written-out`,
+    `compiled`), which then must work. Values are those of the plain pass up to rounding."""
 
     @model_validator(mode="after")
     def _one_pass_alone(self) -> BackboneConfig:

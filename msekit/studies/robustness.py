@@ -85,5 +85,5 @@ def without_text(parts: Parts, config: RunConfig, split: str) -> Collator:
     states = None
     if collator.states is not None:
         wanted = states_wanted(config.adapter, parts.spec, parts.backbone)
-        states = FreshStates(parts.backbone, nothing, None, wanted)
+        states = FreshStates(parts.backbone, nothing, None, wanted).checked()
     return replace(collator, text_ids=nothing, context=None, states=states)

@@ -153,7 +153,7 @@ def evidence_beside(
 ) -> dict[str, Tensor | None]:
     """What an OpinionatedAdapter reads beside frames: the LLM's own states of the texts, random summaries."""
     wanted = states_wanted(description.adapter, description.dataset, model.backbone)
-    states = FreshStates(model.backbone, texts, None, wanted)
+    states = FreshStates(model.backbone, texts, None, wanted).checked()
     summaries: dict[str, Tensor | None] = {
         f"{name}_summary": torch.randn(_SAMPLES, STATISTICS * width, generator=generator)
         for name, width in description.widths.items()

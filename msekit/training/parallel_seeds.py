@@ -37,7 +37,9 @@ from msekit.training.build import Parts, build, fresh_adapter
 from msekit.training.callbacks import Callback
 from msekit.training.checkpoint import clocks
 from msekit.training.decisions import as_decided
+from msekit.training.engine import PlainEngine
 from msekit.training.fit import fitted
+from msekit.training.joint_step import JointStep
 from msekit.training.loop import Run
 from msekit.training.loss_scale import scaled
 from msekit.training.opinion import train_opinion
@@ -161,6 +163,13 @@ def collate(runs: list[Run], batches: tuple[list[int], ...]) -> list[list[Batch]
     return [run.collate(batch) for run, batch in zip(runs, batches, strict=True)]
 
 
+def engines_of(runs: list[Run]) -> list[PlainEngine]:
+    """What they train with: in one process there is no other."""
+    engines = [run.engine for run in runs]
+    assert all(isinstance(engine, PlainEngine) for engine in engines)
+    return engines  # type: ignore[return-value]
+
+
 class Together:
     """Runs in progress, one step of each at a time.
 
@@ -172,6 +181,7 @@ class Together:
 
     def __init__(self, runs: list[Run], accelerator: Any, reporter: Reporter) -> None:
         self.runs, self.accelerator, self.reporter = runs, accelerator, reporter
+        self.joint_step = JointStep(engines_of(runs))
         self.failures: list[UnfinishedRunError] = []
 
     def fit(self) -> None:
@@ -224,10 +234,10 @@ class Together:
             torch.stack(parts_of).sum().backward()  # a run's loss has gradients for its own adapter alone
             totals += torch.stack(losses).detach()
         rates = [run.rate for run in runs]
-        launched = [
-            run.launched(loss, run.engine.step(rate), rate) for run, loss, rate in zip(runs, totals, rates, strict=True)
-        ]
-        steps = read_steps(self.accelerator, launched)
+        norms = self.joint_step.launch(engines_of(runs), rates)
+        figures = zip(runs, totals, norms, rates, strict=True)
+        steps = read_steps(self.accelerator, [run.launched(loss, norm, rate) for run, loss, norm, rate in figures])
+        self.joint_step.settle(engines_of(runs), [step.norm for step in steps])
         outcomes = [self.attempt(run, partial(run.checked, step)) for run, step in zip(runs, steps, strict=True)]
         seconds = (clocks() - started) / len(runs)  # every run is charged its share of the time
         for run, size, outcome in zip(runs, samples, outcomes, strict=True):

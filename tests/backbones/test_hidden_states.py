@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.hidden_states import (
@@ -17,6 +18,7 @@ from msekit.backbones.hidden_states import (
     depth,
     precision_of,
     read_states,
+    states_there,
     token_states,
 )
 from msekit.backbones.load import load_backbone
@@ -150,3 +152,25 @@ def test_what_cannot_be_read_is_refused(tiny: Backbone) -> None:
     with pytest.raises(MsekitError, match=r"beyond the range of torch\.float16"):
         read_states(backbone, [[5, 6]], None, StatesWanted((1,)))
     assert read_states(tiny, [], None, StatesWanted((1, 2))).shape[:3] == (0, 2, 2)
+
+
+@pytest.mark.parametrize("kind", ["tiny-llama", "mistral"])
+def test_as_on_a_gpu_they_are_the_same_and_nothing_is_read_back(kind: str, name_of: Callable[[str], str]):
+    """mistral has a window. transformers reads a mask of columns back, to see whether anything is masked."""
+    backbone = load_backbone(name_of(kind), device="cpu")
+    texts, wanted = texts_of(backbone), wanted_of(backbone)
+    plain = read_states(backbone, texts, contexts_of(texts), wanted)
+    backbone.model.set_attn_implementation("sdpa")
+    backbone.on_gpu = backbone._takes_scores = True
+    _ = backbone.passes
+    read: list[str] = []
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            read.extend(["read"] * (func.overloadpacket.__name__ == "_local_scalar_dense"))
+            return func(*args, **(kwargs or {}))
+
+    with Reads():
+        states = states_there(backbone, texts, contexts_of(texts), wanted)
+    assert not read
+    torch.testing.assert_close(states, plain, rtol=1e-5, atol=1e-5)

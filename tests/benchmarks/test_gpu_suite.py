@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import reference_operators
 import torch
 
 from benchmarks.gpu import cells, first_look, speed, suite
@@ -111,6 +112,18 @@ def test_one_seed_of_five_that_learns_something_else_is_found_out(machine, monke
     monkeypatch.setattr(speed, "joint_outcomes", one_wrong)
     with pytest.raises(AssertionError, match="seed 4"):
         speed.measured(speed.SEEDS, "tiny", torch.device("cpu"), 1, 1)
+
+
+@pytest.mark.slow
+def test_ways_that_are_asked_for_are_sides(machine, monkeypatch: pytest.MonkeyPatch):
+    """The kernels' side by their references: without a GPU it has a row that says why there is none."""
+    sides = speed.WAYS_SIDES[:4]
+    rows = speed.run(machine, "tiny", 1, 1, sides=sides)
+    assert [row["side"] for row in rows] == list(sides)
+    assert "'triton' through the LLM cannot be used" in rows[-1]["failed"]
+    reference_operators.in_their_place(monkeypatch)
+    rows = speed.run(machine, "tiny", 1, 1, sides=(speed.PROCEDURE, sides[3]))
+    assert rows[1]["useful tokens/s"] > 0
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ class Waits(TorchDispatchMode):
 
     def _copied(self, source: Tensor, device: Any, non_blocking: bool) -> None:
         target = source.device if device is None else torch.device(device)
+        if source.device.type == "cpu" and not getattr(source, "is_pinned_here", False):
+            non_blocking = False  # what the driver cannot read by itself is copied while the program waits
         if {source.device.type, target.type} == {"cpu", "cuda"} and not non_blocking:
             self.found.append(f"copy {source.device.type} -> {target.type} {tuple(source.shape)} at {_line()}")
 
@@ -88,7 +90,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch, torch.no_grad(), _MODE:
         patch.setattr(nn.LSTM, "forward", lstm)
-        patch.setattr(Tensor, "pin_memory", lambda self, *_: self)
+        patch.setattr(Tensor, "pin_memory", _pinned)
         patch.setattr(Tensor, "contiguous", lambda self: torch.ops.aten.contiguous.default(self))
         patch.setattr(Tensor, "copy_", lambda self, *args, **how: torch.ops.aten.copy_.default(self, *args, **how))
         patch.setattr(Tensor, "__invert__", lambda self: torch.bitwise_not(self))
@@ -97,6 +99,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(Tensor, "__getitem__", partialmethod(_taken, Tensor.__getitem__))
         patch.setattr(Tensor, "__setitem__", partialmethod(_put, Tensor.__setitem__))
         yield
+
+
+def _pinned(self: Tensor, *_: Any) -> Tensor:
+    """A copy in memory that a GPU reads by itself."""
+    copy = torch.empty_like(self)
+    copy.is_pinned_here = True  # type: ignore[attr-defined]
+    return copy
 
 
 def _read(self: Tensor, kind: type | None, plainly: Any) -> Any:

@@ -26,6 +26,7 @@ from msekit.model.prompt import PromptLayout
 from msekit.settings.config import OptimConfig, RunConfig
 from msekit.settings.resolve import resolve
 from msekit.training.engine import PlainEngine
+from msekit.training.joint_step import JointStep
 from msekit.training.step import Launched, Step, read_steps
 
 AUDIO, VISION, SIZE = (9, 6), (5, 4), 3
@@ -95,14 +96,12 @@ def backbones(own_cache: object) -> dict[str, Backbone]:
 def stepped(models: list[MSEModel], batches: list[Batch]) -> list[Launched]:
     """A step as `Together.step` takes it, but for the backward pass, which needs a driver."""
     losses = losses_of(models, [batch.to(GPU) for batch in batches])
-    launched = []
-    for model, loss in zip(models, losses, strict=True):
+    for model in models:
         for parameter in model.adapter.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        launched.append(
-            Launched(loss.detach(), PlainEngine(model, ALONE, OptimConfig()).step(1e-3), 1e-3, False, False)
-        )
-    return launched
+    engines = [PlainEngine(model, ALONE, OptimConfig()) for model in models]
+    norms = JointStep(engines).launch(engines, [1e-3] * len(models))
+    return [Launched(loss.detach(), norm, 1e-3, False, False) for loss, norm in zip(losses, norms, strict=True)]
 
 
 FIRST = ("mse", "mse-states")
@@ -124,7 +123,7 @@ def test_nothing_waits_between_a_batch_and_the_step(
     models = [model_of(backbones[layout], config, seed) for seed in range(2)]
     with fake_gpu(monkeypatch):
         _ = [put_there(model) for model in models]
-        batch = batch_here(batch_of(config))
+        batch = batch_here(batch_of(config)).pinned_for(GPU)
         for part in (models[0].for_training, models[0].for_scoring):
             part(batch.to(GPU))  # constants are embedded once
         with Waits() as waits:
@@ -148,8 +147,9 @@ def test_what_is_waited_for_is_seen(monkeypatch: pytest.MonkeyPatch):
             there.cpu()
             here.to(GPU)
             here.to(GPU, non_blocking=True)
+            here.pin_memory().to(GPU, non_blocking=True)
             torch.empty(3).copy_(there)
-    assert len(waits.found) == 6
+    assert len(waits.found) == 7
     assert "copy cpu -> cuda (3,) at" in waits.found[4]
 
 

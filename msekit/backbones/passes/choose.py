@@ -12,6 +12,8 @@ The ways (`holding.WAYS`), and what each puts over the model's modules, from the
 
 - `prefix`: keys and values of what every sequence begins with are read once. Overwrites nothing.
 - `joined`: queries, keys and values by one product, gate and up by another (`joined.py`), where a run asks for it.
+- `triton`: on a GPU, norms, residuals, rotary positions and gated activations by kernels of one launch each
+  (`gpu/fused_layers.py`), where a run asks for it.
 - `lean-parts`: MLPs and norms whose gradient is written out (`lean_mlp_norm.py`). Both on for whoever calls the model.
 - `last-layer`: the last layer at the columns that are read (`last_layer.py`); on within a pass.
 - (gradient checkpointing, which is no shorter way but asked for: layers recomputed, `recompute.py`; always on.)
@@ -50,13 +52,16 @@ from msekit.backbones.sequence import Pass, Sequence
 from msekit.errors import MsekitError
 
 _LOGGER = logging.getLogger("msekit")
-_TRIED = ("prefix", "last-layer", "joined", "written-out")
+_TRIED = ("prefix", "last-layer", "joined", "triton", "written-out")
 """What a trial on the twin decides, in its order; a prefix that works is tried with the others too."""
 
 
+_WHOEVER_CALLS = ("lean-parts", "joined", "triton")
+"""Ways that are on whoever calls the model."""
 _ASKED_FOR = {
     "compiled": "only where model.compile asks for it",
     "joined": "only where model.passes asks for it: what it gives has not been measured",
+    "triton": "only where model.passes asks for it: its kernels have not been measured on a GPU",
 }
 """Ways that `auto` does not take → why."""
 
@@ -122,6 +127,7 @@ class Chosen:
         # over the modules from the inside to the outside
         self._joined = put_over(_joined(model)) if "joined" in usable else Switch()
         self._lean = put_over(leaner(lean))
+        self._fused = put_over(_fused(model)) if "triton" in usable else Switch()
         last = LastLayer(model) if "last-layer" in usable else None
         last_switch = put_over(last.forwards) if last else Switch()
         again = recomputed(layers) if settings.recompute else [False] * len(layers)
@@ -169,10 +175,10 @@ class Chosen:
             return far_apart(logits_as_loaded(model, self.run, "prefix" in ways), plain)
 
     def _take(self, ways: Iterable[str]) -> None:
-        ways = set(ways) - ({"last-layer", "joined"} if "written-out" in ways else set())
-        self._lean.on, self._joined.on = "lean-parts" in ways, "joined" in ways
+        ways = set(ways) - ({"last-layer", "joined", "triton"} if "written-out" in ways else set())
+        self._lean.on, self._joined.on, self._fused.on = (way in ways for way in _WHOEVER_CALLS)
         self.uses = tuple(way for way in WAYS if way in ways)
-        self.run = self._passes[tuple(way for way in self.uses if way not in ("prefix", "lean-parts", "joined"))]
+        self.run = self._passes[tuple(way for way in self.uses if way not in ("prefix", *_WHOEVER_CALLS))]
 
     @contextmanager
     def limited(self, ways: Iterable[str]) -> Iterator[None]:
@@ -214,13 +220,17 @@ def _choose(model: Any, settings: PassSettings) -> Chosen:
         "prefix": read_before.obstacle(model),
         "last-layer": last_layer.obstacle(model),
         "joined": None if "joined" in refused else _cannot_be_joined(model, settings),
+        "triton": None if "triton" in refused else _cannot_be_fused(model, settings),
         "lean-parts": None if lean else "no gated MLP and no RMS norm of a kind that is written out here",
         "written-out": "a compiled pass is of transformers' layers"
         if settings.refusal("compiled") is None
         else written_out.obstacle(decoder_layers(model)),
     }
     refused = {way: reason for way, reason in obstacles.items() if reason} | refused
-    findings = try_out(model, [way for way in _TRIED if way not in refused], _run_of)
+    tried = [way for way in _TRIED if way not in refused]
+    # a GPU's kernels can be tried on it alone
+    device = model.get_input_embeddings().weight.device if "triton" in tried else torch.device("cpu")
+    findings = try_out(model, tried, _run_of, device)
     failed = findings.failed
     refused |= {f"lean-parts of {kind}": reason for kind, reason in unlike.items()} | failed
     usable = tuple(way for way in WAYS if way not in refused)
@@ -248,6 +258,21 @@ def _joined(model: Any) -> list[Over]:
     return Joined(model).forwards
 
 
+def _cannot_be_fused(model: Any, settings: PassSettings) -> str | None:
+    """Why a model's layers cannot be computed by a GPU's kernels."""
+    from msekit.backbones.gpu.fused_layers import obstacle  # read by who asks for the way alone
+
+    if settings.refusal("compiled") is None:
+        return "a compiled pass has kernels of its own"
+    return "written-out layers are a CPU's" if "written-out" in settings.required else obstacle(model)
+
+
+def _fused(model: Any) -> list[Over]:
+    from msekit.backbones.gpu.fused_layers import fused
+
+    return fused(model)
+
+
 def _check_required(settings: PassSettings, refused: dict[str, str]) -> None:
     for way in settings.required:
         if way in refused:
@@ -273,8 +298,9 @@ def _warn(failed: dict[str, str], one_by_one: dict[str, str]) -> None:
 
 def _run_of(way: str, twin: Any) -> Pass:
     layers = decoder_layers(twin)
-    if way == "joined":
-        return partial(_switched, put_over(_joined(twin)), plain_pass(twin))
+    if way in ("joined", "triton"):
+        over = _joined(twin) if way == "joined" else _fused(twin)
+        return partial(_switched, put_over(over), plain_pass(twin))
     tried = LastLayer(twin) if way == "last-layer" else FrozenLayers(layers, [False] * len(layers))
     return partial(_within, tried, put_over(tried.forwards), plain_pass(twin))
 

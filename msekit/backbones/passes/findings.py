@@ -46,20 +46,23 @@ def check_takes_embeddings(model: Any) -> None:
         raise _refusal(NotByEmbeddingsError(f"{kind} reads an embedding of each token in every layer besides"))
 
 
-def try_out(model: Any, ways: list[str], run_of: Callable[[str, Any], Pass]) -> Findings:
+def try_out(
+    model: Any, ways: list[str], run_of: Callable[[str, Any], Pass], device: torch.device | None = None
+) -> Findings:
     """Try on the model's twin what is read at once, and ways.
 
     Args:
         model: A frozen transformers model.
         ways: The prefix first, if it is among them.
         run_of: Another way and a model → the model's pass by it.
+        device: Where the twin computes; None for the CPU.
 
     Raises:
         MsekitError: It does not read embeddings as it reads tokens.
     """
     no_tree = state_of(model)
     try:
-        trial = Trial(small_twin(model), no_tree=no_tree)
+        trial = Trial(small_twin(model).to(device or "cpu"), no_tree=no_tree)
     except NotByEmbeddingsError as error:
         raise _refusal(error) from error
     except Exception as error:  # whatever an architecture raises that does not take what a trial reads

@@ -74,8 +74,9 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned_for(self, device: torch.device) -> Batch:
-        """The same batch on the CPU, in memory that a GPU copies from by itself (pinned)."""
-        return self._each(Tensor.pin_memory) if device.type == "cuda" else self
+        """The same batch in memory that a GPU copies from by itself (pinned); what is on the GPU stays there."""
+        pinned = lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory()  # noqa: E731
+        return self._each(pinned) if device.type == "cuda" else self
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {part.name: getattr(self, part.name) for part in fields(self)}

@@ -59,7 +59,7 @@ def test_a_run_names_the_ways_that_it_wants(passes: str, uses: tuple[str, ...]):
     [
         (
             ["model.passes=[prefix, shortcut]"],
-            "auto, plain, prefix, last-layer, lean-parts, joined, written-out, compiled",
+            "auto, plain, prefix, last-layer, lean-parts, joined, triton, written-out, compiled",
         ),
         (["model.passes=3"], "neither auto, plain nor a list"),
         (["model.passes=plain", "model.compile=true"], "model.passes for the plain one"),

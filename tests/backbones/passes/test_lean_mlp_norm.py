@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
+from fake_cuda import GPU, fake_gpu, put_there
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, find_parts, leaner
+from msekit.backbones.passes import lean_mlp_norm
+from msekit.backbones.passes.lean_mlp_norm import FrozenRMSNorm, GatedSiLU, find_parts, fused_norm, leaner
 from msekit.backbones.passes.switch import put_over
 
 SIZES = {
@@ -110,3 +115,39 @@ def test_a_norm_that_rounds_in_another_order_is_left_alone(monkeypatch: pytest.M
     parts, refused = find_parts(made("llama"))
     assert len(parts) == MLPS
     assert "bfloat16" in refused["LlamaRMSNorm"]
+
+
+def test_what_is_tried_is_what_a_gpu_will_run(monkeypatch: pytest.MonkeyPatch):
+    norm, tried = made("llama").model.norm, []
+
+    def kernel(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        tried.append((x.device, weight.device))
+        raise RuntimeError("seen")  # gradients need a driver
+
+    monkeypatch.setattr(lean_mlp_norm, "fused_norm", kernel)
+    with fake_gpu(monkeypatch):
+        parts, refused = find_parts(put_there(norm))
+    assert tried == [(GPU, GPU)]
+    assert not parts
+    assert "seen" in refused["LlamaRMSNorm"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"),
+    [
+        (fused_norm, None),
+        (lambda x, weight, eps: weight * F.rms_norm(x, x.shape[-1:], eps=10 * eps), "float32"),
+        (lambda x, weight, eps: F.rms_norm(x, x.shape[-1:], weight.float().to(x.dtype), eps), "bfloat16"),
+        (lambda x, weight, eps: fused_norm(x, weight, eps) - (y := x * weight) + y.detach(), "another gradient"),
+    ],
+    ids=["torch's", "another epsilon", "rounded at another place", "not all of its gradient"],
+)
+def test_a_gpu_s_norm_that_is_another_is_left_alone(
+    kernel: Callable[..., Tensor], reason: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """By torch's own reference of the kernel, with inputs that say they lie on a GPU."""
+    monkeypatch.setattr(lean_mlp_norm, "fused_norm", kernel)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    parts, refused = find_parts(made("llama"))
+    assert len(parts) == (MLPS if reason else NORMS + MLPS)
+    assert (reason or "nothing") in refused.get("LlamaRMSNorm", "nothing")

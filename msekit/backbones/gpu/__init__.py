@@ -1,0 +1,1 @@
+"""A frozen decoder layer by kernels of its own on a GPU. Reached through `passes/choose.py` alone."""
