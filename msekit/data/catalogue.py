@@ -343,6 +343,6 @@ def resolve_dataset(
     else:
         if source is not None:
             refuse_missing(source)
-        raise unknown_set(name, DATASETS, asks, by_options=options is not None)
+        raise unknown_set(name, DATASETS, read_spec, asks, by_options=options is not None)
     said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)
     return _checked(said | overrides, name) if overrides else spec

@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from msekit.data.readers.rows import MOST_VALUES, RowError, refuse_packed, shape_of_frames, wrong_shape
+from msekit.data.bounds import refuse_packed
+from msekit.data.readers.rows import MOST_VALUES, RowError, shape_of_frames, wrong_shape
 from msekit.errors import MsekitError
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
