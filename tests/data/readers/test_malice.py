@@ -296,6 +296,16 @@ def test_an_id_that_no_file_can_be_called(tmp_path: Path, length: int) -> None:
     assert all(len(row) < 200 for finding in outcome.findings for row in finding.rows)
 
 
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    own_rows(tmp_path / "own", "c0")
+    row = {"id": "x", "text": "t", "label": "joy", "split": "train", "audio": f"audio/{'a' * 5000}.npy"}
+    (tmp_path / "own" / "samples.jsonl").write_text(json.dumps(row))
+    spec = DatasetSpec(name="own", task="erc", layout="folder", labels=("joy", "sad"), source=tmp_path / "own")
+    with pytest.raises(MsekitError, match="the audio file cannot be read: the name is too long") as refusal:
+        next(open_source(spec).rows("train"))
+    assert len(str(refusal.value)) < 1000
+
+
 @pytest.mark.parametrize("link", ["file", "folder"])
 def test_links_are_followed_and_paths_out_are_not(tmp_path: Path, link: str) -> None:
     """A link is its owner's word that features lie elsewhere; a table may come from anyone."""
