@@ -196,15 +196,15 @@ def architecture_of(folder: Path) -> tuple[Any, dict[str, Any]]:
     refuse_quantised(raw, folder)
     if published := format_of(raw):
         return published.model_class, {"config": published.checked_config(folder, raw)}
-    kind = raw.get("model_type")
+    kind = str(raw.get("model_type"))  # a damaged one may be a list or a mapping
     if kind not in transformers.CONFIG_MAPPING:
         own_code = " and only its own code could load it, which msekit never runs" if "auto_map" in raw else ""
         raise MsekitError(
-            f"transformers {transformers.__version__} does not know the checkpoint's model type '{kind}'{own_code}",
+            f"transformers {transformers.__version__} does not know the checkpoint's model type '{kind:.60}'{own_code}",
             where=folder,
             fix="Use a conversion of it to an architecture that transformers has.",
         )
-    _refuse_encoder(str(kind), raw, folder)
+    _refuse_encoder(kind, raw, folder)
     shapes = tensor_shapes(folder).values()  # a truncated file is noticed at its header
     if (part := text_part(folder, raw)) is not None:
         return part[0], {"config": part[1], "key_mapping": NAMES}

@@ -343,7 +343,7 @@ def resolve_dataset(
     else:
         if source is not None:
             refuse_missing(source)
-        raise unknown_set(name, DATASETS, asks, by_options=options is not None)
+        raise unknown_set(name, DATASETS, read_spec, asks, by_options=options is not None)
     if spec.layout == "synthetic" and (other := sorted({"labels", "range", "targets"} & overrides.keys())):
         raise MsekitError(f"'{name}' is made with what it asks: it takes no other {other[0]}")
     said = spec.model_dump(exclude={"key_metric"} if "metrics" in overrides else None)

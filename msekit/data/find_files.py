@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +36,15 @@ def _is_samples(file: Path) -> bool:
     return file.stem == "samples" and file.suffix in _TABLES
 
 
-def unknown_set(name: str, known: Iterable[str], asks: str = DATASET, by_options: bool = True) -> MsekitError:
+def unknown_set(
+    name: str, known: Iterable[str], read: Callable[[Path], object], asks: str = DATASET, by_options: bool = True
+) -> MsekitError:
     """The refusal of a name that no set has: files of that name lie beside, or a name of the catalogue is near.
 
     Args:
         name: What was given as a data set.
         known: The names of the catalogue.
+        read: Reads a description.
         asks: What stands before a set's name in the command: advice is what can be typed.
         by_options: Whether the command takes `--source` and `--labels` too.
     """
@@ -50,13 +53,13 @@ def unknown_set(name: str, known: Iterable[str], asks: str = DATASET, by_options
         own = f", or files of your own: --source PATH {SAYS_LABELS}" if by_options else ""
         beside = [path.name for path in place.parent.glob("*") if path.is_dir()]
         near = [place.parent / one for one in get_close_matches(place.name, beside, n=1)]
-        lies = [path for folder in near for path in _descriptions(folder)]
+        lies = [path for folder in near for path in _descriptions(folder, read)]
         said = f"Did you mean {asks}{_shell(lies)}? " if lies else ""
         return MsekitError(
             f"unknown data set '{name}'", fix=said + nearest(name, known, f"A YAML's path works too{own}.")
         )
     what = f"'{name}' is a {'folder' if place.is_dir() else 'file'}, and no known data set"
-    if described := _descriptions(place):
+    if described := _descriptions(place, read):
         return MsekitError(what, fix=f"Give the description that lies in it: {asks}{_shell(described)}.")
     given = _with_rows(place)
     if by_options and name_of(place) in known:
@@ -81,15 +84,13 @@ def name_of(place: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", own).strip("-.") or "own"
 
 
-def _descriptions(folder: Path) -> list[Path]:
+def _descriptions(folder: Path, read: Callable[[Path], object]) -> list[Path]:
     """The descriptions in a folder; where none can be read, the YAMLs that were to be some, which then say why."""
-    from msekit.data.catalogue import read_spec
-
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in _YAML and path.is_file())
     sound = []
     for file in files:
         try:
-            read_spec(file)
+            read(file)
         except MsekitError:
             continue
         sound.append(file)

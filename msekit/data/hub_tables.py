@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from msekit.data.bounds import parquet_batches
 from msekit.downloads import HubFile, HubRepo, download, explained, is_whole, listing
 from msekit.errors import MsekitError
 from msekit.paths import cache_root
@@ -191,8 +192,6 @@ def write_table(parts: Mapping[str, Iterable[Path]], folder: Path, reporter: Rep
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from msekit.data.readers.own_tables import parquet_batches
 
     making = folder.with_name(f".{folder.name}.{os.getpid()}")
     making.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ def _of_the_text_part(config: Mapping[str, Any], kind: str, writers: frozenset[s
     if inner.get("use_bidirectional_attention"):
         return f"a vision-language model ({kind}) whose text part reads in both directions: it is no causal LM"
     known = frozenset().union(*tables().values())
-    if inner.get("model_type") in known - writers:
+    if str(inner.get("model_type")) in known - writers:
         return f"a vision-language model ({kind}), of whose text part transformers has no class by itself"
     return None
 

@@ -15,14 +15,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from msekit.data.readers.rows import MOST_VALUES, RowError, refuse_packed, shape_of_frames, wrong_shape
+from msekit.data.bounds import refuse_packed
+from msekit.data.readers.rows import MOST_VALUES, RowError, shape_of_frames, wrong_shape
 from msekit.errors import MsekitError
+from msekit.words import reason
 
 _PICKLE = "it holds Python objects (a pickle), which were not executed, instead of an array of numbers"
 ARRAY_SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth")
 FEATURE_SUFFIXES = (*ARRAY_SUFFIXES, ".csv")
 """Beside arrays, tables of frames, which are features in folders of features alone."""
 _PIECE = 1 << 20  # bytes
+_LONGEST_SHOWN = 300  # characters of a path; a table may name one of thousands
 
 
 def read_features(path: Path, key: str, sample: str | None = None, most: int = MOST_VALUES) -> np.ndarray:
@@ -37,7 +40,7 @@ def read_features(path: Path, key: str, sample: str | None = None, most: int = M
     Raises:
         MsekitError: The file is missing, damaged, absurdly large, or holds no plain numbers of that name.
     """
-    where = f"{sample}, {path}" if sample else path
+    where = f"{sample}, {path!s:.{_LONGEST_SHOWN}}" if sample else str(path)[:_LONGEST_SHOWN]
     path, name = file_and_array(path)
     readers = {".npy": _npy, ".npz": _npz, ".safetensors": _safetensors, ".pt": _pt, ".pth": _pt, ".csv": _csv}
     reader = readers.get(path.suffix.lower())
@@ -65,6 +68,8 @@ def file_and_array(path: Path) -> tuple[Path, str | None]:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return reason(error)
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
     if "Weights only load failed" in text:
         return "it holds more than tensors, or is no file of torch.save; it was not executed"

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from msekit.data.bounds import parquet_batches
 from msekit.data.catalogue import COLUMNS, MODALITIES, DatasetSpec
-from msekit.data.readers.rows import LEAST_BUDGET, MOST_FOLD
 from msekit.data.targets import columns_of, questions_of
 from msekit.errors import MsekitError
 from msekit.json_file import parse_json
@@ -25,7 +25,6 @@ from msekit.words import reason
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Endings of tables of text, and what stands between their cells unless a description says otherwise."""
 _LONGEST_LINE = 16 << 20  # bytes of a JSON line
-_AT_ONCE = 64 << 20  # bytes of a Parquet file's rows, unpacked
 _OTHER_NAMES = {
     "text": ("utterance", "sentence", "transcript", "content", "raw_text"),
     "label": ("emotion", "sentiment", "class", "target", "annotation"),
@@ -210,33 +209,6 @@ def _parquet(path: Path, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapp
         check_header(names, sources.values(), path)
         columns = [name for name in names if name in sources.values()]
         yield from _arrow_rows(parquet_batches(file, path, columns), path, sources, names)
-
-
-def parquet_batches(file: Any, path: Path, columns: list[str], most: int = 64) -> Iterator[Any]:
-    """Batches of a Parquet file's rows, as many in each as come to little memory, and `most` at most.
-
-    Raises:
-        MsekitError: Its rows come to far more than the file: a few bytes may stand for gigabytes of one value.
-    """
-    for number in range(file.num_row_groups):
-        rows = min(most, _rows_at_once(file.metadata.row_group(number), path))
-        yield from file.iter_batches(rows, row_groups=[number], columns=columns)
-
-
-def _rows_at_once(group: Any, path: Path) -> int:
-    """How many rows of a row group are read together; each may have a text that is stored once for all of them.
-
-    Raises:
-        MsekitError: Its values come to far more than the file: a few bytes may stand for gigabytes of one value.
-    """
-    columns = [group.column(place) for place in range(group.num_columns)]
-    packed = (one for one in columns if one.total_uncompressed_size > MOST_FOLD * one.total_compressed_size)
-    texts = max((one.total_uncompressed_size for one in packed if one.physical_type == "BYTE_ARRAY"), default=0)
-    size = 8 * sum(one.num_values for one in columns)  # bytes of its numbers; repeated ones are stored once
-    if size > LEAST_BUDGET + MOST_FOLD * path.stat().st_size:
-        raise MsekitError(f"the rows come to {size >> 20} MB, over {MOST_FOLD} times the size of the file", where=path)
-    most = min(_AT_ONCE * group.num_rows // max(1, size), _AT_ONCE // max(1, texts))
-    return max(1, most)
 
 
 def _arrow(path: Path, sources: Mapping[str, str]) -> Iterator[tuple[str, Mapping[Any, Any]]]:

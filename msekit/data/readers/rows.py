@@ -16,14 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from msekit.data.bounds import LEAST_BUDGET, MOST_FOLD
 from msekit.data.catalogue import DatasetSpec
 from msekit.errors import MsekitError
 
 _LONGEST_TEXT = 1_000_000  # characters
-MOST_FOLD, LEAST_BUDGET = 64, 2 << 30
-"""What rows may come to, as a multiple of their files and in bytes."""
 _LONGEST_ID = 80  # characters of one that is shown
-_PACKED = 64 << 20  # bytes; a modality that is zero throughout packs well, and is smaller
 MOST_VALUES = 1 << 26
 """Numbers in one sample's features: 100 times the largest published one, half a gigabyte of float64."""
 
@@ -121,24 +119,6 @@ class Budget:
         if self.left < 0:
             raise MsekitError(f"the rows up to '{row.id:.60}' come to over {MOST_FOLD} times the size of their files")
         return row
-
-
-def refuse_packed(unpacked: int, packed: int, what: str) -> None:
-    """Refuse one sample's features that come to far more than what they are stored as, before they are unpacked.
-
-    Args:
-        unpacked: Bytes.
-        packed: Bytes.
-        what: What is packed, for the message.
-
-    Raises:
-        MsekitError: They are one value repeated, and take gigabytes.
-    """
-    if unpacked > max(_PACKED, MOST_FOLD * packed):
-        raise MsekitError(
-            f"{what} unpacks to {unpacked >> 20} MB from {packed / (1 << 20):.1f} MB: one value repeated, no features",
-            fix="Leave it out where the modality is absent",
-        )
 
 
 class Contents:

@@ -16,6 +16,7 @@ from transformers.models.auto import modeling_auto
 from msekit.backbones.checkpoints import stated
 from msekit.backbones.checkpoints.download import hub_folder
 from msekit.backbones.checkpoints.stated import refuse_stated, tables
+from msekit.backbones.load import architecture_of
 from msekit.errors import MsekitError
 
 OTHERS = (
@@ -85,6 +86,15 @@ def test_a_model_that_writes_is_never_refused():
         refuse_stated(config, "here")
         looked_at += 1
     assert looked_at > 150
+
+
+@pytest.mark.parametrize("kind", [{}, [], None, 3, "x" * 10_000])
+def test_a_kind_that_is_no_name(kind: object, tmp_path: Path):
+    refuse_stated({"model_type": "llava", "text_config": {"model_type": kind}}, "here")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "architectures": kind}))
+    with pytest.raises(MsekitError, match="does not know the checkpoint's model type") as refusal:
+        architecture_of(tmp_path)
+    assert len(str(refusal.value)) < 400
 
 
 def test_another_transformers_tells_nothing_early(monkeypatch: pytest.MonkeyPatch):

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from msekit.data import bounds
 from msekit.data import verify as verification
 from msekit.data.catalogue import DatasetSpec
-from msekit.data.readers import own_tables
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.own_tables import read_table
@@ -230,7 +230,7 @@ def test_a_table_of_one_value_is_read_some_rows_at_a_time(tmp_path: Path) -> Non
         assert row.audio is not None
         assert row.audio.shape == (frames, width)
         most = max(most, pa.total_allocated_bytes() - before)
-    assert most < own_tables._AT_ONCE + (2 * 16 << 20), f"{most >> 20} MB of {rows * 16}"
+    assert most < bounds._AT_ONCE + (2 * 16 << 20), f"{most >> 20} MB of {rows * 16}"
 
 
 def test_a_table_of_many_texts_is_read_many_rows_at_a_time(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_table_of_many_texts_is_read_many_rows_at_a_time(tmp_path: Path) -> No
     letters = np.random.default_rng(0).integers(97, 122, (70_000, 1000), dtype=np.uint8)
     pq.write_table(pa.table({"text": [bytes(row).decode() for row in letters]}), tmp_path / "a.parquet")
     with pq.ParquetFile(tmp_path / "a.parquet") as file:
-        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        batches = bounds.parquet_batches(file, tmp_path / "a.parquet", ["text"])
         assert [next(batches).num_rows for _ in range(3)] == [64] * 3
 
 
@@ -252,7 +252,7 @@ def test_one_long_text_for_every_row_is_read_row_by_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
     assert (tmp_path / "a.parquet").stat().st_size < 100_000
     with pq.ParquetFile(tmp_path / "a.parquet") as file:
-        batches = own_tables.parquet_batches(file, tmp_path / "a.parquet", ["text"])
+        batches = bounds.parquet_batches(file, tmp_path / "a.parquet", ["text"])
         assert next(batches).num_rows <= 2
 
 
@@ -264,7 +264,7 @@ def test_a_table_that_comes_to_more_than_rows_may(tmp_path: Path, monkeypatch: p
     pq.write_table(
         pa.table({"text": ["a"], "label": ["joy"], "split": ["train"], "audio": audio}), tmp_path / "samples.parquet"
     )
-    monkeypatch.setattr(own_tables, "LEAST_BUDGET", 1 << 20)
+    monkeypatch.setattr(bounds, "LEAST_BUDGET", 1 << 20)
     with pytest.raises(MsekitError, match="the rows come to 8 MB, over 64 times the size of the file"):
         next(read_table(tmp_path / "samples.parquet", spec_of(tmp_path)))
 
@@ -294,6 +294,16 @@ def test_an_id_that_no_file_can_be_called(tmp_path: Path, length: int) -> None:
     assert [row.audio for row in open_source(spec).rows("train")] == [None] * 3
     outcome = verify(spec)
     assert all(len(row) < 200 for finding in outcome.findings for row in finding.rows)
+
+
+def test_a_path_that_no_file_can_have(tmp_path: Path) -> None:
+    own_rows(tmp_path / "own", "c0")
+    row = {"id": "x", "text": "t", "label": "joy", "split": "train", "audio": f"audio/{'a' * 5000}.npy"}
+    (tmp_path / "own" / "samples.jsonl").write_text(json.dumps(row))
+    spec = DatasetSpec(name="own", task="erc", layout="folder", labels=("joy", "sad"), source=tmp_path / "own")
+    with pytest.raises(MsekitError, match="the audio file cannot be read: the name is too long") as refusal:
+        next(open_source(spec).rows("train"))
+    assert len(str(refusal.value)) < 1000
 
 
 @pytest.mark.parametrize("link", ["file", "folder"])
