@@ -13,14 +13,12 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor, nn
-
-from msekit.backbones.passes.agree import decoder_layers
-from msekit.backbones.passes.switch import Forward, Over
 
 CLASSES: tuple[str, ...] = ("LlamaDecoderLayer", "Qwen2DecoderLayer", "MistralDecoderLayer")
 """Layers of transformers that are this one."""
@@ -31,14 +29,17 @@ _UNREAD = {"self", "hidden_states", "position_ids", "use_cache", "cache_position
 """What it may give besides: the input itself, and what is in the other arguments already."""
 
 
-def obstacle(model: Any) -> str | None:
-    """Why a model's layers cannot be computed so, as far as machine and structure tell."""
+Forward = Callable[..., Any]
+
+
+def obstacle(model: Any, layers: Sequence[nn.Module]) -> str | None:
+    """Why a model's decoder layers cannot be computed so, as far as machine and structure tell."""
     if not find_spec("triton"):
         return "Triton, which CUDA's builds of torch bring along, is not installed"
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if not interpreted and any(weight.device.type != "cuda" for weight in model.parameters()):
         return "its kernels are for a GPU"
-    if not (layers := decoder_layers(model)):
+    if not layers:
         return "the architecture does not mark its decoder layers"
     if reason := next(filter(None, map(_unlike, layers)), None):
         return reason
@@ -66,13 +67,12 @@ def _unlike(layer: Any) -> str | None:
     return None
 
 
-def fused(model: nn.Module) -> list[Over]:
-    """The forwards of a model's layers and of their MLPs.
+def fused(layers: Sequence[Any]) -> list[tuple[nn.Module, Callable[[Forward], Forward]]]:
+    """Each of a frozen model's layers and their MLPs, and what makes its forward: from nothing that it computes itself.
 
     Args:
-        model: A frozen transformers model without an obstacle.
+        layers: The decoder layers of a model without an obstacle.
     """
-    layers: list[Any] = decoder_layers(model)
     forwards = [(layer, partial(_layer, layer)) for layer in layers]
     forwards += [(layer.mlp, partial(_mlp, layer.mlp)) for layer in layers]
     return [(module, partial(_instead, forward)) for module, forward in forwards]
@@ -108,7 +108,7 @@ def _mlp(mlp: Any, x: Tensor) -> Tensor:
     return mlp.down_proj(Gated.apply(mlp.gate_proj(x), mlp.up_proj(x)))
 
 
-def attention_of(attention: nn.Module) -> Any:
+def attention_of(attention: Any) -> Any:
     """transformers' function for queries, keys and values, as the module itself takes it."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -107,7 +107,8 @@ class Rotary(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """As the outputs → as q and k."""
-        return *_turned(*grads, *ctx.saved_tensors, back=True), None, None
+        (of_q, of_k), (cos, sin) = grads, ctx.saved_tensors
+        return *_turned(of_q, of_k, cos, sin, back=True), None, None
 
 
 def _turned(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tuple[Tensor, Tensor]:

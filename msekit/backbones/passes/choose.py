@@ -264,13 +264,15 @@ def _cannot_be_fused(model: Any, settings: PassSettings) -> str | None:
 
     if settings.refusal("compiled") is None:
         return "a compiled pass has kernels of its own"
-    return "written-out layers are a CPU's" if "written-out" in settings.required else obstacle(model)
+    if "written-out" in settings.required:
+        return "written-out layers are a CPU's"
+    return obstacle(model, decoder_layers(model))
 
 
 def _fused(model: Any) -> list[Over]:
     from msekit.backbones.gpu.fused_layers import fused
 
-    return fused(model)
+    return fused(decoder_layers(model))
 
 
 def _check_required(settings: PassSettings, refused: dict[str, str]) -> None:

@@ -142,11 +142,11 @@ def _try(module: nn.Module, forward: Callable[..., Tensor]) -> str | None:
                 double = _double(module, device, dtype, generator)
                 x, grad = (torch.randn(3, _width(double), generator=generator).to(device, dtype) for _ in range(2))
                 x = (_QUIET * x).requires_grad_()
-                values = [compute(double, x) for compute in (forward, type(double).forward)]
-                mine, theirs = (torch.autograd.grad(value, x, grad)[0].float() for value in values)
+                value, plain = forward(double, x), type(double).forward(double, x)
+                mine, theirs = (torch.autograd.grad(y, x, grad)[0].float() for y in (value, plain))
         except Exception as error:  # whatever a forward raises that wants other inputs or other parts
             return f"cannot be tried ({said(error)})"
-        if not _same(*values, exact=not (forward is _norm and x.is_cuda)):
+        if not _same(value, plain, exact=not (forward is _norm and x.is_cuda)):
             return f"computes something else in {dtype}"
         # bf16 rounds each side's gradient in its own order; a mistake has been seen in fp32
         if dtype == torch.float32 and not (mine - theirs).norm() <= APART * theirs.norm():

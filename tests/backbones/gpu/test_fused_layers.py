@@ -140,12 +140,12 @@ def test_where_it_cannot_be_it_is_refused(
 def test_weights_that_the_kernels_cannot_read_are_refused(why: str, monkeypatch: pytest.MonkeyPatch):
     in_their_place(monkeypatch)
     model = made("llama").to(torch.bfloat16)
-    assert obstacle(model) is None
+    assert obstacle(model, model.model.layers) is None
     if "sharded" in why:
         model.model.layers[1].mlp.up_proj.weight.ds_id = 3
     else:
         model.model.layers[1].input_layernorm.float()
-    assert obstacle(model).startswith(why)
+    assert obstacle(model, model.model.layers).startswith(why)
 
 
 @pytest.mark.parametrize(("installed", "why"), [(None, "not installed"), ("there", "its kernels are for a GPU")])
