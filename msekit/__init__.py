@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from msekit.backbones.load import load_backbone
     from msekit.inference.host import PlugInHost
     from msekit.inference.load import load_run
-    from msekit.inference.plugin import PlugIn, Prediction
+    from msekit.inference.plugin import PlugIn
+    from msekit.inference.prediction import Prediction
     from msekit.training.callbacks import Callback
 
 _HOMES = {
@@ -26,7 +27,7 @@ _HOMES = {
     "load_backbone": "msekit.backbones.load",
     "PlugIn": "msekit.inference.plugin",
     "PlugInHost": "msekit.inference.host",
-    "Prediction": "msekit.inference.plugin",
+    "Prediction": "msekit.inference.prediction",
     "load_run": "msekit.inference.load",
     "Callback": "msekit.training.callbacks",
     "RunResult": "msekit.api.runs",

@@ -17,7 +17,8 @@ from msekit.errors import MsekitError, shown
 from msekit.words import reason
 
 if TYPE_CHECKING:
-    from msekit.inference.plugin import PlugIn, Prediction
+    from msekit.inference.plugin import PlugIn
+    from msekit.inference.prediction import Prediction
     from msekit.reporter import Reporter
 
 _UNUSABLE_LINES = 2  # exit code of a run over a file in which some lines could not be predicted

@@ -11,8 +11,9 @@ from rich.table import Table
 from msekit.data.cache.cache import Cache
 from msekit.data.catalogue import MODALITIES, SPLITS
 from msekit.data.findings import by_cause, line_of
+from msekit.data.modality_scan import ModalityCheck
 from msekit.data.readers.rows import number_of
-from msekit.data.verify import ModalityCheck, SplitCheck, Verification
+from msekit.data.verify import SplitCheck, Verification
 from msekit.errors import MsekitError, needs_extra
 from msekit.reporter import Reporter, table_of
 from msekit.words import reason

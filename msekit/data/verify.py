@@ -10,45 +10,22 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel
 
 from msekit.data.cache.label_counts import countable, in_order, label_names, unanswered
 from msekit.data.cache.write_split import RowCallback
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.findings import Finding, Findings, by_cause
+from msekit.data.modality_scan import ABSENT, ModalityCheck, ModalityScan
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import Contents, Row, RowError, Unread, named
 from msekit.data.readers.set_apart import advice_on_empty
 from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
 
-_ABSENT = "is absent"
 _NO_FRAMES = "has an array of no frames, and counts as absent"
 _MOST_REFUSED = 100_000
 """Unusable rows of a split that are looked at: several seconds' worth."""
-_FLOAT16_MAX, _FLOAT32_MAX = 65504.0, float(np.finfo(np.float32).max)
-
-
-class ModalityCheck(BaseModel):
-    """Audio or vision of one split; counts of samples unless said otherwise."""
-
-    present: int = 0
-    absent: int = 0
-    width: int = 0
-    frames: list[int] = []
-    """Shortest, median and longest sequence."""
-    all_zero: int = 0
-    with_nonfinite: int = 0
-    nan: int = 0
-    """Values."""
-    positive_infinite: int = 0
-    negative_infinite: int = 0
-    beyond_float16: int = 0
-    """Finite values that float16 cannot hold."""
-    beyond_float32: int = 0
-    constant: list[int] = []
-    """Features that have one value in all frames of the split."""
 
 
 class SplitCheck(BaseModel):
@@ -207,7 +184,7 @@ class Inspection:
             self.findings.note("warning", split, f"the same sample, by content, is {other}", f"{name} = {first[1]}")
         for key in MODALITIES:
             for what in self.scans[split, key].add(getattr(row, key)):
-                of_no_frames = what == _ABSENT and key in row.empty
+                of_no_frames = what == ABSENT and key in row.empty
                 self.findings.note("warning", split, f"{key} {_NO_FRAMES if of_no_frames else what}", name)
 
     def _check_width(self, key: str, frames: int, width: int, where: str) -> None:
@@ -300,58 +277,9 @@ class Inspection:
     def _missing(self, key: str) -> None:
         """Say once that the whole set lacks a modality."""
         for split in SPLITS:
-            self.findings.all.pop(("warning", split, f"{key} {_ABSENT}"), None)
+            self.findings.all.pop(("warning", split, f"{key} {ABSENT}"), None)
         expected = getattr(self.spec, f"{key}_width")
         if expected:
             self.findings.note("error", None, f"no sample has {key}; '{self.spec.name}' has a width of {expected}")
         elif expected is None and (self.unread.error is None or key not in self.unread.error.what):
             self.findings.note("warning", None, f"no sample has {key}")
-
-
-class ModalityScan:
-    """Audio or vision of one split, as its rows pass."""
-
-    def __init__(self) -> None:
-        self.check = ModalityCheck()
-        self.lengths: list[int] = []
-        self.low: np.ndarray | None = None
-        self.high: np.ndarray | None = None
-
-    def add(self, frames_LD: np.ndarray | None) -> list[str]:
-        """Count a sample's frames; returns what is odd about them."""
-        check = self.check
-        if frames_LD is None:
-            check.absent += 1
-            return [_ABSENT]
-        check.present += 1
-        check.width = frames_LD.shape[1]
-        self.lengths.append(len(frames_LD))
-        odd = []
-        if not np.isfinite(frames_LD).all():
-            check.with_nonfinite += 1
-            check.nan += int(np.isnan(frames_LD).sum())
-            check.positive_infinite += int(np.isposinf(frames_LD).sum())
-            check.negative_infinite += int(np.isneginf(frames_LD).sum())
-            odd.append("holds NaN or infinite values")
-            frames_LD = np.where(np.isfinite(frames_LD), frames_LD, np.nan)
-        low_D, high_D = np.fmin.reduce(frames_LD, axis=0), np.fmax.reduce(frames_LD, axis=0)
-        largest = float(np.fmax(np.abs(low_D.astype(np.float64)), np.abs(high_D.astype(np.float64))).max())
-        if largest == 0:
-            check.all_zero += 1
-            odd.append("is zero throughout")
-        if largest > _FLOAT16_MAX:
-            check.beyond_float16 += int((np.abs(frames_LD) > _FLOAT16_MAX).sum())
-        if largest > _FLOAT32_MAX:
-            check.beyond_float32 += int((np.abs(frames_LD) > _FLOAT32_MAX).sum())
-            odd.append("holds values beyond float32")
-        self.low = low_D if self.low is None else np.fmin(self.low, low_D)
-        self.high = high_D if self.high is None else np.fmax(self.high, high_D)
-        return odd
-
-    def outcome(self) -> ModalityCheck:
-        """The counts."""
-        if self.low is not None and self.high is not None:
-            self.check.constant = np.flatnonzero(~(self.low < self.high)).tolist()
-            ordered = sorted(self.lengths)
-            self.check.frames = [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
-        return self.check

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError
-from msekit.inference.plugin import BATCH_SIZE, PlugIn, Prediction
+from msekit.inference.plugin import BATCH_SIZE, PlugIn
+from msekit.inference.prediction import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
 from msekit.json_file import parse_json
 from msekit.words import reason

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,58 +24,19 @@ from msekit.data.batches.batch import Collator, evaluation_batches
 from msekit.data.catalogue import MODALITIES
 from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
+from msekit.inference.prediction import Prediction, Timing
 from msekit.inference.samples import Prepared, PreparedSamples, column_of, prepare_sample
 from msekit.model.answers import records_of
 from msekit.model.assemble import assemble
 from msekit.model.labels import LabelSpace, check_estimate
 from msekit.model.text_states import FreshStates, states_wanted
 from msekit.runs.description import Description
-from msekit.runs.predictions import Answer, prediction_line
 
 if TYPE_CHECKING:
     from msekit.gpu import OnItsWay
     from msekit.model.embedded import EmbeddedPrompt
 
 BATCH_SIZE = 16
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Where the time of one prediction went, in seconds."""
-
-    preparation: float
-    """Reading and checking the sample."""
-    model: float
-    """Adapter and backbone, for its whole batch: to launch them, and to wait for a GPU's answer."""
-    batch: int
-    """Samples of that batch."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one sample."""
-
-    id: str
-    prediction: Answer
-    """The label's name, or the intensity; of several targets a mapping from each to its own, of labels a list of those
-    that hold."""
-    scores: Mapping[str, Any]
-    """Label → probability; they sum to 1. Of several targets a mapping from each to its own; labels need not sum."""
-    estimate: str
-    """Which point estimate of the distribution the prediction is."""
-    timing: Timing
-    notes: tuple[str, ...]
-    """What was done to the sample: text cut, values replaced, a modality left out."""
-
-    def by_target(self) -> list[tuple[str, Any, Mapping[str, float]]]:
-        """Name, answer and probabilities of every target; the name is empty where there is one."""
-        if not isinstance(self.prediction, dict):
-            return [("", self.prediction, self.scores)]
-        return [(target, answer, self.scores[target]) for target, answer in self.prediction.items()]
-
-    def record(self) -> dict[str, Any]:
-        """`{"id", "prediction", "scores"}`, as in `predictions-test.jsonl`."""
-        return prediction_line(self.id, self.prediction, self.scores)
 
 
 class _Launched(NamedTuple):

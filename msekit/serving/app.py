@@ -33,7 +33,7 @@ from starlette.templating import Jinja2Templates
 
 from msekit.data.catalogue import MODALITIES
 from msekit.errors import MsekitError, nearest
-from msekit.inference.plugin import Prediction
+from msekit.inference.prediction import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
 from msekit.runs.predictions import in_words
 from msekit.serving.api import MOST_SAMPLES, Monitor

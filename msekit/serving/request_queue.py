@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from msekit.errors import MsekitError, brief
 from msekit.inference.host import PlugInHost
-from msekit.inference.plugin import Prediction
+from msekit.inference.prediction import Prediction
 from msekit.inference.samples import Prepared
 
 

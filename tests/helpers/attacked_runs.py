@@ -17,7 +17,7 @@ from mutants import Reader, json_mutant, lines_mutant, mutated, restructured, ya
 
 from msekit.backbones.load import load_backbone
 from msekit.inference.jsonl import predict_file
-from msekit.inference.plugin import Prediction
+from msekit.inference.prediction import Prediction
 from msekit.inference.restore import read_plug_in, restored_adapter
 from msekit.reporter import Reporter
 from msekit.reports.aggregate import aggregate
