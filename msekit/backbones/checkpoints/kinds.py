@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from msekit.backbones.checkpoints.stated import refuse_stated
 from msekit.errors import MsekitError
 from msekit.words import reason
 
@@ -71,6 +70,8 @@ def refuse_other_kinds(folder: Path) -> None:
         raise MsekitError(*_no_config(folder), where=folder, fix=_below(folder))
     config = read_small(folder / "config.json")
     refuse_quantised(config, folder)
+    from msekit.backbones.checkpoints.stated import refuse_stated  # of no use to whoever has an LLM already
+
     refuse_stated(config, folder)
 
 
