@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from msekit.data.cache.digests import MEMO
+from msekit.data.cache.known_files import remarks_on_files
 from msekit.data.cache.label_counts import countable, in_order, label_names, unanswered
 from msekit.data.cache.write_split import RowCallback
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
@@ -22,6 +24,7 @@ from msekit.data.readers.rows import Contents, Row, RowError, Unread, named
 from msekit.data.readers.set_apart import advice_on_empty
 from msekit.data.readers.unlabelled import is_absent, remark
 from msekit.errors import MsekitError
+from msekit.paths import cache_root
 
 _NO_FRAMES = "has an array of no frames, and counts as absent"
 _MOST_REFUSED = 100_000
@@ -107,6 +110,8 @@ def verify(spec: DatasetSpec, progress: RowCallback | None = None) -> Verificati
             inspection.refuse(split, number + 1 or None, error)  # before the first row: the whole split is at fault
     if whole:
         inspection.leave(source.unread())
+        for what in remarks_on_files(spec, source.source_files, cache_root() / "datasets" / MEMO):
+            inspection.findings.note("warning", None, what)
     return inspection.outcome()
 
 

@@ -18,27 +18,25 @@ import shutil
 import time
 import zlib
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from msekit.data.cache.digests import MEMO, digests_of
+from msekit.data.cache.known_files import remarks_on_files
 from msekit.data.cache.split_table import CacheSettings, ModalityInfo, SplitInfo, SplitTable
-from msekit.data.cache.write_split import Gathered, RowCallback, blocks, crc32, write_split
+from msekit.data.cache.write_split import Gathered, RowCallback, crc32, write_split
 from msekit.data.catalogue import SPLITS, DatasetSpec, Task
 from msekit.data.readers import synthetic
 from msekit.data.readers.labels import numeric_names
 from msekit.data.readers.open_source import open_source
 from msekit.data.readers.rows import RowSource
 from msekit.errors import MsekitError
-from msekit.json_file import read_json
 from msekit.paths import cache_root
 from msekit.words import reason
 
 CACHE_FORMAT = 1
 """Raised whenever the files' layout or meaning changes; part of the fingerprint."""
-
-_RACY_SECONDS = 2.0  # a file changed this recently may change again within its time stamp's resolution
 
 
 class CacheInfo(BaseModel):
@@ -128,7 +126,8 @@ def prepare(
                 fix="Free some space there, or set MSEKIT_CACHE to a folder that can be written",
             ) from error
     _check_widths(spec, info)
-    warnings = list(dict.fromkeys([*info.warnings, *_size_warnings(spec, info)]))
+    unknown = remarks_on_files(spec, source.source_files, folder / MEMO)
+    warnings = list(dict.fromkeys([*info.warnings, *_size_warnings(spec, info), *unknown]))
     return Cache(path, info.model_copy(update={"warnings": warnings}))
 
 
@@ -207,7 +206,7 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
         "labels": spec.labels,
         "aliases": sorted(spec.aliases.items()),
         "range": spec.range,
-        "sources": _hashes(files, folder / "hashes.json"),
+        "sources": digests_of(files, folder / MEMO),
         "generator": [spec.name, synthetic.VERSION] if spec.layout == "synthetic" else None,
     }
     if spec.layout == "folder":  # a feature file belongs to a sample by its name
@@ -225,45 +224,6 @@ def _fingerprint(spec: DatasetSpec, settings: CacheSettings, source: RowSource, 
     if numeric_names(spec.labels or ()):
         decides["numbers"] = "are names"
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def _hashes(files: list[Path], memo_path: Path) -> list[str]:
-    """sha256 of each file's content. The memo keeps size and times of change beside each, so that an unchanged file is
-    not read again: published files reach 10 GB, and each start would lose several seconds on them."""
-    try:
-        memo = read_json(memo_path)
-        memo = memo if isinstance(memo, dict) else {}
-    except MsekitError:
-        memo = {}
-    hashes, news = [], {}
-    for file in files:
-        try:
-            stat = file.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            remembered = memo.get(str(file.resolve()))
-            if isinstance(remembered, list) and remembered == _entry(file, stamp, "".join(map(str, remembered[3:4]))):
-                hashes.append(remembered[3])
-                continue
-            digest = hashlib.sha256()
-            for block in blocks(file):
-                digest.update(block)
-        except OSError as error:
-            raise MsekitError(f"the file cannot be read: {reason(error)}", where=file) from error
-        hashes.append(digest.hexdigest())
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > _RACY_SECONDS:
-            news[str(file.resolve())] = _entry(file, stamp, hashes[-1])
-    if news:
-        with contextlib.suppress(OSError):  # only a saving of time
-            memo_path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = memo_path.with_name(f".{memo_path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps({**memo, **news}, indent=1), encoding="utf-8")
-            temporary.replace(memo_path)
-    return hashes
-
-
-def _entry(file: Path, stamp: list[int], digest: str) -> list[Any]:
-    """An entry of the memo, with a checksum: another digest would make another data set of equal rows."""
-    return [*stamp, digest, zlib.crc32(f"{file.resolve()} {stamp} {digest}".encode("utf-8", "surrogateescape"))]
 
 
 def _remove_leftovers(folder: Path, own: str) -> None:

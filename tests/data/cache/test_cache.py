@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msekit.data.cache import cache as cache_module
+from msekit.data.cache import digests
 from msekit.data.cache.cache import Cache, open_cache, prepare
 from msekit.data.cache.split_table import CacheSettings
 from msekit.data.cache.write_split import Moments
@@ -265,14 +265,12 @@ class TestReuse:
         assert prepare(spec, root=tmp_path).info.fingerprint != first
 
     def test_hashes_of_old_files_are_remembered(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("msekit.data.cache.cache._RACY_SECONDS", -1.0)
+        monkeypatch.setattr(digests, "_RACY_SECONDS", -1.0)
         spec = toy(tmp_path)
         first = prepare(spec, root=tmp_path)
         real, read = first.path, []
-        from msekit.data.cache import cache as module
-
-        blocks = module.blocks
-        monkeypatch.setattr(module, "blocks", lambda path: read.append(path) or blocks(path))
+        blocks = digests.blocks
+        monkeypatch.setattr(digests, "blocks", lambda path: read.append(path) or blocks(path))
         assert prepare(spec, root=tmp_path).path == real
         assert spec.source not in read
         (tmp_path / "datasets" / "hashes.json").write_text("[broken")
@@ -475,7 +473,7 @@ class TestReal:
 
 def test_a_remembered_digest_that_was_damaged_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would make another data set of equal files, and a run that goes on would be refused."""
-    monkeypatch.setattr(cache_module, "_RACY_SECONDS", -1.0)
+    monkeypatch.setattr(digests, "_RACY_SECONDS", -1.0)
     spec = toy(tmp_path)
     first = prepare(spec, root=tmp_path / "root").info.fingerprint
     memo = tmp_path / "root" / "datasets" / "hashes.json"
@@ -492,6 +490,6 @@ def test_a_remembered_digest_that_was_damaged_is_not_believed(tmp_path: Path, mo
         assert prepare(spec, root=tmp_path / "root").info.fingerprint == first
         assert memo.read_text() == whole, "it is written anew"
     read: list[Path] = []
-    monkeypatch.setattr(cache_module, "blocks", lambda file: read.append(file) or iter(()))
+    monkeypatch.setattr(digests, "blocks", lambda file: read.append(file) or iter(()))
     prepare(spec, root=tmp_path / "root")
     assert read == [], "an unchanged file is not read again"
