@@ -78,7 +78,7 @@ def under_tensorboard() -> None:
         ("media", "mediapipe", lambda: vision_extractor("largest")),
         ("media", "imageio_ffmpeg", lambda: sound(Path("clip.wav"))),
         ("speech", "faster_whisper", lambda: transcribe._loaded(Path("whisper"))),
-        ("speech", "silero_vad", segments._vad),
+        ("speech", "silero_vad", segments._vad.__wrapped__),
         ("search", "optuna", lambda: open_study(None, "wf1")),
         ("tensorboard", "tensorboard", under_tensorboard),
         ("stats", "sklearn", lambda: text_linear.fit(DATASETS["meld"], ([], None), 1.0)),  # type: ignore[arg-type]

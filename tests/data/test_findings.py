@@ -112,9 +112,12 @@ def test_as_json_each_split_keeps_its_own_finding_with_its_remedy(tmp_path: Path
 @pytest.mark.parametrize(
     ("labels", "advice"),
     [
-        (["joy", "anger", "joy"], "The labels found are joy, anger: give --labels joy,anger"),
+        (
+            ["joy", "anger", "joy"],
+            "found are joy, anger, to be given in the order of their numbers: give --labels joy,anger",
+        ),
         ([0.5, -2.25, 1], "numbers from -2.25 to 1: give --range -3,1"),
-        ([0, 1, 2], "give --range 0,2, or if they are classes --labels 0,1,2"),
+        ([0, 1, 2], "give --range 0,2 (or if they are classes --labels 0,1,2)"),
         ([None, None, None], "Say what the labels of your own files are: --labels joy,anger,… or --range -3,3"),
     ],
 )

@@ -17,6 +17,7 @@ Shapes: any; F the width between an MLP's projections, d the width of a norm.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -77,7 +78,7 @@ def find_parts(model: nn.Module) -> tuple[dict[nn.Module, Callable[..., Tensor]]
     refused: dict[str, str] = {}
     tried: dict[Any, str | None] = {}
     for module in model.modules():
-        if (forward := _by_structure(module)) is None:
+        if (forward := _by_structure(module)) is None or not _reads_one(module):
             continue
         figures = tuple(sorted((k, v) for k, v in vars(module).items() if isinstance(v, float)))
         kind = (type(module), forward, _width(module), figures)
@@ -110,6 +111,11 @@ def _by_structure(module: nn.Module) -> Callable[..., Tensor] | None:
             return _joined  # GLM, Phi-3
     weights = {name for name, _ in module.named_parameters()}
     return _norm if hasattr(module, "variance_epsilon") and weights == {"weight"} and not parts else None
+
+
+def _reads_one(module: nn.Module) -> bool:
+    """Whether a module's own forward takes nothing beside its input, as the norms of Mamba's layers take a gate."""
+    return len(inspect.signature(type(module).forward).parameters) == 2
 
 
 def _apart(module: Any, x: Tensor) -> Tensor:
