@@ -78,7 +78,7 @@ def find_parts(model: nn.Module) -> tuple[dict[nn.Module, Callable[..., Tensor]]
     refused: dict[str, str] = {}
     tried: dict[Any, str | None] = {}
     for module in model.modules():
-        if (forward := _by_structure(module)) is None or not _reads_one(module):
+        if (forward := _by_structure(module)) is None:
             continue
         figures = tuple(sorted((k, v) for k, v in vars(module).items() if isinstance(v, float)))
         kind = (type(module), forward, _width(module), figures)
@@ -113,11 +113,6 @@ def _by_structure(module: nn.Module) -> Callable[..., Tensor] | None:
     return _norm if hasattr(module, "variance_epsilon") and weights == {"weight"} and not parts else None
 
 
-def _reads_one(module: nn.Module) -> bool:
-    """Whether a module's own forward takes nothing beside its input, as the norms of Mamba's layers take a gate."""
-    return len(inspect.signature(type(module).forward).parameters) == 2
-
-
 def _apart(module: Any, x: Tensor) -> Tensor:
     return module.down_proj(GatedSiLU.apply(module.gate_proj(x), module.up_proj(x)))
 
@@ -139,6 +134,8 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 def _try(module: nn.Module, forward: Callable[..., Tensor]) -> str | None:
     """Why a forward is not that of a module's class; None where it is, on a double of the module on its device."""
+    if len(inspect.signature(type(module).forward).parameters) > 2:  # the norms of Mamba's layers take a gate
+        return "cannot be tried (it takes more than its input)"
     held = next(module.parameters())
     device = held.device if held.is_cuda else torch.device("cpu")
     for dtype in (torch.float32, torch.float16 if held.dtype == torch.float16 else torch.bfloat16):
