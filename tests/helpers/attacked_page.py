@@ -43,7 +43,7 @@ def of_the_page(run: Path) -> Reader:
             sites.append(create_app(RequestQueue(host), {}))
         status, body = asyncio.run(_answer(sites[0], request))
         assert status < 500, status
-        assert b"NaN" not in body
+        assert b"NaN" not in body or b"NaN" in request[2], "a number that is none"  # a word that was sent may be shown
         if status >= 400 or b'role="alert"' in body:
             raise MsekitError("refused")
 
