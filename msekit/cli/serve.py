@@ -19,6 +19,9 @@ def serve_command(
     ),
     dataset: Annotated[str | None, typer.Option(help="Data set to pick samples from [the run's own].")] = None,
     source: Annotated[Path | None, typer.Option(help="Where its files, or those of the runs, lie now.")] = None,
+    read_only_samples: Annotated[
+        bool, typer.Option(help="Answer the data set's samples alone: nothing typed or uploaded is read.")
+    ] = False,
     backbone: Annotated[str | None, typer.Option(help="Another name, folder or hub id of the runs' backbone.")] = None,
     quantization: options.Quantization = None,
     force: Annotated[bool, typer.Option(help="Use a backbone whose fingerprint differs from a run's.")] = False,
@@ -55,14 +58,14 @@ def serve_command(
             reporter.warn(f"{name}: {notice}")
         reporter.note(f"{name}: looking for samples to pick from")
         with reporter.status(f"samples for {name}"):
-            shelf = shelf_of(folder, dataset, source, reporter)
+            shelf = shelf_of(folder, dataset, source, reporter, required=read_only_samples)
         if shelf is not None:
             shelves[name] = shelf
     queue = RequestQueue(plug_ins)
     loopback = host in ("127.0.0.1", "localhost", "::1")
     if not loopback:
         reporter.warn(f"listening on {host}: whoever reaches this machine can use the page; there is no log-in")
-    app = create_app(queue, shelves, None if loopback else ["*"])
+    app = create_app(queue, shelves, None if loopback else ["*"], read_only_samples)
     address = f"http://{f'[{host}]' if ':' in host else host}:{held.getsockname()[1]}"
     server = Server(app, lambda: reporter.note(f"{address}  (Ctrl-C ends it)"))
     try:

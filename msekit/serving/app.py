@@ -37,7 +37,7 @@ from msekit.inference.prediction import Prediction
 from msekit.inference.samples import Prepared, prepare_sample
 from msekit.runs.predictions import in_words
 from msekit.serving.api import MOST_SAMPLES, Monitor
-from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, history_of
+from msekit.serving.bodies import OF_A_SAMPLE, body_of, fields_of, heard, history_of, refuse_all_but_a_sample
 from msekit.serving.forms import UnreadableError, form_of
 from msekit.serving.limits import LARGEST_BODY, Limits
 from msekit.serving.request_queue import BusyError, RequestQueue
@@ -77,10 +77,11 @@ class Site:
     Args:
         queue: The queue in front of the plug-ins.
         shelves: Plug-in → samples to pick from.
+        read_only: Whether those samples are all that is answered.
     """
 
-    def __init__(self, queue: RequestQueue, shelves: Mapping[str, Shelf]) -> None:
-        self.queue, self.shelves = queue, shelves
+    def __init__(self, queue: RequestQueue, shelves: Mapping[str, Shelf], read_only: bool = False) -> None:
+        self.queue, self.shelves, self.read_only = queue, shelves, read_only
         self.page = Jinja2Templates(Path(__file__).parent)
         self.gate = asyncio.Semaphore(_AT_ONCE)
         self.monitor = Monitor(queue)
@@ -168,6 +169,7 @@ class Site:
             "context": described.context,
             "estimate": described.estimate,
             "samples": len(shelf) if shelf else 0,
+            "read_only": self.read_only,
         }
 
     async def answer(self, fields: Mapping[str, Any], withheld: bool) -> Answer:
@@ -180,6 +182,8 @@ class Site:
         if any(isinstance(fields.get(key), str) for key in MODALITIES):  # a text would be a path on this machine
             raise MsekitError("features are nested lists or uploaded files here")
         refuse_other_fields(key for key, value in fields.items() if isinstance(value, UploadFile))
+        if self.read_only:
+            refuse_all_but_a_sample(fields)
         names = self.queue.host.names
         name = str(fields.get("plug_in") or names[0])
         if name not in names:
@@ -298,15 +302,18 @@ def _rows(scores: Sequence[Mapping[str, float]], apart: bool) -> list[tuple[str,
     ]
 
 
-def create_app(queue: RequestQueue, shelves: Mapping[str, Shelf], hosts: list[str] | None = None) -> Starlette:
+def create_app(
+    queue: RequestQueue, shelves: Mapping[str, Shelf], hosts: list[str] | None = None, read_only: bool = False
+) -> Starlette:
     """The site as an ASGI application.
 
     Args:
         queue: The queue in front of the plug-ins.
         shelves: Plug-in → samples to pick from.
         hosts: Host names that a browser may use for it; None for loopback's.
+        read_only: Whether those samples are all that is answered: nothing typed, recorded or uploaded is read.
     """
-    site = Site(queue, shelves)
+    site = Site(queue, shelves, read_only)
     loopback = ["localhost", "127.0.0.1", "[::1]"]
     return Starlette(
         routes=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,19 @@ def fields_of(body: bytes) -> dict[str, Any]:
     if stray := sorted(fields.keys() - _KEYS):
         raise MsekitError(f"unknown key '{stray[0]:.80}'")
     return fields
+
+
+def refuse_all_but_a_sample(fields: Mapping[str, Any]) -> None:
+    """Refuse whatever is typed, sent or uploaded, where only the data set's samples are answered.
+
+    Raises:
+        MsekitError: A field beside `plug_in`, `sample` and `withheld` is not empty, or no sample is picked.
+    """
+    given = sorted(key for key in fields.keys() - {"plug_in", "sample", "withheld"} if fields[key] not in (None, ""))
+    if given:
+        raise MsekitError(f"only samples of the data set are answered here: '{given[0]:.80}' is not read")
+    if not fields.get("sample"):
+        raise MsekitError("no sample is picked, and only samples of the data set are answered here")
 
 
 def heard(folder: Path, description: Description) -> str:

@@ -60,7 +60,9 @@ class Shelf:
         return {modality: values if len(values) else None for modality, values in frames.items()}
 
 
-def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Reporter) -> Shelf | None:
+def shelf_of(
+    run: Path, dataset: str | None, source: Path | None, reporter: Reporter, *, required: bool = False
+) -> Shelf | None:
     """The shelf of a run: samples of the data set it was trained on, or of another.
 
     Args:
@@ -68,19 +70,20 @@ def shelf_of(run: Path, dataset: str | None, source: Path | None, reporter: Repo
         dataset: Catalogue name or YAML of another data set.
         source: Where its files, or without `dataset` the run's own, lie now.
         reporter: Where notices go.
+        required: Whether a run without a shelf is of no use.
 
     Returns:
         The shelf; None, and a line that says why, where no data set is named and the run's own cannot be opened.
 
     Raises:
-        MsekitError: A data set that was named and cannot be used.
+        MsekitError: A data set that was named or is required cannot be used.
     """
     if dataset is not None:
         return _opened(run, resolve_dataset(dataset, source), reporter)
     try:
         return _opened(run, spec_of(with_data(read_config(run), source)), reporter)
     except MsekitError as error:
-        if source is not None:
+        if source is not None or required:
             raise
         where = "--source says where its files lie now, --dataset names other data"
         reporter.note(f"no samples to pick from ({where}): {error}")
