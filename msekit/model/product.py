@@ -15,6 +15,7 @@ Shapes: B batch, K labels, E edges of the trie, M inner nodes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -59,11 +60,16 @@ class Product(nn.Module):
 
     @torch.no_grad()
     def fitted_weight(self, llm_NE: Tensor, opinion_NE: Tensor, label_N: Tensor) -> float:
-        """The weight of the LLM at which the true labels of N samples are most probable."""
+        """The smallest weight of the LLM that N samples cannot tell from the best.
+
+        The best makes their true labels most probable. What lies within one standard error of it, sample by sample, is
+        as good (the rule of Breiman et al. 1984 for the size of a tree): few voices like much that others do not.
+        """
         on_path_NE = (self.beneath == 0)[label_N].to(llm_NE.dtype)
-        tried = [-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1).mean() for w in WEIGHTS]
-        losses = torch.stack(tried).tolist()
-        return WEIGHTS[losses.index(min(losses))]
+        losses_WN = torch.stack([-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1) for w in WEIGHTS]).double()
+        worse_WN = losses_WN - losses_WN[losses_WN.mean(dim=1).argmin()]
+        as_good_W = worse_WN.mean(dim=1) <= worse_WN.std(dim=1, correction=0) / math.sqrt(len(label_N))
+        return WEIGHTS[as_good_W.tolist().index(True)]
 
     def _normalised(self, edges_BE: Tensor) -> Tensor:
         total_BM = (edges_BE[:, None] + self.siblings).logsumexp(dim=2)

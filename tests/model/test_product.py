@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,12 +62,26 @@ def test_an_opinion_sure_beyond_float32_stays_finite(labels):
 
 def test_the_llm_is_trusted_as_far_as_it_is_right(labels):
     """One that says the truth gets the largest weight tried, one that says nothing true none."""
-    product, (opinion, llm) = Product(labels.trie), drawn(labels, 5)
+    product, (opinion, _) = Product(labels.trie), drawn(labels, 5)
     truth = torch.tensor([0, 1, 2])
     on_path = torch.from_numpy(labels.trie.paths)[truth]
     assert product.fitted_weight(3 * on_path, product.opinion(opinion), truth) == WEIGHTS[-1]
     assert product.fitted_weight(-3 * on_path, product.opinion(opinion), truth) == 0
-    half = product.opinion(opinion)
-    some = product.fitted_weight(llm, half, truth)
-    losses = [-(product(llm, half, w) * on_path).sum(dim=1).mean() for w in (some - 0.05, some, some + 0.05)]
-    assert losses[1] <= min(losses)
+
+
+def test_few_samples_trust_the_llm_less_than_many_of_the_same(labels):
+    """The smallest weight within one standard error of the best, stated once more in NumPy."""
+    product, generator = Product(labels.trie), torch.Generator().manual_seed(6)
+    truth = torch.randint(len(labels), (20,), generator=generator)
+    on_path = torch.from_numpy(labels.trie.paths)[truth]
+    llm = torch.randn(on_path.shape, generator=generator) + on_path
+    opinion = product.opinion(torch.randn(20, len(labels), generator=generator).log_softmax(dim=1)) + 0.5 * on_path
+    losses = np.stack([-(product(llm, opinion, w) * on_path).sum(dim=1).numpy() for w in WEIGHTS])
+    worse = losses - losses[losses.mean(axis=1).argmin()]
+    chosen = {}
+    for copies in (1, 100):
+        chosen[copies] = product.fitted_weight(llm.repeat(copies, 1), opinion.repeat(copies, 1), truth.repeat(copies))
+        within = worse.mean(axis=1) <= worse.std(axis=1) / np.sqrt(20 * copies)
+        assert chosen[copies] == WEIGHTS[int(np.flatnonzero(within)[0])]
+    best = WEIGHTS[int(losses.mean(axis=1).argmin())]
+    assert 0 < chosen[1] < chosen[100] <= best
