@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ _OF_A_MODEL = (
     *("text_from", "text_layer", "text_sentence", "apart"),
 )
 WORDS = TextFrom()
+FEATURE_DTYPE: Literal["float32"] = "float32"
 
 
 class CannotServeError(MsekitError):
@@ -87,7 +88,7 @@ def run_baseline(
     refuse_unchosen(spec)
     kind = kind_of(name, spec.name, seed, text.backbone, epochs, limit_train)
     finished_baseline(output, kind)
-    spec, cache = open_data(spec, "float32", reporter)
+    spec, cache = open_data(spec, FEATURE_DTYPE, reporter)
     kind["data_fingerprint"] = cache.info.fingerprint
     asked = {"text_from": text.kind, "text_layer": text.layer, "text_sentence": text.sentence}
     if (report := finished_baseline(output, kind)) is not None:

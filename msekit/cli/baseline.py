@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from msekit.baselines.catalogue import BASELINES, READS_LLM, check_text
 from msekit.cli import options
 from msekit.cli.output import Format, answer
-from msekit.errors import UnfinishedRunError, choice
+from msekit.errors import MsekitError, UnfinishedRunError, choice
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from msekit.data.catalogue import DatasetSpec
     from msekit.experiments.baseline_table import Request
+    from msekit.reporter import Reporter
 
 ALL = "all"
 
@@ -39,6 +44,7 @@ def baseline_command(
         Literal["last", "mean"], typer.Option(help="A whole text as one state: of its last token, or the mean.")
     ] = "last",
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
+    folds: options.Folds = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
     limit_train: Annotated[int | None, typer.Option(min=1, help="Train on this many samples.")] = None,
     output: Annotated[
@@ -50,22 +56,19 @@ def baseline_command(
     Finished seeds are reused, an unfinished one goes on behind its last epoch."""
     if name != ALL:
         check_text(name, backbone, text_from, sentence)
-    from msekit.baselines.finished import finished_baseline, folder_name, kind_of
+    elif folds:
+        raise MsekitError(f"--folds takes one baseline, not `{ALL}`", fix=f"One of {choice(BASELINES)}.")
+    from msekit.baselines.finished import folder_name, kind_of
     from msekit.data.readers.found_labels import find_set
-    from msekit.data.targets import refuse_several
-    from msekit.runs.look_first import look_at_backbone, look_at_data
     from msekit.settings.plan_runs import parse_seeds
 
     described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec, numbers = find_set(dataset, source, described.settings()), tuple(parse_seeds(seeds))
-    refuse_several(spec, "a baseline")
     around = output.resolve() if output else Path("runs").resolve()
     folder = around if output else around / folder_name(spec.name, name, backbone, text_from)
-    for seed in () if name == ALL else numbers:  # what is refused is refused before libraries load
-        finished_baseline(folder / f"seed-{seed}", kind_of(name, spec.name, seed, backbone, epochs, limit_train))
-    look_at_data(spec)
-    if backbone is not None:
-        look_at_backbone(backbone)
+    specs = _by_fold(spec, folder, folds)
+    kinds = {seed: kind_of(name, spec.name, seed, backbone, epochs, limit_train) for seed in numbers}
+    _look_at(specs, {} if name == ALL else kinds, backbone)  # what is refused is refused before libraries load
     from msekit.baselines.texts import TextFrom
     from msekit.experiments.baseline_table import Request
 
@@ -74,7 +77,30 @@ def baseline_command(
     if name == ALL:
         _run_all(request, around, fmt)
     else:
-        _run_one(request, folder, fmt)
+        _run_one(request, specs, folder, bool(folds), fmt)
+
+
+def _by_fold(spec: DatasetSpec, folder: Path, folds: str | None) -> dict[Path, DatasetSpec]:
+    """Where the seeds' folders lie → the data set, for every fold that is tested; one of each without folds."""
+    from msekit.data.readers.chosen_folds import chosen_folds
+
+    chosen = chosen_folds(spec, folds)
+    return {folder / f"fold-{n}" if folds else folder: spec.model_copy(update={"fold": n}) for n in chosen}
+
+
+def _look_at(specs: Mapping[Path, DatasetSpec], kinds: Mapping[int, dict[str, Any]], backbone: str | None) -> None:
+    """Refuse folders that hold runs of another kind, and data or a backbone that is not there."""
+    from msekit.baselines.finished import finished_baseline
+    from msekit.data.targets import refuse_several
+    from msekit.runs.look_first import look_at_backbone, look_at_data
+
+    for place, spec in specs.items():
+        refuse_several(spec, "a baseline")
+        for seed, kind in kinds.items():
+            finished_baseline(place / f"seed-{seed}", kind)
+        look_at_data(spec)
+    if backbone is not None:
+        look_at_backbone(backbone)
 
 
 def _run_all(request: Request, around: Path, fmt: str) -> None:
@@ -89,15 +115,36 @@ def _run_all(request: Request, around: Path, fmt: str) -> None:
         raise UnfinishedRunError(f"{broken_off} of the runs broke off, as said above", where=around)
 
 
-def _run_one(request: Request, folder: Path, fmt: str) -> None:
-    from msekit.experiments.baseline_table import label_of
+def _run_one(request: Request, specs: Mapping[Path, DatasetSpec], folder: Path, folds: bool, fmt: str) -> None:
+    """One baseline, on every fold if there are some."""
     from msekit.reporter import Reporter
+
+    reporter = Reporter()
+    for place, spec in specs.items():
+        replace(request, spec=spec).run(request.names[0], place, reporter)
+    if folds:
+        _show_folds(request, specs, folder, fmt, reporter)
+    else:
+        _show_one(folder, fmt, reporter)
+
+
+def _show_folds(
+    request: Request, specs: Mapping[Path, DatasetSpec], folder: Path, fmt: str, reporter: Reporter
+) -> None:
+    from msekit.baselines.run import FEATURE_DTYPE
+    from msekit.experiments.folds import FoldRun, show_folds, summarise_folds
+
+    placed = [(place / f"seed-{seed}", spec, seed) for place, spec in specs.items() for seed in request.seeds]
+    summary = summarise_folds(folder, [FoldRun(*one, FEATURE_DTYPE) for one in placed])
+    answer(fmt, summary, lambda: show_folds(summary, folder, reporter))
+
+
+def _show_one(folder: Path, fmt: str, reporter: Reporter) -> None:
+    from msekit.experiments.baseline_table import label_of
     from msekit.reports.aggregate import aggregate
     from msekit.reports.render import as_json, render_table
     from msekit.runs.report import collect
 
-    reporter = Reporter()
-    request.run(request.names[0], folder, reporter)
     groups = aggregate(collect([folder]))
     answer(fmt, [as_json(group) for group in groups], lambda: render_table(groups, reporter))
     if fmt == "table":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msekit.cli import options
 from msekit.errors import needs_extra
+
+if TYPE_CHECKING:
+    from msekit.inference.host import PlugInHost
+    from msekit.reporter import Reporter
 
 
 def serve_command(
@@ -34,33 +39,24 @@ def serve_command(
     try:
         from msekit.serving.app import create_app
         from msekit.serving.server import Server, bound
+        from msekit.serving.shelf import shelf_of
     except ImportError as error:
         raise needs_extra(f"serving needs {error.name}", "serve") from error
     held = bound(host, port)
-    from msekit.inference.host import PlugInHost
-    from msekit.inference.load import load_run
-    from msekit.media.at_hand import not_at_hand
     from msekit.serving.request_queue import RequestQueue
-    from msekit.serving.shelf import shelf_of
     from msekit.serving.uploads import remove_leftovers
 
     remove_leftovers()
     reporter = Reporter()
-    names = _names(runs)
-    reporter.note(f"loading {runs[0]} and its LLM")
-    with reporter.status(f"loading {runs[0]}"):
-        first = load_run(folders[0], backbone, quantization=quantization, force=force)
-    plug_ins = PlugInHost(first.backbone)
+    named = dict(zip(_names(runs), folders, strict=True))
     shelves = {}
-    for name, folder in zip(names, folders, strict=True):
-        added = plug_ins.add(name, folder, force=force)
-        for notice in (*added.notices, *not_at_hand(added.description.dataset.extractors)):
-            reporter.warn(f"{name}: {notice}")
+    for name, folder in named.items():  # before the LLM loads: what is required may not be there
         reporter.note(f"{name}: looking for samples to pick from")
         with reporter.status(f"samples for {name}"):
             shelf = shelf_of(folder, dataset, source, reporter, required=read_only_samples)
         if shelf is not None:
             shelves[name] = shelf
+    plug_ins = _loaded(named, backbone, quantization, force, reporter)
     queue = RequestQueue(plug_ins)
     loopback = host in ("127.0.0.1", "localhost", "::1")
     if not loopback:
@@ -74,6 +70,25 @@ def serve_command(
         pass
     finally:
         queue.close()
+
+
+def _loaded(
+    folders: Mapping[str, Path], backbone: str | None, quantization: str | None, force: bool, reporter: Reporter
+) -> PlugInHost:
+    """The LLM as the first run holds it, and every plug-in on it; a line for what is to be known of each."""
+    from msekit.inference.host import PlugInHost
+    from msekit.inference.load import load_run
+    from msekit.media.at_hand import not_at_hand
+
+    first = next(iter(folders))
+    reporter.note(f"loading {first} and its LLM")
+    with reporter.status(f"loading {first}"):
+        plug_ins = PlugInHost(load_run(folders[first], backbone, quantization=quantization, force=force).backbone)
+    for name, folder in folders.items():
+        added = plug_ins.add(name, folder, force=force)
+        for notice in (*added.notices, *not_at_hand(added.description.dataset.extractors)):
+            reporter.warn(f"{name}: {notice}")
+    return plug_ins
 
 
 def _names(runs: list[str]) -> list[str]:

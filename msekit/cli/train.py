@@ -102,7 +102,7 @@ def _launched(name: str | None, processes: int | None, machines: int, rank: int,
 
 def train_folds(runs: list[RunConfig], folder: Path, resume: bool, together: bool) -> None:
     """Train the seeds of every fold, and put the folds together."""
-    from msekit.experiments.folds import by_fold, show_folds, summarise_folds
+    from msekit.experiments.folds import by_fold, fold_run, show_folds, summarise_folds
     from msekit.reporter import Reporter
     from msekit.runs.look_first import look_first
 
@@ -111,7 +111,7 @@ def train_folds(runs: list[RunConfig], folder: Path, resume: bool, together: boo
     for place, seeds in by_fold(runs).items():
         train_all(seeds, place, resume, together, looked=True)
     if is_main_process():
-        show_folds(summarise_folds(folder, runs), folder, Reporter())
+        show_folds(summarise_folds(folder, list(map(fold_run, runs))), folder, Reporter())
 
 
 def train_all(runs: list[RunConfig], folder: Path, resume: bool, together: bool, looked: bool = False) -> None:

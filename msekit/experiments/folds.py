@@ -1,4 +1,4 @@
-"""`train --folds all`: the runs of a cross-validation put together.
+"""`train --folds all` and `baseline NAME --folds all`: the runs of a cross-validation put together.
 
     <output>/fold-1/seed-1111/ …  folds.json  predictions-folds.jsonl
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from msekit.data.cache.cache import prepare
 from msekit.data.cache.split_table import CacheSettings, SplitTable
+from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.unlabelled import is_absent
 from msekit.evaluation.metrics import bootstrap, metrics_of
 from msekit.evaluation.units import show
@@ -32,6 +34,24 @@ from msekit.settings.data_of import spec_of
 _REPEATS = 1000
 
 
+@dataclass(frozen=True)
+class FoldRun:
+    """A finished run on one fold."""
+
+    output: Path
+    """The seed's folder."""
+    spec: DatasetSpec
+    """With the fold that is tested."""
+    seed: int
+    dtype: str
+    """Of the features in the cache."""
+
+
+def fold_run(run: RunConfig) -> FoldRun:
+    """A training run as one on a fold."""
+    return FoldRun(run.output, spec_of(run), run.seed, run.data.dtype)
+
+
 def by_fold(runs: Sequence[RunConfig]) -> dict[Path, list[RunConfig]]:
     """A fold's folder → the runs of its seeds."""
     folds: dict[Path, list[RunConfig]] = {}
@@ -40,7 +60,7 @@ def by_fold(runs: Sequence[RunConfig]) -> dict[Path, list[RunConfig]]:
     return folds
 
 
-def summarise_folds(folder: Path, runs: Sequence[RunConfig]) -> dict[str, Any]:
+def summarise_folds(folder: Path, runs: Sequence[FoldRun]) -> dict[str, Any]:
     """Put finished runs of several folds together, and write `folds.json` and the pooled predictions.
 
     Returns:
@@ -54,14 +74,12 @@ def summarise_folds(folder: Path, runs: Sequence[RunConfig]) -> dict[str, Any]:
     for run in runs:
         report = read_report(run.output)
         assert report is not None, "the runs are finished"
-        folds.append({"fold": run.description.fold, "seed": run.seed, "metrics": report.metrics})
+        folds.append({"fold": run.spec.fold, "seed": run.seed, "metrics": report.metrics})
     groups, kind = _groups(runs)
     lines = [
-        {"fold": run.description.fold, "seed": run.seed, kind: group} | line
+        {"fold": run.spec.fold, "seed": run.seed, kind: group} | line
         for run in runs
-        for group, line in zip(
-            groups[run.description.fold], read_json_lines(run.output / PREDICTIONS, "predictions file"), strict=True
-        )
+        for group, line in zip(groups[run.spec.fold], _answered(run.output), strict=True)
     ]
     write_lines(folder / POOLED, lines)
     summary = {
@@ -74,7 +92,12 @@ def summarise_folds(folder: Path, runs: Sequence[RunConfig]) -> dict[str, Any]:
     return summary
 
 
-def _seeds(runs: Sequence[RunConfig]) -> list[int]:
+def _answered(output: Path) -> list[dict[str, Any]]:
+    """The lines of a run's predictions whose samples have a label."""
+    return [line for line in read_json_lines(output / PREDICTIONS, "predictions file") if "truth" in line]
+
+
+def _seeds(runs: Sequence[FoldRun]) -> list[int]:
     return list(dict.fromkeys(run.seed for run in runs))
 
 
@@ -96,13 +119,13 @@ def _over_folds(folds: list[dict[str, Any]]) -> dict[str, dict[str, float | None
     }
 
 
-def _pooled(runs: Sequence[RunConfig], groups: dict[Any, list[str]]) -> dict[str, Any]:
+def _pooled(runs: Sequence[FoldRun], groups: dict[Any, list[str]]) -> dict[str, Any]:
     """Metrics of one seed's answers in all folds together."""
-    spec = spec_of(runs[0])
+    spec = runs[0].spec
     answers = [read_predictions(run.output, spec) for run in runs]
     truth = np.concatenate([part.truth for part in answers])
     prediction = np.concatenate([part.prediction for part in answers])
-    of_sample = [group for run in runs for group in groups[run.description.fold]]
+    of_sample = [group for run in runs for group in groups[run.spec.fold]]
     metric_fn = metrics_of(spec)
     return {
         "samples": len(truth),
@@ -111,12 +134,10 @@ def _pooled(runs: Sequence[RunConfig], groups: dict[Any, list[str]]) -> dict[str
     }
 
 
-def _groups(runs: Sequence[RunConfig]) -> tuple[dict[Any, list[str]], str]:
+def _groups(runs: Sequence[FoldRun]) -> tuple[dict[Any, list[str]], str]:
     """Fold → what each labelled sample of its test is drawn with, and what that is: speaker, dialogue, or sample."""
-    first = {run.description.fold: run for run in reversed(runs)}
-    tests = {
-        fold: prepare(spec_of(run), CacheSettings(dtype=run.data.dtype)).split("test") for fold, run in first.items()
-    }
+    first = {run.spec.fold: run for run in reversed(runs)}
+    tests = {fold: prepare(run.spec, CacheSettings(dtype=run.dtype)).split("test") for fold, run in first.items()}
     rows = {
         fold: [row for row, label in enumerate(table.labels) if not is_absent(label)] for fold, table in tests.items()
     }

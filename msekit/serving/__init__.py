@@ -1,1 +1,1 @@
-"""Plug-ins behind HTTP: a page and a JSON endpoint (app), the queue before the backbone, uploads, samples to pick."""
+"""Plug-ins behind HTTP: a page and a JSON endpoint (app, answer), the queue before the backbone, samples to pick."""

@@ -1,4 +1,4 @@
-"""`train --folds all`: a run for every fold and seed, one table, intervals that draw whole speakers."""
+"""`--folds all`: a run for every fold and seed, one table, intervals that draw whole speakers; of baselines too."""
 
 from __future__ import annotations
 
@@ -63,6 +63,48 @@ def test_one_command_gives_every_fold_and_one_table(tmp_path: Path, own_cache):
     again = CliRunner().invoke(app, [*map(str, arguments), "--resume"], catch_exceptions=False)
     assert again.exit_code == 0, again.output
     assert (tmp_path / "runs" / "fold-1" / "seed-1" / "report.json").stat().st_mtime_ns == before
+
+
+def test_a_baseline_is_tested_on_the_same_folds(tmp_path: Path, own_cache):
+    path, runs = moods(tmp_path), tmp_path / "runs"
+    arguments = ["baseline", "ef-lstm", "--dataset", path, "--epochs", "2", "--seeds", "1,2", "--output", runs]
+    done = CliRunner().invoke(app, [*map(str, arguments), "--folds", "all", "--format", "json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((runs / "folds.json").read_text())
+    lines = [json.loads(line) for line in (runs / "predictions-folds.jsonl").read_text().splitlines()]
+    own = [line for line in lines if line["seed"] == 2]
+    assert len({line["id"] for line in own}) == len(own) == 48, "each speaker is tested once"
+    truth, prediction = (np.array([LABELS.index(line[key]) for line in own]) for key in ("truth", "prediction"))
+    names = ("uar", "war", "per_class_recall")
+    assert summary["pooled"]["2"]["metrics"] == erc_metrics(truth, prediction, LABELS, names)
+    assert summary["grouped_by"] == "speaker"
+    for fold in (1, 2, 3):
+        tested = {line["speaker"] for line in own if line["fold"] == fold}
+        assert len(tested) == 2
+        report = json.loads((runs / f"fold-{fold}" / "seed-1" / "report.json").read_text())
+        assert report["fold"] == fold
+    written = runs / "fold-1" / "seed-1" / "report.json"
+    before = written.stat().st_mtime_ns
+    again = CliRunner().invoke(app, [*map(str, arguments), "--folds", "1"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert written.stat().st_mtime_ns == before
+    arguments[1] = "all"
+    refused = CliRunner().invoke(app, [*map(str, arguments), "--folds", "all"])
+    assert "--folds takes one baseline" in str(refused.exception or refused.output)
+
+
+def test_a_row_without_a_label_counts_in_no_fold_and_may_only_be_tested(tmp_path: Path, own_cache):
+    path = moods(tmp_path)
+    source = Path(next(line for line in path.read_text().splitlines() if line.startswith("source"))[8:])
+    first, *others = (source / "samples.jsonl").read_text().splitlines()
+    unlabelled = {key: value for key, value in json.loads(first).items() if key != "label"}
+    (source / "samples.jsonl").write_text("\n".join([json.dumps(unlabelled), *others]) + "\n")
+    arguments = ["baseline", "ef-lstm", "--dataset", path, "--epochs", "1", "--output", tmp_path / "runs"]
+    ends = [CliRunner().invoke(app, [*map(str, arguments), "--folds", number]) for number in "123"]
+    assert sorted(end.exit_code == 0 for end in ends) == [False, False, True], [end.output for end in ends]
+    summary = json.loads((tmp_path / "runs" / "folds.json").read_text())
+    assert summary["pooled"]["1111"]["samples"] == 15
 
 
 def test_whole_speakers_make_wider_intervals():
