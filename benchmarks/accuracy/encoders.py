@@ -140,7 +140,7 @@ def main() -> None:
         table = csv.writer(sys.stdout, delimiter="|")
         table.writerows([("features", "acc", "uar"), *((kind, f"{acc:.3f}", f"{uar:.3f}") for kind, acc, uar in rows)])
     else:
-        _msekit("report", str(options.output / "runs"))
+        _msekit("report", *map(str, sorted((options.output / "runs").iterdir())))
 
 
 if __name__ == "__main__":

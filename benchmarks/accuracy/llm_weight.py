@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.llm_weight RUNS [--source FOLDER] [--without 19,20]
 
 RUNS is the folder of `msekit train … --folds all` with recipe best, on emotions whose labels are one token each. Every
-fold's plug-in scores its validation and its test speakers once; the weights then cost nothing. Prints loss, accuracy
-and UAR of all folds' test samples together. `--without`: speakers whose answers choose nothing, such as those of a
-published test split.
+fold's plug-in scores its validation and its test speakers once; the weights then cost nothing. Prints loss, accuracy,
+UAR and WF1 of all folds' test samples together; of a folder of seeds, mean and deviation over them. `--without`:
+speakers whose answers choose nothing, such as those of a published test split.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from msekit.distributed.accelerator import accelerator_for
+from msekit.evaluation.metrics import erc_metrics
 from msekit.evaluation.scoring import Scores, score_split
 from msekit.model.product import WEIGHTS, Product
 from msekit.process import flush_denormals
 from msekit.reporter import Reporter
+from msekit.runs.files import REPORT
 from msekit.studies.evaluate import open_run
 
 QUIET = Reporter(quiet=True)
@@ -76,7 +78,8 @@ def main() -> None:
     flush_denormals()
     left_out = options.without.split(",")
     answers: dict[str, list[tuple[float, np.ndarray, np.ndarray]]] = {rule: [] for rule in RULES}
-    for run in sorted(options.runs.glob("fold-*/seed-*")):
+    folds = sorted(file.parent for file in options.runs.glob(f"fold-*/seed-*/{REPORT}"))
+    for run in folds or sorted(file.parent for file in options.runs.glob(f"seed-*/{REPORT}")):
         _, _, parts = open_run(run, ("valid", "test"), source=options.source, reporter=QUIET)
         accelerator, product = accelerator_for(parts.backbone.device), parts.model.product
         assert isinstance(product, Product)
@@ -90,15 +93,20 @@ def main() -> None:
         for rule, choose in RULES.items():
             weight = choose(losses_WN)
             answers[rule].append((weight, product(llm, opinion, weight).numpy()[kept], label.numpy()[kept]))
-    print("| rule | loss | accuracy | UAR | weights |\n|---|---|---|---|---|")
-    for rule, folds in answers.items():
-        scores = np.concatenate([edges for _, edges, _ in folds])
-        truth = np.concatenate([label for _, _, label in folds])
-        said = scores.argmax(axis=1)
-        recalls = [(said[truth == label] == label).mean() for label in np.unique(truth)]
-        loss, accuracy = -scores[np.arange(len(truth)), truth].mean(), (said == truth).mean()
-        weights = ", ".join(f"{weight:.2f}" for weight, _, _ in folds)
-        print(f"| {rule} | {loss:.3f} | {accuracy:.3f} | {np.mean(recalls):.3f} | {weights} |")
+    print("| rule | loss | accuracy | UAR | WF1 | weights |\n|---|---|---|---|---|---|")
+    for rule, runs in answers.items():
+        parts_of = [runs] if folds else [[run] for run in runs]
+        rows = [measured(np.concatenate([r[1] for r in p]), np.concatenate([r[2] for r in p])) for p in parts_of]
+        spread = "" if len(rows) == 1 else " ± {:.3f}"
+        cells = [("{:.3f}" + spread).format(np.mean(c), np.std(c, ddof=len(rows) > 1)) for c in zip(*rows, strict=True)]
+        print(f"| {rule} | {' | '.join(cells)} | {', '.join(f'{weight:.2f}' for weight, _, _ in runs)} |", flush=True)
+
+
+def measured(scores_NK: np.ndarray, truth_N: np.ndarray) -> tuple[float, ...]:
+    """Loss, accuracy, UAR and WF1."""
+    found = erc_metrics(truth_N, scores_NK.argmax(axis=1), tuple(map(str, range(scores_NK.shape[1]))))
+    loss = -scores_NK[np.arange(len(truth_N)), truth_N].mean()
+    return float(loss), found["acc"], found["uar"], found["wf1"]
 
 
 if __name__ == "__main__":

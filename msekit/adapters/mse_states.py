@@ -5,7 +5,8 @@ The paper's Text-Guide-Mixer is guided by the mean of the text's *embeddings*, a
 
 - StatesReader: the states of several layers → the guide, and a text path into the mixture, so that a sample without
   audio or vision still gets pseudo tokens of its own.
-- FramesEncoder: beside the LSTM's last state, statistics over the frames.
+- FramesEncoder: beside the LSTM's last state, statistics over the frames. SummaryEncoder: of wide frames, which are an
+  encoder's states and know their neighbours already, the statistics alone.
 - OpinionHead: text, audio and vision → log-probabilities over the labels, which are multiplied with the LLM's
   (`model/product.py`).
 - Pseudo tokens at the size of the LLM's own embeddings, and dropout.
@@ -30,69 +31,19 @@ from torch import Tensor, nn
 from msekit.adapters.interface import Evidence, OpinionatedAdapter, Reading
 from msekit.adapters.mse import ModalityEncoder, MultiScaleFusion, PseudoTokenProjector
 from msekit.adapters.sample_dropout import SampleDropout, SampleNoise
-from msekit.adapters.sizes import MEMBERS, STATISTICS, AdapterSpec, opinion_width, states_rank, summary_rank
+from msekit.adapters.sizes import (
+    MEMBERS,
+    STATISTICS,
+    WIDE,
+    WIDE_RANK,
+    AdapterSpec,
+    opinion_width,
+    states_rank,
+    summary_rank,
+)
+from msekit.adapters.standardise import Moments, Standardise
 
-_FURTHEST = 6.0  # deviations; what lies further out is cut there
 _OF_FRAMES = 0.6  # share of the dropout that summaries and sequences get
-
-
-class Moments:
-    """Mean and deviation of samples that come in batches, in double precision."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.shift = self.total = self.squares = torch.zeros(0)
-
-    def add(self, rows_B: Tensor) -> None:
-        """Take in a batch, (B, …)."""
-        if not len(rows_B):
-            return
-        rows_B = rows_B.double()
-        if not self.count:  # sums of deviations from a first guess: no difference of large numbers
-            self.shift = rows_B.mean(dim=0)
-            self.total = self.squares = torch.zeros_like(self.shift)
-        self.count += len(rows_B)
-        self.total = self.total + (rows_B - self.shift).sum(dim=0)
-        self.squares = self.squares + ((rows_B - self.shift) ** 2).sum(dim=0)
-
-    @property
-    def mean(self) -> Tensor:
-        """Of one sample's shape."""
-        return self.shift + self.total / self.count
-
-    @property
-    def deviation(self) -> Tensor:
-        """Of one sample's shape."""
-        return (self.squares / self.count - (self.total / self.count) ** 2).clamp(min=0).sqrt()
-
-
-class Standardise(nn.Module):
-    """Numbers → deviations from the train split's mean, which `fit` sets once before training; nothing trains.
-
-    Args:
-        shape: Of one sample.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    """1 / deviation; 0 for a number that never varies."""
-
-    def __init__(self, *shape: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("scale", torch.ones(shape))
-
-    @torch.no_grad()
-    def fit(self, moments: Moments) -> None:
-        """Take the statistics."""
-        mean, deviation = moments.mean, moments.deviation
-        varies = deviation > 1e-6 * (1 + mean.abs())  # less is rounding
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(varies, 1 / deviation.clamp(min=1e-30), 0.0))
-
-    def forward(self, rows_B: Tensor) -> Tensor:
-        """Standardise, (B, …) → (B, …) float32."""
-        return ((rows_B.float() - self.mean) * self.scale).clamp(-_FURTHEST, _FURTHEST)
 
 
 class MemberLinear(nn.Module):
@@ -189,6 +140,32 @@ class FramesEncoder(nn.Module):
         return vectors_BMh * (lengths_B > 0)[:, None, None].to(vectors_BMh.device)
 
 
+class SummaryEncoder(nn.Module):
+    """One modality of wide frames: their summary alone → its vectors; zero where it is absent.
+
+    Members share the projection of the summary and differ in what they leave out of it. An LSTM beside it and noise on
+    it cost accuracy there, as a projection narrower than this does (`benchmarks/accuracy/RESULTS.md`).
+
+    Args:
+        width: D.
+        mixed: h.
+        dropout: Share of the summary's numbers that training leaves out.
+        place: Tells its draws from others.
+    """
+
+    def __init__(self, width: int, mixed: int, dropout: float, place: int) -> None:
+        super().__init__()
+        self.standardise = Standardise(STATISTICS * width)
+        self.drop = MemberDropout(dropout, place + 1)
+        self.down = nn.Linear(STATISTICS * width, WIDE_RANK)
+        self.up = MemberLinear(WIDE_RANK, mixed)
+
+    def forward(self, _: Tensor, lengths_B: Tensor, summary_BS: Tensor, draw_B: Tensor | None) -> Tensor:
+        """The frames, which are not read, (B,), (B, 7 D) → (B, M, h)."""
+        vectors_BMh = self.up(self.down(self.drop(self.standardise(summary_BS), draw_B)))
+        return vectors_BMh * (lengths_B > 0)[:, None, None].to(vectors_BMh.device)
+
+
 class OpinionHead(nn.Module):
     """The vectors of text, audio and vision → log-probabilities over the labels.
 
@@ -261,13 +238,12 @@ class MSEStatesAdapter(OpinionatedAdapter):
         self.audio_dim, self.vision_dim, self.pseudo_tokens = spec.audio_dim, spec.vision_dim, spec.pseudo_tokens
         self.states = StatesReader(spec.state_layers, spec.text_dim, mixed, dropout)
         sizes = {"audio": (spec.audio_dim, spec.audio_hidden), "vision": (spec.vision_dim, spec.vision_hidden)}
-        self.encoders = nn.ModuleDict(
-            {
-                name: FramesEncoder(width, hidden, mixed, _OF_FRAMES * dropout, spec.noise, place=10 * number)
-                for number, (name, (width, hidden)) in enumerate(sizes.items(), start=1)
-                if width
-            }
-        )
+        self.encoders = nn.ModuleDict()
+        for place, (name, (width, hidden)) in zip((10, 20), sizes.items(), strict=True):
+            if width > WIDE:
+                self.encoders[name] = SummaryEncoder(width, mixed, _OF_FRAMES * dropout, place)
+            elif width:
+                self.encoders[name] = FramesEncoder(width, hidden, mixed, _OF_FRAMES * dropout, spec.noise, place)
         self.opinion_head = OpinionHead(mixed, ["text", *self.encoders], spec.opinions, dropout, place=30)
         self.multi_scale_fusion = MultiScaleFusion(mixed, spec.text_dim)
         self.drop = SampleDropout(dropout, 40)
@@ -288,9 +264,9 @@ class MSEStatesAdapter(OpinionatedAdapter):
             if moments.count:
                 self._encoder(name).standardise.fit(moments)
 
-    def _encoder(self, name: str) -> FramesEncoder:
+    def _encoder(self, name: str) -> FramesEncoder | SummaryEncoder:
         encoder = self.encoders[name]
-        assert isinstance(encoder, FramesEncoder)
+        assert isinstance(encoder, FramesEncoder | SummaryEncoder)
         return encoder
 
     def read(self, evidence: Evidence) -> Reading:

@@ -18,6 +18,10 @@ MEMBERS = 4
 STATISTICS = 7
 """Numbers per feature in a summary of the frames (`data/batches/preprocess.py`)."""
 
+WIDE, WIDE_RANK = 256, 16
+"""Features a frame above which `mse-states` takes frames for an encoder's states and reads their summary alone, and the
+width that all members project it to."""
+
 AdapterName = Literal["mse", "mse-states", "mag", "chfn", "linear", "mlp", "prompt"]
 """The paper's plug-in, the one guided by the LLM's hidden states, the paper's rivals in Table 5, and three plain ones:
 msekit's own names in ADAPTERS, for type checkers."""
@@ -113,7 +117,9 @@ def _mse_states(spec: AdapterSpec) -> int:
     total = MEMBERS * (linear(spec.state_layers * 2 * spec.text_dim, rank) + linear(rank, hidden))
     total += linear(MEMBERS * rank, hidden)  # the guide
     for width, state in ((spec.audio_dim, spec.audio_hidden), (spec.vision_dim, spec.vision_hidden)):
-        if width:
+        if width > WIDE:
+            total += linear(STATISTICS * width, WIDE_RANK) + MEMBERS * linear(WIDE_RANK, hidden)
+        elif width:
             low = summary_rank(width)
             total += MEMBERS * (linear(STATISTICS * width, low) + linear(low, hidden))
             total += modality_encoder(width, state, hidden)

@@ -50,9 +50,9 @@ class AdapterConfig(_Section):
     pseudo_tokens: int = Field(4, ge=1)
     """Embeddings put before the text."""
     audio_hidden: int = Field(64, ge=1)
-    """State size of the audio LSTM."""
+    """State size of the audio LSTM; `mse-states` has none for frames of more than 256 features."""
     vision_hidden: int = Field(32, ge=1)
-    """State size of the vision LSTM."""
+    """State size of the vision LSTM; see `adapter.audio_hidden`."""
     hidden: int = Field(256, ge=1)
     """Width of the mixture (the paper's h)."""
     conditioning: Conditioning = "unit"
@@ -64,8 +64,8 @@ class AdapterConfig(_Section):
     dropout: float = Field(0.5, ge=0, lt=1)
     """mse-states: share of the states' and vectors' numbers that training leaves out; frames lose .6 of that."""
     noise: float = Field(0.5, ge=0)
-    """mse-states: deviation of the noise that training adds to the standardised statistics of the frames; the frames
-    themselves get `data.noise`."""
+    """mse-states: deviation of the noise that training adds to the standardised statistics of frames of at most 256
+    features; the frames themselves get `data.noise`."""
 
     @property
     def parts(self) -> AdapterParts:

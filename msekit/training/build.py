@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.adapters.mse import MSEAdapter
-from msekit.adapters.sizes import ADAPTERS
+from msekit.adapters.sizes import ADAPTERS, WIDE
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
@@ -157,6 +157,9 @@ def build(
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
+        for name, width in widths.items() if config.adapter.name == "mse-states" else ():
+            if width > WIDE:
+                reporter.note(f"{name}: {width} features a frame are read by their statistics alone, without an LSTM")
     _ = backbone.passes  # decided here, in every process
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
