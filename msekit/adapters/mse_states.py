@@ -143,8 +143,8 @@ class FramesEncoder(nn.Module):
 class SummaryEncoder(nn.Module):
     """One modality of wide frames: their summary alone → its vectors; zero where it is absent.
 
-    Members share the projection of the summary and differ in what they leave out of it. An LSTM beside it and noise on
-    it cost accuracy there, as a projection narrower than this does (`benchmarks/accuracy/RESULTS.md`).
+    Members share the projection of the summary and differ in what they leave out of it. Noise on it and a narrower
+    projection cost accuracy, and an LSTM beside it brings none (`benchmarks/accuracy/RESULTS.md`).
 
     Args:
         width: D.
