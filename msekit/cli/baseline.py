@@ -67,8 +67,9 @@ def baseline_command(
     around = output.resolve() if output else Path("runs").resolve()
     folder = around if output else around / folder_name(spec.name, name, backbone, text_from)
     specs = _by_fold(spec, folder, folds)
-    kinds = {seed: kind_of(name, spec.name, seed, backbone, epochs, limit_train) for seed in numbers}
-    _look_at(specs, {} if name == ALL else kinds, backbone)  # what is refused is refused before libraries load
+    alone = () if name == ALL else numbers
+    kinds = {seed: kind_of(name, spec.name, seed, backbone, epochs, limit_train) for seed in alone}
+    _look_at(specs, kinds, backbone)  # what is refused is refused before libraries load
     from msekit.baselines.texts import TextFrom
     from msekit.experiments.baseline_table import Request
 
