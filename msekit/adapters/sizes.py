@@ -139,8 +139,8 @@ def states_rank(text_dim: int, layers: int) -> int:
 
 
 def summary_rank(width: int) -> int:
-    """Width that a member projects a modality's summary to: 16, and less where frames are wide."""
-    return max(2, min(16, 2**16 // (MEMBERS * STATISTICS * width)))
+    """Width that a member projects a summary of at most WIDE features a frame to: 16, and down to 9 above 146."""
+    return min(16, 2**16 // (MEMBERS * STATISTICS * width))
 
 
 def _fusion(spec: AdapterSpec) -> int:
