@@ -128,6 +128,11 @@ def _mse_states(spec: AdapterSpec) -> int:
     return total + 1  # the gain
 
 
+def reads_summary_alone(adapter: str, width: int) -> bool:
+    """Whether an adapter reads frames of so many features by their statistics, and not one after the other."""
+    return adapter == "mse-states" and width > WIDE
+
+
 def opinion_width(opinions: tuple[tuple[int, tuple[float, ...]], ...]) -> int:
     """Outputs that an opinion is made of: one a class; a bell over intensities has a centre and a width."""
     return sum(classes or 2 for classes, _ in opinions)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from msekit.adapters.sizes import ADAPTERS, parameter_count
+from msekit.adapters.sizes import ADAPTERS, parameter_count, reads_summary_alone
 from msekit.backbones.holding import KINDS, MULTIPLE, check_kind
 from msekit.backbones.shape import Shape, shape_of
 from msekit.data.catalogue import MODALITIES, DatasetSpec
@@ -231,7 +231,7 @@ def adapter_sizes(
     audio, vision = (0 if name in config.withheld else width for name, width in zip(MODALITIES, widths, strict=True))
     states = (adapter.audio_hidden, adapter.vision_hidden)
     encoders = tuple(
-        (min(longest, limit), width, state)
+        (1, width, 0) if reads_summary_alone(adapter.name, width) else (min(longest, limit), width, state)
         for longest, width, state in zip(frames, (audio, vision), states, strict=True)
         if width
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.adapters.mse import MSEAdapter
-from msekit.adapters.sizes import ADAPTERS, WIDE
+from msekit.adapters.sizes import ADAPTERS, reads_summary_alone
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
@@ -157,8 +157,8 @@ def build(
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
-        for name, width in widths.items() if config.adapter.name == "mse-states" else ():
-            if width > WIDE:
+        for name, width in widths.items():
+            if reads_summary_alone(config.adapter.name, width):
                 reporter.note(f"{name}: {width} features a frame are read by their statistics alone, without an LSTM")
     _ = backbone.passes  # decided here, in every process
     if truncated:
@@ -313,7 +313,10 @@ def feature_way(config: RunConfig, modality: str, info: ModalityInfo, cache: Cac
         return Preprocessor(stand_in=getattr(config.adapter, f"{modality}_hidden"))
     summarised = ADAPTERS[config.adapter.name].has_opinion
     rest = resting_values(some_frames(cache, modality)) if summarised else None
-    return Preprocessor.of(info, config.data.standardise, config.data.trim, config.data.max_frames, rest)
+    trim, most = config.data.trim, config.data.max_frames
+    if reads_summary_alone(config.adapter.name, info.width):
+        trim, most = 0.0, 1  # nobody looks at the sequence but for whether there is one
+    return Preprocessor.of(info, config.data.standardise, trim, most, rest)
 
 
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:

@@ -271,6 +271,12 @@ def test_frames_are_the_catalogues_or_those_of_a_yaml(tmp_path: Path):
     assert [frames for frames, _, _ in paper.work.encoders] == [500, 375]
 
 
+def test_frames_that_are_read_by_their_statistics_have_no_lstm():
+    wide = plan_run(run("qwen-1.8b", "cherma", recipe="best"))
+    assert wide.work.encoders == ((1, 1024, 0), (1, 2048, 0))
+    assert all(state for _, _, state in plan_run(run("qwen-1.8b", "cherma", recipe="kit")).work.encoders)
+
+
 def test_seeds_that_train_at_once_are_planned_at_once():
     alone, five = (plan_run(run("llama2-7b", "mosei", recipe="kit"), seeds) for seeds in (1, 5))
     assert five.fits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import msekit
+from msekit.adapters.sizes import WIDE
 from msekit.backbones.hidden_states import read_batch
 from msekit.data.readers.synthetic import synthetic_rows
 from msekit.errors import MsekitError, StoppedError
@@ -68,6 +70,28 @@ def test_the_opinion_alone_learns_without_the_llm(tmp_path: Path, own_cache, dat
     train_opinion(config, parts, QUIET, lambda: None)
     assert opinions(parts, "valid").loss() < 0.8 * before
     assert torch.equal(fusion, parts.model.adapter.projector.to_text_dim.weight)
+
+
+def test_of_wide_frames_the_collator_gives_their_statistics_and_whether_there_are_any(tmp_path: Path, own_cache):
+    """Nobody looks at the sequence, so a batch does not carry it."""
+    width, lengths = WIDE + 1, (5, 0, 40)
+    generator = np.random.default_rng(0)
+    for split in ("train", "valid", "test"):
+        frames = [generator.normal(size=(length, width)).astype(np.float32) for length in lengths] * 4
+        rows = [
+            {"features": {"text": "so", "audio": audio, "audio_len": len(audio)}, "label": label}
+            for audio, label in zip(frames, ("joy", "anger") * 6, strict=True)
+        ]
+        (tmp_path / f"wide_{split}.pkl").write_bytes(pickle.dumps(rows))
+    file = tmp_path / "wide.yaml"
+    file.write_text("{name: wide, task: erc, layout: erc-pickle, labels: [joy, anger], source: .}")
+    parts = build(plan(tmp_path / "run", "data.limit_train=null", dataset=str(file))[0], QUIET)
+    batch = parts.collators["train"]([0, 1, 2])
+    assert batch.audio.shape == (3, 1, width)
+    assert batch.audio_lengths.tolist() == [1, 0, 1]
+    whole = parts.cache.split("train").audio(2)
+    standard = (whole - parts.cache.info.audio.mean) / parts.cache.info.audio.std
+    assert np.allclose(batch.audio_summary[2, :width], standard.mean(axis=0), atol=1e-3), "over all 40 frames"
 
 
 @pytest.mark.slow
