@@ -21,7 +21,7 @@ from torch import Tensor
 from msekit.distributed.accelerator import accelerator_for
 from msekit.evaluation.metrics import erc_metrics
 from msekit.evaluation.scoring import Scores, score_split
-from msekit.model.product import WEIGHTS, Product
+from msekit.model.product import WEIGHTS, Product, smallest_as_good
 from msekit.process import flush_denormals
 from msekit.reporter import Reporter
 from msekit.runs.files import REPORT
@@ -51,16 +51,9 @@ def best(losses_WN: np.ndarray) -> float:
     return WEIGHTS[int(losses_WN.mean(axis=1).argmin())]
 
 
-def smallest_as_good(losses_WN: np.ndarray) -> float:
-    """The smallest within one standard error of it."""
-    worse_WN = losses_WN - losses_WN[losses_WN.mean(axis=1).argmin()]
-    within = worse_WN.mean(axis=1) <= worse_WN.std(axis=1) / np.sqrt(worse_WN.shape[1])
-    return WEIGHTS[int(np.flatnonzero(within)[0])]
-
-
 RULES: dict[str, Callable[[np.ndarray], float]] = {
     "the best": best,
-    "the smallest within one standard error": smallest_as_good,
+    "the smallest within one standard error": lambda losses_WN: smallest_as_good(torch.from_numpy(losses_WN).double()),
     "half of the best": lambda losses_WN: best(losses_WN) / 2,
     f"the best, at most {CAP}": lambda losses_WN: min(CAP, best(losses_WN)),
     "0: the opinion alone": lambda _: 0.0,

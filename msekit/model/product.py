@@ -60,16 +60,10 @@ class Product(nn.Module):
 
     @torch.no_grad()
     def fitted_weight(self, llm_NE: Tensor, opinion_NE: Tensor, label_N: Tensor) -> float:
-        """The smallest weight of the LLM that N samples cannot tell from the best.
-
-        The best makes their true labels most probable. What lies within one standard error of it, sample by sample, is
-        as good (the rule of Breiman et al. 1984 for the size of a tree): few voices like much that others do not.
-        """
+        """The smallest weight of the LLM with which N samples' true labels are as probable as with the best."""
         on_path_NE = (self.beneath == 0)[label_N].to(llm_NE.dtype)
-        losses_WN = torch.stack([-(self(llm_NE, opinion_NE, w) * on_path_NE).sum(dim=1) for w in WEIGHTS]).double()
-        worse_WN = losses_WN - losses_WN[losses_WN.mean(dim=1).argmin()]
-        as_good_W = worse_WN.mean(dim=1) <= worse_WN.std(dim=1, correction=0) / math.sqrt(len(label_N))
-        return WEIGHTS[as_good_W.tolist().index(True)]
+        losses_WN = [-(self(llm_NE, opinion_NE, weight) * on_path_NE).sum(dim=1) for weight in WEIGHTS]
+        return smallest_as_good(torch.stack(losses_WN).double())
 
     def _normalised(self, edges_BE: Tensor) -> Tensor:
         total_BM = (edges_BE[:, None] + self.siblings).logsumexp(dim=2)
@@ -114,6 +108,17 @@ class Products(nn.Module):
         product = self.each[number]
         assert isinstance(product, Product)
         return product
+
+
+def smallest_as_good(losses_WN: Tensor) -> float:
+    """The smallest of the weights that N samples cannot tell from the best.
+
+    What lies within one standard error of it, sample by sample, is as good (the rule of Breiman et al. 1984 for the
+    size of a tree): few voices like much that others do not.
+    """
+    worse_WN = losses_WN - losses_WN[losses_WN.mean(dim=1).argmin()]
+    as_good_W = worse_WN.mean(dim=1) <= worse_WN.std(dim=1, correction=0) / math.sqrt(worse_WN.shape[1])
+    return WEIGHTS[as_good_W.tolist().index(True)]
 
 
 def product_of(answers: Answers) -> Product | Products:
