@@ -24,7 +24,7 @@ from msekit.evaluation.scoring import Scores
 from msekit.process import flush_denormals, seed_everything
 from msekit.reporter import Reporter
 from msekit.settings.resolve import resolve
-from msekit.training import build, opinion
+from msekit.training import build, features, opinion
 
 SHOWN = {"erc": ("uar", "acc", "wf1", "macro_f1"), "msa": ("corr", "mae", "acc2_nonzero")}
 BACKBONE = "smollm2-135m"
@@ -71,7 +71,7 @@ def main() -> None:
     shown = (*SHOWN[resolve_dataset(str(options.dataset)).task], "loss")
     flush_denormals()
     if options.all_frames:
-        build.resting_values = lambda frames_LD: [None] * frames_LD.shape[1]
+        features.resting_values = lambda frames_LD: [None] * frames_LD.shape[1]
     rows = []
     for seed in map(int, options.seeds.split(",")):
         rows.append([measure(options, seed)[name] for name in shown])

@@ -24,7 +24,8 @@ from msekit.baselines.text_linear import best_of
 from msekit.data.catalogue import SPLITS, DatasetSpec, resolve_dataset
 from msekit.data.readers.published import PublishedSet
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import collapsed_to, metrics_of
 
 PERMUTATION_SEED = 0
 Split = tuple[list[str], np.ndarray]

@@ -27,7 +27,8 @@ from msekit.data.open_data import open_data
 from msekit.data.readers.chosen_folds import refuse_unchosen
 from msekit.data.targets import refuse_several
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import bootstrap, collapsed_to, metrics_of
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import collapsed_to, metrics_of
 from msekit.reporter import Reporter
 from msekit.runs.description import FORMAT, Baseline, write_description
 from msekit.runs.files import METRICS, STATE, write_lines

@@ -23,8 +23,9 @@ def sweep_command(
     """Train every combination of a grid, or search among settings; finished runs are reused, failed ones retried once
     and kept."""
     from msekit.errors import MsekitError
+    from msekit.experiments.grid import read_grid, slurm_array
     from msekit.experiments.search import is_search
-    from msekit.experiments.sweep import read_grid, run_sweep, slurm_array
+    from msekit.experiments.sweep import run_sweep
     from msekit.experiments.sweep_table import Display, job_table, show_summary
     from msekit.reporter import Reporter
     from msekit.runs.look_first import look_at_what_it_needs

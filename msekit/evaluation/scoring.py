@@ -19,7 +19,8 @@ from msekit.data.batches.ahead import ahead
 from msekit.data.batches.batch import Batch, Collator, evaluation_batches
 from msekit.data.catalogue import DatasetSpec
 from msekit.distributed.accelerator import gather_rows, on_main
-from msekit.evaluation.metrics import bootstrap, collapsed_to, labelled, metrics_of
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import collapsed_to, labelled, metrics_of
 from msekit.gpu import one_late
 from msekit.model.answers import Answers, Asked, estimate_for
 from msekit.model.labels import LabelSpace

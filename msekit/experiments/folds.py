@@ -21,7 +21,8 @@ from msekit.data.cache.cache import prepare
 from msekit.data.cache.split_table import CacheSettings, SplitTable
 from msekit.data.catalogue import DatasetSpec
 from msekit.data.readers.unlabelled import is_absent
-from msekit.evaluation.metrics import bootstrap, metrics_of
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import metrics_of
 from msekit.evaluation.units import show
 from msekit.json_file import read_json_lines
 from msekit.reporter import Reporter, table_of

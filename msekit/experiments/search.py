@@ -26,7 +26,7 @@ from typing import Any
 
 from msekit.errors import CallbackError, MsekitError, StoppedError, UnfinishedRunError, nearest, needs_extra
 from msekit.evaluation.metrics import higher_is_better
-from msekit.experiments.sweep import request_of
+from msekit.experiments.grid import request_of
 from msekit.reporter import Reporter
 from msekit.runs.files import SEARCH, STUDY, write_json
 from msekit.settings.config import RunConfig

@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.table import Table
 
 from msekit.evaluation.units import show
-from msekit.experiments.sweep import Job, Outcome
+from msekit.experiments.grid import Job
+from msekit.experiments.sweep import Outcome
 from msekit.reporter import Reporter, seen, table_of
 
 _COLOURS = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}

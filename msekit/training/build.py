@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msekit.adapters.interface import Adapter, OpinionatedAdapter
 from msekit.adapters.mse import MSEAdapter
-from msekit.adapters.sizes import ADAPTERS, reads_summary_alone
+from msekit.adapters.sizes import reads_summary_alone
 from msekit.backbones.backbone import Backbone
 from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
@@ -20,9 +20,9 @@ from msekit.data.batches.batch import Batch, Collator, Noise
 from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.batches.kept_frames import KeptFrames
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
-from msekit.data.batches.preprocess import Preprocessor, resting_values
+from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
-from msekit.data.cache.split_table import ModalityInfo, SplitTable
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import MODALITIES, SPLITS, DatasetSpec
 from msekit.data.open_data import open_data
 from msekit.distributed.zero import (
@@ -48,9 +48,8 @@ from msekit.reporter import Reporter
 from msekit.settings.config import BackboneConfig, Modality, RunConfig
 from msekit.settings.data_of import spec_of
 from msekit.training.checkpoint import saved_dtype
+from msekit.training.features import make_preprocessors
 from msekit.training.fit import planned
-
-_LOOKED_AT = 20_000  # frames among which resting values are searched
 
 
 @dataclass
@@ -223,27 +222,6 @@ def fresh_adapter(config: RunConfig, backbone: Backbone, spec: DatasetSpec, widt
     )
 
 
-def make_preprocessors(config: RunConfig, cache: Cache) -> dict[str, Preprocessor | None]:
-    """Each modality's way to the adapter; None where the set lacks it or the settings withhold it."""
-    infos = {"audio": cache.info.audio, "vision": cache.info.vision}
-    return {
-        name: None if name in config.withheld or not info.width else feature_way(config, name, info, cache)
-        for name, info in infos.items()
-    }
-
-
-def some_frames(cache: Cache, modality: str) -> np.ndarray:
-    """At least `_LOOKED_AT` frames of the train split, if it has so many, from samples all over it: (L, D)."""
-    frames_of, samples = getattr(cache.split("train"), modality), len(cache.split("train"))
-    parts, count = [], 0
-    for index in np.random.default_rng(0).permutation(samples):
-        parts.append(frames_of(int(index)))
-        count += len(parts[-1])
-        if count >= _LOOKED_AT:
-            break
-    return np.concatenate(parts)
-
-
 def in_saved_precision(config: RunConfig) -> BackboneConfig:
     """The settings of a run's LLM; a stopped run goes on in its own precision where they leave it open."""
     if config.model.dtype != "auto":
@@ -305,18 +283,6 @@ def training_subset(parts: Parts, config: RunConfig) -> np.ndarray:
     """Positions of the samples to train on: those that `data.on_missing` keeps, or `data.limit_train` of them."""
     drop = config.data.on_missing == "drop"
     return training_positions(parts.cache.split("train"), parts.modalities, drop, config.data.limit_train)
-
-
-def feature_way(config: RunConfig, modality: str, info: ModalityInfo, cache: Cache) -> Preprocessor:
-    """How a modality's features reach the adapter; for the ablation without audio and vision, that they do not."""
-    if not config.reads_features:
-        return Preprocessor(stand_in=getattr(config.adapter, f"{modality}_hidden"))
-    summarised = ADAPTERS[config.adapter.name].has_opinion
-    rest = resting_values(some_frames(cache, modality)) if summarised else None
-    trim, most = config.data.trim, config.data.max_frames
-    if reads_summary_alone(config.adapter.name, info.width):
-        trim, most = 0.0, 1  # nobody looks at the sequence but for whether there is one
-    return Preprocessor.of(info, config.data.standardise, trim, most, rest)
 
 
 def encode_texts(table: SplitTable, backbone: Backbone, limit: int) -> tuple[list[list[int]], int]:

@@ -11,11 +11,11 @@ import pytest
 
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
+from msekit.evaluation.bootstrap import bootstrap
 from msekit.evaluation.metrics import (
     METRICS,
     Intensities,
     Metric,
-    bootstrap,
     collapsed_to,
     erc_metrics,
     higher_is_better,

@@ -9,7 +9,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.data.targets import Target
 from msekit.errors import MsekitError
-from msekit.evaluation.metrics import bootstrap, goodness, higher_is_better, metric_named, metrics_of
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import goodness, higher_is_better, metric_named, metrics_of
 from msekit.evaluation.of_targets import refuse_unanswered
 from msekit.evaluation.units import show
 

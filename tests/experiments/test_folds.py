@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from msekit.api.given_data import write_given
 from msekit.cli.main import app
-from msekit.evaluation.metrics import bootstrap, erc_metrics
+from msekit.evaluation.bootstrap import bootstrap
+from msekit.evaluation.metrics import erc_metrics
 
 LABELS = ("calm", "excited")
 SHORT = ["--backbone", "tiny-llama", "--recipe", "kit", "--epochs", "1", "--set", "evaluation.bootstrap=0"]

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from msekit.errors import MsekitError
-from msekit.experiments.sweep import Sweep, read_grid, slurm_array, summarise
+from msekit.experiments.grid import read_grid, slurm_array
+from msekit.experiments.sweep import Sweep, summarise
 
 BASE = {"backbone": "tiny-llama", "dataset": "synthetic-erc", "data.limit_train": 16, "optim.epochs": 1}
 BASE |= {"evaluation.bootstrap": 0}

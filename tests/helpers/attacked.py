@@ -26,7 +26,7 @@ from msekit.data.catalogue import SPLITS, DatasetSpec, read_spec
 from msekit.data.readers.feature_files import read_features
 from msekit.data.readers.open_source import open_source
 from msekit.errors import MsekitError
-from msekit.experiments.sweep import read_grid
+from msekit.experiments.grid import read_grid
 from msekit.media.decode import sound
 from msekit.media.records import ExtractionPlan, finished
 from msekit.settings.profiles import read_profile
