@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -121,40 +122,50 @@ def test_enough_of_them_do():
     assert len(steps("README.md")) >= 8
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m msekit …` as a call: what it spares is the import of torch and transformers, for every command."""
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == [sys.executable, "-m", "msekit"]
+        assert check
+        result = CliRunner().invoke(app, command[3:])
+        assert result.exit_code == 0, f"{shlex.join(command)}: {result.exception!r}\n{result.output[-2000:]}"
+        sys.stdout.write(result.stdout)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(
     "script",
     [script for script in sorted(REPOSITORY.glob("examples/*.py")) if script.stem not in ASK_A_SERVER],
     ids=lambda script: script.stem,
 )
-def test_the_examples_run(script: Path, tmp_path: Path):
+def test_the_examples_run(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     assert script.read_text(encoding="utf-8").startswith('"""')
-    done = subprocess.run(
-        [sys.executable, script, "--backbone", "tiny-llama", "--folder", tmp_path / "out", *QUICK, *FEW],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script), "--backbone", "tiny-llama", "--folder", "out", *QUICK, *FEW])
+    runpy.run_path(str(script), run_name="__main__")
     said = {
         "a_set_from_scratch": "excited: heard",
         "does_it_listen": "all there",
         "two_plug_ins": "the LLM writes what it wrote before",
     }
-    assert said[script.stem] in done.stdout
+    assert said[script.stem] in capsys.readouterr().out
 
 
-def test_the_notebook_runs(tmp_path: Path):
+@pytest.mark.usefixtures("in_this_process")
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     cells = json.loads((REPOSITORY / "examples" / "first_plug_in.ipynb").read_text(encoding="utf-8"))["cells"]
     program = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert not any(cell.get("outputs") for cell in cells), "the notebook is kept without outputs"
-    environment = {
-        "BACKBONE": "tiny-llama",
-        "TRAIN_OPTIONS": " ".join((*QUICK, *FEW)),
-        "MPLBACKEND": "agg",
-        "PYTHONPATH": str(REPOSITORY),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ | environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BACKBONE", "tiny-llama")
+    monkeypatch.setenv("TRAIN_OPTIONS", " ".join((*QUICK, *FEW)))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    exec(program, {"__name__": "__main__"})
+    printed = capsys.readouterr().out
     for said in ("text alone", "without audio", "value [95 % bootstrap]"):
-        assert said in done.stdout
+        assert said in printed
