@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -85,11 +84,11 @@ def test_killed_and_resumed_in_4_bit_is_the_same_run(trained: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_run_is_evaluated_on_another_precision_with_a_notice(trained: Path):
-    command = [sys.executable, "-m", "msekit", "evaluate", str(trained), "--format", "json"]
-    held = subprocess.run([*command, "--quantization", "none"], capture_output=True, text=True, check=True)
+    command = ["evaluate", str(trained), "--format", "json"]
+    held = CliRunner().invoke(app, [*command, "--quantization", "none"], catch_exceptions=False)
     assert "trained with quantization nf4, evaluated with none" in " ".join(held.stderr.split())
     assert json.loads(held.stdout)["quantization"] == "none"
-    same = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    same = CliRunner().invoke(app, command, catch_exceptions=False)
     assert "evaluated with" not in same.stderr
     assert json.loads(same.stdout)["metrics"] == json.loads((trained / "report.json").read_text())["metrics"]
 
@@ -102,9 +101,8 @@ def test_a_changed_llm_is_found_out(trained: Path, tmp_path: Path):
     tensors = load_file(backbone / "model.safetensors")
     tensors["model.layers.0.mlp.up_proj.weight"][3, 5] += 1e-3
     save_file(tensors, backbone / "model.safetensors", {"format": "pt"})
-    command = [sys.executable, "-m", "msekit", "verify-backbone", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    done = CliRunner().invoke(app, ["verify-backbone", str(tmp_path / "run")])
+    assert done.exit_code == 1
     (line,) = (line for line in done.stdout.splitlines() if "source weights, then and now" in line)
     assert "DIFFERENT" in line
     assert "NOT what it was" in done.stdout

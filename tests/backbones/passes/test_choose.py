@@ -12,12 +12,14 @@ import pytest
 import torch
 import transformers
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from typer.testing import CliRunner
 from whole_pass import model_of, outcome, outcome_by
 
 from msekit.backbones.holding import WAYS
 from msekit.backbones.load import load_backbone
 from msekit.backbones.passes.choose import PassSettings, choose
 from msekit.backbones.passes.twin import small_twin
+from msekit.cli.main import app
 from msekit.data.catalogue import DATASETS
 from msekit.doctor import passes as passes_here
 from msekit.errors import MsekitError
@@ -151,24 +153,13 @@ def test_doctor_knows_the_ways_of_a_small_llm(tiny):
 
 @pytest.mark.slow
 def test_a_run_tells_what_was_used(tmp_path: Path):
-    command = [sys.executable, "-m", "msekit", "train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc"]
-    command += [
-        "--epochs",
-        "1",
-        "--limit-train",
-        "32",
-        "--output",
-        str(tmp_path / "run"),
-        "--set",
-        "model.passes=prefix",
-        "--set",
-        "optim.opinion_samples=1",
-    ]
-    shown = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
+    words = ["train", "--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--epochs", "1", "--limit-train", "32"]
+    words += ["--output", str(tmp_path / "run"), "--set", "model.passes=prefix", "--set", "optim.opinion_samples=1"]
+    shown = CliRunner().invoke(app, [*words, "--dry-run"], catch_exceptions=False)
     said = shown.stdout + shown.stderr
     assert "shorter ways through the LLM: prefix" in said
     assert "not written-out: model.passes leaves it out" in said
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "msekit", *words], capture_output=True, text=True, check=True)
     assert "transformers" not in done.stderr, "none of its warnings"
     (report,) = (tmp_path / "run").rglob("report.json")
     passes = json.loads(report.read_text())["passes"]
