@@ -2,11 +2,12 @@
 
     python -m benchmarks.accuracy.rivals --data ../shared/data                # what is missing, resumed
     python -m benchmarks.accuracy.rivals --data ../shared/data --only meld6 --seeds 1111
-    python -m benchmarks.accuracy.rivals --data ../shared/data --report       # what is finished, as Markdown
+    python -m benchmarks.accuracy.rivals --data ../shared/data --report       # what is finished
 
 One process, one thread; `msekit baseline all` per set. Networks read the hidden states of --backbone (none: words).
-Run folders lie in --output; each finished table is written to results/rivals/SET.json. The shuffled score, parameters
-and minutes a run stand in the table, and a dash with its reason where a set cannot serve a system.
+Run folders lie in --output; the table of all systems, as far as it is finished, is printed as Markdown and written to
+results/rivals/SET.json. It has the shuffled score, parameters and minutes a run, and a dash with its reason where a set
+cannot serve a system.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
         spec = resolve_dataset(str(given.data / name / f"{name}.yaml"))
         request = Request(tuple(given.systems), spec, text, seeds)
         document = document_of(request, run_all(request, given.output.resolve(), reporter, run=not given.report))
-        if not given.report and len(request.names) == len(BASELINES):
+        if len(request.names) == len(BASELINES) and any(row["metrics"] for row in document["rows"]):
             RESULTS.mkdir(parents=True, exist_ok=True)
             (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print(f"### {name}\n\n{markdown(document)}")

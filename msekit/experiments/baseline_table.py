@@ -224,7 +224,9 @@ def lines_of(document: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = [show(name, row["metrics"][name]["mean"], spread=row["metrics"][name]["std"]) for name in metrics]
         shuffled = row["metrics"][metrics[-1]]["shuffled"]
         cells.append(DASH if shuffled is None else show(metrics[-1], shuffled))
-        body.append([row["row"], row["reads"], *cells, f"{row['trainable'] or 0:,}", f"{row['minutes']:.1f}"])
+        fewer = len(row["seeds"]) < len(document["seeds"])
+        name = f"{row['row']} ({len(row['seeds'])} of {len(document['seeds'])} seeds)" if fewer else row["row"]
+        body.append([name, row["reads"], *cells, f"{row['trainable'] or 0:,}", f"{row['minutes']:.1f}"])
     return headings, body
 
 

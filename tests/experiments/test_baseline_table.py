@@ -51,6 +51,8 @@ def test_what_is_finished_is_looked_at_alone(tmp_path: Path):
     (row,) = run_all(request(("lmf",)), tmp_path, QUIET, run=False)
     assert row.group is not None
     assert row.group.seeds == [1]
+    _, ((name, *_),) = lines_of(document_of(request(("lmf",)), [row]))
+    assert name == "lmf (1 of 2 seeds)"
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("report.json")}
 
 
