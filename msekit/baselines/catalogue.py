@@ -61,7 +61,11 @@ _OWN: dict[str, Entry] = {
     "mmgcn": Entry("mmgcn:MMGCN", "MMGCN", "4 layers, focal loss on the true class", decay=0.0, **_DIALOGUES),
     "mm-dfn": Entry("mm_dfn:MMDFN", "MM-DFN", "16 layers", rate=5e-4, decay=1e-4, **_DIALOGUES),
     "ga2mif": Entry(
-        "ga2mif:GA2MIF", "GA2MIF", "three errors of its code mended; lr 3e-4 instead of 1e-5", rate=3e-4, **_DIALOGUES
+        "ga2mif:GA2MIF",
+        "GA2MIF",
+        "three errors of its code mended; small first speaker vectors; lr 1e-4 instead of 1e-5",
+        rate=1e-4,
+        **_DIALOGUES,
     ),
     "emocaps": Entry("emocaps:EmoCaps", "EmoCaps", f"Emoformer from the paper's words; {OWN}", rate=5e-4, **_DIALOGUES),
     "misa": Entry("misa:MISA", "MISA", f"{FROZEN}; lr 5e-4 instead of 1e-4", rate=5e-4, decay=0.0, **_WHOLE),
