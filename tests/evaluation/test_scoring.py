@@ -50,5 +50,5 @@ def test_scores_do_not_depend_on_the_batch_size(own_cache: Path, dataset: str):
         for size in (parts.evaluation_batch, 7, 1)
     )
     assert chosen.std() > 0
-    for other in others:
-        assert np.abs(other - chosen).max() <= 1e-5
+    for other in others:  # kernels of other CPUs sum in another order: log-probabilities round by their size
+        assert np.allclose(other, chosen, rtol=2e-6, atol=1e-5)
