@@ -68,7 +68,7 @@ _OWN: dict[str, Entry] = {
         **_DIALOGUES,
     ),
     "emocaps": Entry("emocaps:EmoCaps", "EmoCaps", f"Emoformer from the paper's words; {OWN}", rate=5e-4, **_DIALOGUES),
-    "misa": Entry("misa:MISA", "MISA", f"{FROZEN}; lr 5e-4 instead of 1e-4", rate=5e-4, decay=0.0, **_WHOLE),
+    "misa": Entry("misa:MISA", "MISA", FROZEN, rate=1e-4, decay=0.0, **_WHOLE),
     "self-mm": Entry(
         "self_mm:SelfMM", "Self-MM", FROZEN, level="sentence", needs=("frames", "intensities"), decay=0.001
     ),

@@ -20,7 +20,7 @@ RIVALS = [name for name, entry in BASELINES.items() if entry.needs and entry.lev
 OVER_DIALOGUES = [name for name in RIVALS if "dialogues" in BASELINES[name].needs]
 ON_CLASSES = [name for name in RIVALS if BASELINES[name].needs == ("frames",)]
 GRAPHS = ("mmgcn", "mm-dfn", "ga2mif")
-EPOCHS = {"mult": 2, "eft": 2, "lft": 2, "pmr": 2, "lfmim": 2, "misa": 3, "mmim": 6, "av-mixup": 7}
+EPOCHS = {"mult": 2, "eft": 2, "lft": 2, "pmr": 2, "lfmim": 2, "misa": 5, "mmim": 6, "av-mixup": 7}
 EPOCHS |= {"mmgcn": 3, "mm-dfn": 4, "ga2mif": 3, "emocaps": 3}
 SHALLOW = {
     "mult": {"mult.LAYERS": 1},
