@@ -6,7 +6,7 @@ TF-IDF of 1-grams and 2-grams, lower case, fitted on the train texts; logistic r
 (erc) or ridge regression whose answers are clipped to the label range (msa). Its strength is the one of the kit's
 that does best on the validation split by the data set's key metric (WF1, MAE), the most regularised of equals;
 the test split is looked at once. Beside it: the train split's majority class, or its mean. Prints one JSON list;
-metrics and 95 % bootstrap intervals are those of `msekit.evaluation.metrics`.
+metrics and 95 % bootstrap intervals are those of `msekit.evaluation`.
 """
 
 from __future__ import annotations
