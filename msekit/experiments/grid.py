@@ -1,8 +1,10 @@
 """The runs of a grid file: every combination of settings is one `msekit train`, checked before any begins.
 
-output: runs/rates
-base: {backbone: smollm2-135m, dataset: meld6.yaml, optim.epochs: 5}
-grid: {seed: [1, 2, 3], optim.lr: [1e-3, 2e-3]}
+A grid file has what all runs share and what varies:
+
+    output: runs/rates
+    base: {backbone: smollm2-135m, dataset: meld6.yaml, optim.epochs: 5}
+    grid: {seed: [1, 2, 3], optim.lr: [1e-3, 2e-3]}
 """
 
 from __future__ import annotations

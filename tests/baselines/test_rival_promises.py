@@ -82,8 +82,8 @@ def test_all_that_trains_gets_a_gradient_and_the_loss_is_finite(name):
 
 @pytest.mark.parametrize("name", ["ga2mif", "mm-dfn", "emocaps"])
 def test_who_speaks_does_not_drown_what_is_said_before_training(name):
-    """GA2MIF's speakers once did, by a factor of a hundred, and it learned next to nothing of real dialogues. (MMGCN's
-    do, by forty: it learns all the same, and with small ones it does not tell who spoke before.)"""
+    """Else little is learned of what is said. (MMGCN is left out: with small speaker vectors it does not tell who spoke
+    before, and with large ones it learns from real dialogues all the same.)"""
     network, given = network_of(name, STATES), given_of(name)
 
     def moved_by(**other) -> float:
