@@ -4,7 +4,8 @@ Beside the sequence an adapter may read its summary: statistics of every feature
 which keep what an LSTM's last state over hundreds of frames has to learn to keep. A feature is not there where it has
 its resting value, the one number that extractors write where there is nothing to measure: the pitch of a pause is 0.
 
-No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: L frames, D features.
+No step has a trained parameter; recipe `paper` switches all but the cleaning off. Shapes: N samples, L frames, D
+features.
 """
 
 from __future__ import annotations
@@ -83,46 +84,47 @@ class Preprocessor(BaseModel):
             frames_LD = trimmed(frames_LD, self.trim)
         return frames_LD if self.max_frames is None else shortened(frames_LD, self.max_frames)
 
-    def summary(self, frames_LD: np.ndarray) -> np.ndarray:
-        """(L, D) → (7 D,) float32, of every feature: mean, deviation, 20th and 80th percentile and mean size of the
-        change from a frame to the next, over the frames in which it is there (over all, if it is in none); the share
-        of such frames; and how often it sets in, per frame. Zeros without frames.
+    def summaries(self, frames_NLD: np.ndarray) -> np.ndarray:
+        """(N, L, D) of samples of one length → (N, 7 D) float32, of every feature: mean, deviation, 20th and 80th
+        percentile and mean size of the change from a frame to the next, over the frames in which it is there (over
+        all, if it is in none); the share of such frames; and how often it sets in, per frame. Zeros without frames.
 
         Features are standardised as for the sequence, but neither trimmed nor shortened.
         """
-        length, width = frames_LD.shape
+        samples, length, width = frames_NLD.shape
         if not length:
-            return np.zeros(STATISTICS * width, np.float32)
-        there_LD = self._there(frames_LD)
-        share_D = there_LD.mean(axis=0)
-        onsets_D = (there_LD[1:] & ~there_LD[:-1]).sum(axis=0) / length
-        there_LD |= share_D == 0
-        frames_LD = self._scaled(frames_LD).astype(np.float64)  # squares of large values are beyond float32
-        pairs_LD = there_LD[1:] & there_LD[:-1]
-        changes_D = (np.abs(np.diff(frames_LD, axis=0)) * pairs_LD).sum(axis=0) / np.maximum(pairs_LD.sum(axis=0), 1)
-        mean_D, deviation_D = (of(frames_LD, axis=0, where=there_LD) for of in (np.mean, np.std))
-        percentiles = [percentile(frames_LD, there_LD, wanted) for wanted in PERCENTILES]
-        rows = [mean_D, deviation_D, *percentiles, changes_D, share_D, onsets_D]
-        return np.concatenate(rows).clip(-_LARGEST, _LARGEST).astype(np.float32)
+            return np.zeros((samples, STATISTICS * width), np.float32)
+        there_NLD = self._there(frames_NLD)
+        share_ND = there_NLD.mean(axis=1)
+        onsets_ND = (there_NLD[:, 1:] & ~there_NLD[:, :-1]).sum(axis=1) / length
+        there_NLD |= (share_ND == 0)[:, None]
+        frames_NLD = self._scaled(frames_NLD).astype(np.float64)  # squares of large values are beyond float32
+        pairs_NLD = there_NLD[:, 1:] & there_NLD[:, :-1]
+        changes_ND = (np.abs(np.diff(frames_NLD, axis=1)) * pairs_NLD).sum(axis=1) / np.maximum(pairs_NLD.sum(axis=1), 1)
+        mean_ND, deviation_ND = (of(frames_NLD, axis=1, where=there_NLD) for of in (np.mean, np.std))
+        percentiles = [percentile(frames_NLD, there_NLD, wanted) for wanted in PERCENTILES]
+        columns = [mean_ND, deviation_ND, *percentiles, changes_ND, share_ND, onsets_ND]
+        return np.concatenate(columns, axis=1).clip(-_LARGEST, _LARGEST).astype(np.float32)
 
-    def _there(self, frames_LD: np.ndarray) -> np.ndarray:
-        """(L, D) bool: whether a feature has a value in a frame, and not its resting value."""
-        frames_LD = frames_LD.astype(np.float32)
-        there_LD = np.isfinite(frames_LD)
+    def _there(self, frames_NLD: np.ndarray) -> np.ndarray:
+        """(N, L, D) bool: whether a feature has a value in a frame, and not its resting value."""
+        frames_NLD = frames_NLD.astype(np.float32)
+        there_NLD = np.isfinite(frames_NLD)
         if self._rest is not None:
             with np.errstate(invalid="ignore"):
-                there_LD &= ~(np.abs(frames_LD - self._rest) <= _SAME * np.abs(self._rest))
-        return there_LD
+                there_NLD &= ~(np.abs(frames_NLD - self._rest) <= _SAME * np.abs(self._rest))
+        return there_NLD
 
-    def _scaled(self, frames_LD: np.ndarray) -> np.ndarray:
-        frames_LD = frames_LD.astype(np.float32)
+    def _scaled(self, frames: np.ndarray) -> np.ndarray:
+        """(…, D) standardised, float32; what is not finite becomes 0."""
+        frames = frames.astype(np.float32)
         if self._mean is not None and self._std is not None:
-            frames_LD -= self._mean
-            frames_LD /= self._std
-        finite_LD = np.isfinite(frames_LD)
-        if not finite_LD.all():
-            frames_LD[~finite_LD] = 0.0
-        return frames_LD
+            frames -= self._mean
+            frames /= self._std
+        finite = np.isfinite(frames)
+        if not finite.all():
+            frames[~finite] = 0.0
+        return frames
 
 
 def resting_values(frames_LD: np.ndarray) -> list[float | None]:
@@ -143,13 +145,13 @@ def resting_values(frames_LD: np.ndarray) -> list[float | None]:
     return values
 
 
-def percentile(frames_LD: np.ndarray, there_LD: np.ndarray, wanted: float) -> np.ndarray:
-    """(D,) a percentile of each column, over the frames in which it is there; interpolated as by `np.percentile`."""
-    sorted_LD = np.sort(np.where(there_LD, frames_LD, np.inf), axis=0)
-    place_D = wanted / 100 * (there_LD.sum(axis=0) - 1)
-    low_D, high_D = np.floor(place_D).astype(int), np.ceil(place_D).astype(int)
-    below_D, above_D = (np.take_along_axis(sorted_LD, row_D[None], axis=0)[0] for row_D in (low_D, high_D))
-    return below_D + (place_D - low_D) * (above_D - below_D)
+def percentile(frames_NLD: np.ndarray, there_NLD: np.ndarray, wanted: float) -> np.ndarray:
+    """(N, D) a percentile of each column, over the frames in which it is there; interpolated as by `np.percentile`."""
+    sorted_NLD = np.sort(np.where(there_NLD, frames_NLD, np.inf), axis=1)
+    place_ND = wanted / 100 * (there_NLD.sum(axis=1) - 1)
+    rows = (np.floor(place_ND).astype(int), np.ceil(place_ND).astype(int))
+    below_ND, above_ND = (np.take_along_axis(sorted_NLD, row_ND[:, None], axis=1)[:, 0] for row_ND in rows)
+    return below_ND + (place_ND - rows[0]) * (above_ND - below_ND)
 
 
 def trimmed(frames_LD: np.ndarray, share: float) -> np.ndarray:

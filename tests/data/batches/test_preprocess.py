@@ -76,7 +76,7 @@ def test_a_summary_is_of_the_frames_where_a_feature_is_there(length):
     frames[drawn.random(length) < 0.3, 0] = np.nan
     frames[:, 3] = 7.0  # never there
     rest = [None, 0.0, -201.0, 7.0]
-    got = Preprocessor(rest=rest).summary(frames).reshape(7, 4)
+    got = Preprocessor(rest=rest).summaries(frames[None]).reshape(7, 4)
     want = np.array([summary_of(column.tolist(), value) for column, value in zip(frames.T, rest, strict=True)]).T
     assert np.allclose(got, want, atol=1e-5)
 
@@ -84,10 +84,19 @@ def test_a_summary_is_of_the_frames_where_a_feature_is_there(length):
 def test_a_summary_is_standardised_and_survives_the_checkpoint():
     frames = np.array([[0.0, 5.0], [4.0, 7.0], [0.0, 9.0]], np.float32)
     way = Preprocessor(mean=[2.0, 7.0], std=[2.0, 2.0], trim=0.3, max_frames=1, rest=[0.0, None])
-    summary = Preprocessor(**way.model_dump(mode="json")).summary(frames)
+    summary = Preprocessor(**way.model_dump(mode="json")).summaries(frames[None])[0]
     assert summary[:2].tolist() == [1.0, 0.0]  # (4 - 2) / 2, and the mean of -1, 0, 1
     assert summary.reshape(7, 2)[5:].tolist() == [[np.float32(1 / 3), 1.0], [np.float32(1 / 3), 0.0]]
-    assert (way.summary(np.zeros((0, 2), np.float32)) == np.zeros(14)).all()
+    assert (way.summaries(np.zeros((3, 0, 2), np.float32)) == np.zeros((3, 14))).all()
+
+
+@pytest.mark.parametrize(("length", "width"), [(1, 3), (2, 1), (17, 4), (40, 1), (200, 35)])
+def test_a_summary_does_not_depend_on_what_is_summarised_beside_it(length, width):
+    drawn = np.random.default_rng(length)
+    frames = drawn.normal(size=(6, length, width)).astype(np.float32)
+    frames[drawn.random(frames.shape) < 0.2] = 0.0
+    way = Preprocessor(rest=[0.0] * width, mean=[0.5] * width, std=[2.0] * width)
+    assert np.array_equal(way.summaries(frames), np.concatenate([way.summaries(one[None]) for one in frames]))
 
 
 def test_a_resting_value_is_one_that_many_frames_share():
