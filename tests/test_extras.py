@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from msekit.backbones.quantise import quantization_config
 from msekit.baselines import llm_linear, text_linear
+from msekit.baselines.texts import TextFrom
 from msekit.cli.main import app
 from msekit.data import describe
 from msekit.data.catalogue import DATASETS
@@ -82,7 +83,7 @@ def under_tensorboard() -> None:
         ("search", "optuna", lambda: open_study(None, "wf1")),
         ("tensorboard", "tensorboard", under_tensorboard),
         ("stats", "sklearn", lambda: text_linear.fit(DATASETS["meld"], ([], None), 1.0)),  # type: ignore[arg-type]
-        ("stats", "sklearn", lambda: llm_linear.fit_llm_linear(DATASETS["meld"], None, None, "", None)),  # type: ignore[arg-type]
+        ("stats", "sklearn", lambda: llm_linear.fit_llm_linear(DATASETS["meld"], None, None, TextFrom(), None)),  # type: ignore[arg-type]
         ("stats", "scipy", lambda: calibrate(RUN)),
         ("plot", "matplotlib", lambda: loss_curves({})),
         ("plot", "matplotlib", lambda: describe.plot(None, Path("moods.png"))),  # type: ignore[arg-type]

@@ -37,10 +37,13 @@ def main() -> None:
     parser.add_argument("--systems", nargs="*", default=tuple(BASELINES), help="names of baselines")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--backbone", default="smollm2-135m", help="'none' for words")
+    parser.add_argument("--context", type=int, default=0, help="earlier utterances that the LLM reads before a text")
+    parser.add_argument("--text-limit", type=int, help="longest text with its context, in tokens")
     parser.add_argument("--output", type=Path, default=Path("runs/rivals"))
     parser.add_argument("--report", action="store_true", help="run nothing")
     given = parser.parse_args()
-    text = TextFrom() if given.backbone == "none" else TextFrom("backbone", given.backbone)
+    before = {"context": given.context, "limit": given.text_limit}
+    text = TextFrom() if given.backbone == "none" else TextFrom("backbone", given.backbone, **before)
     seeds = tuple(int(seed) for seed in given.seeds.split(","))
     reporter = Reporter()
     for name in given.only:
@@ -49,7 +52,8 @@ def main() -> None:
         document = document_of(request, run_all(request, given.output.resolve(), reporter, run=not given.report))
         if len(request.names) == len(BASELINES) and any(row["metrics"] for row in document["rows"]):
             RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            file = f"{name}-context{given.context}" if given.context else name
+            (RESULTS / f"{file}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         print(f"### {name}\n\n{markdown(document)}")
 
 

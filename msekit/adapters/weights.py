@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from msekit.errors import MsekitError
 
-OTHERWISE = "It was trained by an msekit that builds this adapter otherwise, or a file beside it was changed: train again."
+OTHERWISE = "Another msekit made it, which builds this adapter otherwise, or a file beside it was changed: train again."
 
 
 def check_adapter(adapter: nn.Module, tensors: dict[str, Tensor], where: object) -> None:

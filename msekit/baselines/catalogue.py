@@ -120,8 +120,17 @@ def needs_llm(name: str) -> bool:
     return name == READS_LLM or BASELINES[name].level == "llm"
 
 
-def check_text(name: str, backbone: str | None, text_from: str, sentence: str = "last") -> None:
+def check_text(
+    name: str, backbone: str | None, text_from: str, sentence: str = "last", as_llm_reads: bool = False
+) -> None:
     """Refuse a baseline without the LLM that it is to read, and one that reads none with one.
+
+    Args:
+        name: Of the baseline.
+        backbone: The LLM.
+        text_from: What is read of a text.
+        sentence: Which state stands for a whole text.
+        as_llm_reads: Whether it is said what the LLM reads: context, or the longest text.
 
     Raises:
         MsekitError: Either; no such baseline; or one with a text of another kind than its own.
@@ -136,6 +145,12 @@ def check_text(name: str, backbone: str | None, text_from: str, sentence: str = 
         )
     if (BASELINES[name].network is None or needs_llm(name)) and text_from != "words":
         raise MsekitError(f"{name} has a text of its own", where="--text-from", fix="Leave it out.")
+    if as_llm_reads and (BASELINES[name].level == "llm" or (text_from != "backbone" and name != READS_LLM)):
+        raise MsekitError(
+            f"{name} does not read hidden states, and they alone have a context",
+            where="--context, --text-limit",
+            fix="--text-from backbone, for a baseline that can.",
+        )
     if sentence != "last" and BASELINES[name].level != "sentence":
         raise MsekitError(f"{name} reads a text token by token", where="--sentence", fix="Leave it out.")
     if text_from == "backbone" and backbone is None:

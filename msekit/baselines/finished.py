@@ -13,7 +13,14 @@ from msekit.runs.report import Report, read_report
 
 
 def kind_of(
-    name: str, dataset: str, seed: int, backbone: str | None, epochs: int, limit_train: int | None
+    name: str,
+    dataset: str,
+    seed: int,
+    backbone: str | None,
+    epochs: int,
+    limit_train: int | None,
+    context: int = 0,
+    text_limit: int | None = None,
 ) -> dict[str, Any]:
     """What a baseline's run is, as its report says it.
 
@@ -29,13 +36,16 @@ def kind_of(
         "seed": seed,
         "epochs": epochs if BASELINES[name].network else None,
         "limit_train": limit_train,
+        "context": context or None,
+        "text_limit": text_limit,
     }
 
 
-def folder_name(dataset: str, name: str, backbone: str | None, text_from: str) -> str:
+def folder_name(dataset: str, name: str, backbone: str | None, text_from: str, context: int = 0) -> str:
     """Where a baseline's seeds lie, among those of other runs: told by what it reads where that is not words."""
     read = "" if backbone is None else f"-{Path(backbone).name}"
-    return f"{dataset}-{name}{'-file' if text_from == 'file' else read}"
+    before = f"-context{context}" if context else ""
+    return f"{dataset}-{name}{'-file' if text_from == 'file' else read}{before}"
 
 
 def finished_baseline(output: Path, kind: dict[str, Any]) -> Report | None:

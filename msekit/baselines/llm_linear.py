@@ -18,12 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from msekit.backbones.backbone import Backbone
-from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.hidden_states import StatesWanted, depth
-from msekit.backbones.load import load_backbone
-from msekit.backbones.precision import default_device, run_dtype
 from msekit.baselines.text_linear import STRENGTHS, answer, needs_scikit_learn
+from msekit.baselines.texts import TextFrom, load_frozen, tokens_of
 from msekit.data.batches.batch import Collator
 from msekit.data.batches.preprocess import Preprocessor
 from msekit.data.cache.cache import Cache
@@ -62,7 +59,7 @@ class Choice:
 
 
 def fit_llm_linear(
-    spec: DatasetSpec, cache: Cache, chosen: np.ndarray, backbone_name: str, reporter: Reporter
+    spec: DatasetSpec, cache: Cache, chosen: np.ndarray, text: TextFrom, reporter: Reporter
 ) -> dict[str, Any]:
     """Choose on validation, and answer the test split.
 
@@ -70,7 +67,7 @@ def fit_llm_linear(
         spec: The data set.
         cache: Its cache.
         chosen: Positions of the training samples.
-        backbone_name: Catalogue name, folder or hub id of the LLM.
+        text: The LLM, and what it reads.
         reporter: Where progress goes.
 
     Returns:
@@ -81,12 +78,12 @@ def fit_llm_linear(
     """
     if spec.range is None:
         needs_scikit_learn()
-    folder = checkpoint_folder(backbone_name)
-    with reporter.status(f"loading {backbone_name}"):
-        backbone = load_backbone(backbone_name, dtype=run_dtype(folder, "none", default_device()))
+    assert text.backbone is not None
+    backbone = load_frozen(text.backbone, reporter)
     layers = tuple(sorted({*range(0, depth(backbone) + 1, EVERY), depth(backbone)}))
     wanted = StatesWanted(layers, tuple(backbone.encode(standard_cue(spec))))
-    tables = {split: _states(backbone, cache.split(split).texts, spec.text_limit, wanted, reporter) for split in SPLITS}
+    read = {split: tokens_of(backbone, cache.split(split), spec, text) for split in SPLITS}
+    tables = {split: states_table(backbone, *read[split], wanted, reporter) for split in SPLITS}
     frames = frame_blocks(cache)
     train, valid = cache.split("train").labels[chosen], cache.split("valid").labels
     key, metric_fn = spec.key_metric, metrics_of(spec)
@@ -117,11 +114,6 @@ def fit_llm_linear(
         "backbone_fingerprint": backbone.fingerprint,
         "dtype": str(backbone.model.dtype),
     }
-
-
-def _states(backbone: Backbone, texts: list[str], limit: int, wanted: StatesWanted, reporter: Reporter) -> StatesTable:
-    tokens = [ids[:limit] for ids in backbone.encode_all(texts)]
-    return states_table(backbone, tokens, None, wanted, reporter)
 
 
 def text_blocks(tables: dict[str, StatesTable], number: int) -> list[Block]:

@@ -84,10 +84,10 @@ def run_baseline(
             another kind.
     """
     text = text or TextFrom(backbone=backbone)
-    check_text(name, text.backbone, text.kind, text.sentence)
+    check_text(name, text.backbone, text.kind, text.sentence, bool(text.context or text.limit))
     refuse_several(spec, "a baseline")
     refuse_unchosen(spec)
-    kind = kind_of(name, spec.name, seed, text.backbone, epochs, limit_train)
+    kind = kind_of(name, spec.name, seed, text.backbone, epochs, limit_train, text.context, text.limit)
     finished_baseline(output, kind)
     spec, cache = open_data(spec, FEATURE_DTYPE, reporter)
     kind["data_fingerprint"] = cache.info.fingerprint
@@ -124,12 +124,8 @@ def _outcome(
         texts = open_texts(spec, cache, chosen, text, entry.level, reporter)
         data = RivalData(spec, cache, chosen, entry, texts)
         return _trained(Trainer(name, data, kind["seed"], kind["epochs"], output, kind | asked, reporter))
-    if name == READS_LLM:
-        assert text.backbone is not None
-        outcome = fit_llm_linear(spec, cache, chosen, text.backbone, reporter)
-    else:
-        outcome = _linear(spec, cache, chosen)
-    return outcome | {"train_seconds": time.perf_counter() - started}
+    linear = fit_llm_linear(spec, cache, chosen, text, reporter) if name == READS_LLM else _linear(spec, cache, chosen)
+    return linear | {"train_seconds": time.perf_counter() - started}
 
 
 def _trained(trainer: Trainer) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.hidden_states import StatesWanted, depth
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import default_device, run_dtype
+from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
 from msekit.data.cache.cache import Cache
+from msekit.data.cache.split_table import SplitTable
 from msekit.data.catalogue import SPLITS, DatasetSpec
 from msekit.data.description_checks import UNSPACED
 from msekit.data.readers.beside import text_features
@@ -48,12 +50,19 @@ class TextFrom:
     """Of the LLM; None for the one at two thirds of its depth."""
     sentence: Literal["last", "mean"] = "last"
     """The whole text as one state: of the last token behind a cue, or the mean."""
+    context: int = 0
+    """Earlier utterances of the dialogue that the LLM reads before each text, as by `data.context`."""
+    limit: int | None = None
+    """Longest text in tokens, with its context; None for the data set's own."""
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""
         if self.kind != "backbone" and (self.layer is not None or self.sentence != "last"):
             where = "--text-layer" if self.layer is not None else "--sentence"
             raise MsekitError("it is of an LLM's states, and none are read", where=where, fix="--text-from backbone.")
+        if self.backbone is None and (self.context or self.limit):
+            where = "--context" if self.context else "--text-limit"
+            raise MsekitError("it is of what an LLM reads, and none reads", where=where, fix="--text-from backbone.")
 
 
 @dataclass(frozen=True)
@@ -160,22 +169,39 @@ def _for_llm(spec: DatasetSpec, cache: Cache, given: TextFrom, reporter: Reporte
     return Texts(ids, said=said, of_llm=OfLLM(backbone, len(cue), spec))
 
 
+def tokens_of(
+    backbone: Backbone, table: SplitTable, spec: DatasetSpec, given: TextFrom
+) -> tuple[list[list[int]], np.ndarray | None]:
+    """Every text of a split in tokens, its context in front, and how many of them the context is; None without.
+
+    Raises:
+        MsekitError: Context is asked for, and the set has no dialogues.
+    """
+    limit = given.limit or spec.text_limit
+    own = [row[:limit] for row in backbone.encode_all(table.texts)]
+    if not given.context:
+        return own, None
+    refuse_without_dialogues(table, spec.name)
+    whole = in_context(table, own, backbone.encode, limit, given.context)
+    return whole.ids, whole.lengths
+
+
 def _of_backbone(spec: DatasetSpec, cache: Cache, given: TextFrom, level: Level, reporter: Reporter) -> Texts:
     assert given.backbone is not None
     backbone = load_frozen(given.backbone, reporter)
     layer = round(2 * depth(backbone) / 3) if given.layer is None else given.layer
     if not 0 <= layer <= depth(backbone):
         raise MsekitError(f"there are layers 0 to {depth(backbone)}, not {layer}", where="--text-layer")
-    ids = {split: [row[: spec.text_limit] for row in backbone.encode_all(cache.split(split).texts)] for split in SPLITS}
+    read = {split: tokens_of(backbone, cache.split(split), spec, given) for split in SPLITS}
     said = {"text_from": "backbone", "text_layer": layer, "backbone_fingerprint": backbone.fingerprint}
-    texts = Texts({split: [row or [0] for row in rows] for split, rows in ids.items()}, width=backbone.text_dim)
+    texts = Texts({split: [row or [0] for row in rows] for split, (rows, _) in read.items()}, width=backbone.text_dim)
     if level == "tokens":
-        texts.tokens = {split: token_table(backbone, rows, layer, reporter) for split, rows in ids.items()}
+        texts.tokens = {split: token_table(backbone, rows, layer, reporter) for split, (rows, _) in read.items()}
     else:
         wanted = StatesWanted((layer,), tuple(backbone.encode(standard_cue(spec))))
         which = 0 if given.sentence == "last" else 1
-        for split, rows in ids.items():
-            table = states_table(backbone, rows, None, wanted, reporter)
+        for split, (rows, context) in read.items():
+            table = states_table(backbone, rows, context, wanted, reporter)
             texts.sentence[split] = lambda places, table=table: table(places)[:, 0, which]  # type: ignore[misc]
         said["text_sentence"] = given.sentence
     texts.said = said | {"dtype": str(backbone.model.dtype)}

@@ -43,6 +43,10 @@ def baseline_command(
     sentence: Annotated[
         Literal["last", "mean"], typer.Option(help="A whole text as one state: of its last token, or the mean.")
     ] = "last",
+    context: Annotated[int, typer.Option(min=0, help="Earlier utterances that the LLM reads before a text.")] = 0,
+    text_limit: Annotated[
+        int | None, typer.Option(min=1, help="Longest text that the LLM reads, with its context [the set's].")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "1111",
     folds: options.Folds = None,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 30,
@@ -55,7 +59,9 @@ def baseline_command(
     """Train and test a baseline: a linear model, a classical network or one of the paper's rivals; or all of them.
     Finished seeds are reused, an unfinished one goes on behind its last epoch."""
     if name != ALL:
-        check_text(name, backbone, text_from, sentence)
+        check_text(name, backbone, text_from, sentence, bool(context or text_limit))
+    elif (context or text_limit) and text_from != "backbone":
+        raise MsekitError("it is of what an LLM reads", where="--context, --text-limit", fix="--text-from backbone.")
     elif folds:
         raise MsekitError(f"--folds takes one baseline, not `{ALL}`", fix=f"One of {choice(BASELINES)}.")
     from msekit.baselines.finished import folder_name, kind_of
@@ -65,15 +71,16 @@ def baseline_command(
     described = options.own_set(labels, span, language, prompt, encoding, delimiter, columns, validation)
     spec, numbers = find_set(dataset, source, described.settings()), tuple(parse_seeds(seeds))
     around = output.resolve() if output else Path("runs").resolve()
-    folder = around if output else around / folder_name(spec.name, name, backbone, text_from)
+    folder = around if output else around / folder_name(spec.name, name, backbone, text_from, context)
     specs = _by_fold(spec, folder, folds)
     alone = () if name == ALL else numbers
-    kinds = {seed: kind_of(name, spec.name, seed, backbone, epochs, limit_train) for seed in alone}
+    asked = (backbone, epochs, limit_train, context, text_limit)
+    kinds = {seed: kind_of(name, spec.name, seed, *asked) for seed in alone}
     _look_at(specs, kinds, backbone)  # what is refused is refused before libraries load
     from msekit.baselines.texts import TextFrom
     from msekit.experiments.baseline_table import Request
 
-    text = TextFrom(text_from, backbone, text_layer, sentence)
+    text = TextFrom(text_from, backbone, text_layer, sentence, context, text_limit)
     request = Request(tuple(BASELINES) if name == ALL else (name,), spec, text, numbers, epochs, limit_train)
     if name == ALL:
         _run_all(request, around, fmt)

@@ -37,13 +37,15 @@ class Request:
     names: tuple[str, ...]
     spec: DatasetSpec
     text: TextFrom
-    """What networks read of a text; `llm-linear` takes only the backbone from it."""
+    """What networks read of a text; `llm-linear` takes the backbone, the context and the limit from it."""
     seeds: tuple[int, ...]
     epochs: int = 30
     limit_train: int | None = None
 
     def text_of(self, name: str) -> TextFrom:
         """What one of them reads."""
+        if name == READS_LLM:
+            return TextFrom(backbone=self.text.backbone, context=self.text.context, limit=self.text.limit)
         if needs_llm(name):
             return TextFrom(backbone=self.text.backbone)
         if BASELINES[name].network is None:
@@ -83,7 +85,7 @@ class Row:
 def folder_of(around: Path, name: str, request: Request) -> Path:
     """Where a baseline's seeds lie."""
     text = request.text_of(name)
-    return around / folder_name(request.spec.name, name, text.backbone, text.kind)
+    return around / folder_name(request.spec.name, name, text.backbone, text.kind, text.context)
 
 
 def run_all(request: Request, around: Path, reporter: Reporter, run: bool = True) -> list[Row]:
@@ -176,13 +178,14 @@ def of_group(group: Group) -> dict[str, Any]:
 def reads(group: Group) -> str:
     """What a baseline read of a text, in words."""
     report = group.members[0].report
+    before = f", {report.context} before" if report.context else ""
     if report.adapter == READS_LLM:
-        return f"{report.backbone}, layer {report.layer}"
+        return f"{report.backbone}, layer {report.layer}{before}"
     if report.text_from == "llm":
         return f"{report.backbone}, trained through"
     if report.text_from == "backbone":
         whole = f", {report.text_sentence}" if report.text_sentence else ""
-        return f"{report.backbone}, layer {report.text_layer}{whole}"
+        return f"{report.backbone}, layer {report.text_layer}{whole}{before}"
     return report.text_from or "words"
 
 

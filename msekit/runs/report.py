@@ -42,6 +42,7 @@ SETS_IT_APART = {
     "text_from": "words",
     "text_layer": None,
     "text_sentence": "last",
+    "text_limit": None,
 }
 COMPARABLE = NAMES_A_RUN | HOW_IT_IS_TESTED | SETS_IT_APART
 """What runs must agree in to have a common mean: key → its usual value, at which it says nothing. A key that a report
@@ -148,6 +149,8 @@ class Report(BaseModel):
     """Of the same: the LLM's layer."""
     text_sentence: str | None = None
     """Of the same: which state stands for a whole text, `last` or `mean`."""
+    text_limit: int | None = None
+    """Of the same: the longest text in tokens, where that is not the data set's own."""
     apart: str | None = None
     """Of the same: what is otherwise than in its paper."""
     trainable_parameters: int | None = None

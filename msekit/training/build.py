@@ -17,7 +17,7 @@ from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.load import load_backbone
 from msekit.backbones.precision import DTYPES, default_device, run_dtype
 from msekit.data.batches.batch import Batch, Collator, Noise
-from msekit.data.batches.dialogue import in_context, refuse_without_dialogues
+from msekit.data.batches.dialogue import in_context, in_dialogues, refuse_without_dialogues
 from msekit.data.batches.kept_frames import KeptFrames
 from msekit.data.batches.missing import complete, refuse_incomplete, training_positions
 from msekit.data.batches.preprocess import Preprocessor
@@ -156,13 +156,20 @@ def build(
     parts = Parts(spec, cache, model, preprocessors, collators, limit, truncated, evaluation_batch, cue, recompute)
     if "train" in collators:
         fit_to_training(parts, config)
-        for name, width in widths.items():
-            if reads_summary_alone(config.adapter.name, width):
-                reporter.note(f"{name}: {width} features a frame are read by their statistics alone, without an LSTM")
+        _say_how_it_is_read(parts, config, widths, reporter)
     _ = backbone.passes  # decided here, in every process
     if truncated:
         reporter.note(f"{truncated} texts are longer than {limit} tokens and were cut")
     return parts
+
+
+def _say_how_it_is_read(parts: Parts, config: RunConfig, widths: dict[Modality, int], reporter: Reporter) -> None:
+    """What a user may not expect of how the data are read, or could ask for."""
+    for name, width in widths.items():
+        if reads_summary_alone(config.adapter.name, width):
+            reporter.note(f"{name}: {width} features a frame are read by their statistics alone, without an LSTM")
+    if parts.cue is not None and not config.data.context and in_dialogues(parts.cache.split("train")):
+        reporter.note("the utterances are of dialogues; --context 3 lets the LLM read what was said before each")
 
 
 def _collator(

@@ -164,9 +164,48 @@ def test_a_run_says_what_it_read_and_is_not_taken_for_another(tmp_path: Path):
             run_baseline("misa", output=tmp_path, text=other, **asked)
 
 
+def talks(folder: Path) -> DatasetSpec:
+    """Dialogues of two utterances; the label of the second lies in the first, its own text says nothing of it."""
+    drawn, lines = np.random.default_rng(0), ["text,label,split,dialogue_id,speaker"]
+    for split, count in (("train", 150), ("valid", 40), ("test", 60)):
+        for talk in range(count):
+            said = drawn.choice(["yes", "no"], 2)
+            lines += [f"{said[place]},{said[0]},{split},{split}{talk},{'AB'[place]}" for place in (0, 1)]
+    (folder / "talks.csv").write_text("\n".join(lines) + "\n")
+    return DatasetSpec(name="talks", task="erc", layout="csv", labels=("yes", "no"), source=folder / "talks.csv")
+
+
+def test_what_was_said_before_is_read_with_context_alone(tmp_path: Path):
+    spec, text = talks(tmp_path), TextFrom(backbone="tiny-llama", context=1)
+    asked = {"spec": spec, "seed": 1, "reporter": QUIET}
+    with_it = run_baseline("llm-linear", output=tmp_path / "with", text=text, **asked)
+    without = run_baseline("llm-linear", output=tmp_path / "without", text=TextFrom(backbone="tiny-llama"), **asked)
+    assert with_it["metrics"]["acc"] > 0.97
+    assert without["metrics"]["acc"] < 0.9
+    assert (with_it["context"], without["context"]) == (1, None)
+    with pytest.raises(MsekitError, match=r"another baseline \(context: 1 → None"):
+        run_baseline("llm-linear", output=tmp_path / "with", text=TextFrom(backbone="tiny-llama"), **asked)
+
+
+def test_tokens_have_their_context_in_front_within_the_limit(tmp_path: Path, tiny: Backbone):
+    spec = talks(tmp_path)
+
+    def lengths(**how) -> list[int]:
+        text = TextFrom("backbone", "tiny-llama", **how)
+        return data_of(spec, "lf-lstm", text).batch("test", [0, 1]).text_lengths.tolist()
+
+    first = f"A: {open_data(spec, 'float32', QUIET)[1].split('test').texts[0]}\n"
+    plain, before = lengths(), lengths(context=1)
+    assert before[0] == plain[0] + len(tiny.encode("A:"))
+    assert before[1] == plain[1] + len(tiny.encode("B:")) + len(tiny.encode(first))
+    assert max(lengths(context=1, limit=3)) <= 3
+
+
 @pytest.mark.parametrize(
     ("name", "text", "what"),
     [
+        ("mult", TextFrom("backbone", "tiny-llama", context=1), "no dialogue ids"),
+        ("mag-head", TextFrom(backbone="tiny-llama", context=1), "does not read hidden states"),
         ("mult", TextFrom(backbone="tiny-llama"), "reads no LLM"),
         ("mult", TextFrom("backbone"), "none is named"),
         ("mult", TextFrom("backbone", "tiny-llama", sentence="mean"), "token by token"),
@@ -179,6 +218,8 @@ def test_a_text_that_cannot_be_had_is_refused(name, text, what, tmp_path: Path):
         run_baseline(name, DATASETS["synthetic-erc"], 1, tmp_path / "run", text=text, reporter=QUIET)
     with pytest.raises(MsekitError, match="none are read"):
         TextFrom("words", layer=1)
+    with pytest.raises(MsekitError, match="none reads"):
+        TextFrom("words", context=2)
 
 
 def test_data_info_says_what_lies_beside_the_rows(tmp_path: Path):

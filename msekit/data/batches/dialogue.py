@@ -25,6 +25,8 @@ from msekit.errors import MsekitError
 if TYPE_CHECKING:
     from msekit.data.cache.split_table import SplitTable
 
+_MANY = 20  # a share of 1/20 of the utterances left out is worth a word
+
 
 @dataclass(frozen=True)
 class InContext:
@@ -42,6 +44,8 @@ class InContext:
         """Its figures in one line, for the user."""
         mean = self.utterances / len(self.ids)
         room = f"{self.left_out} did not fit into {limit} tokens"
+        if self.left_out * _MANY > self.utterances:
+            room += "; --set data.text_limit makes room"
         return f"context of {mean:.2f} utterances and {self.lengths.mean():.1f} tokens on average; {room}"
 
 
@@ -57,6 +61,11 @@ def refuse_without_dialogues(table: SplitTable, dataset: str) -> None:
             where=table.name,
             fix="Leave --context away, or give samples a `dialogue_id` (and a `speaker`).",
         )
+
+
+def in_dialogues(table: SplitTable) -> bool:
+    """Whether most samples follow another one of their dialogue."""
+    return 2 * sum(map(bool, previous(table.dialogues, 1))) > len(table.dialogues)
 
 
 def previous(dialogues: list[str | None], count: int) -> list[list[int]]:

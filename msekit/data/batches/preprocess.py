@@ -100,7 +100,8 @@ class Preprocessor(BaseModel):
         there_NLD |= (share_ND == 0)[:, None]
         frames_NLD = self._scaled(frames_NLD).astype(np.float64)  # squares of large values are beyond float32
         pairs_NLD = there_NLD[:, 1:] & there_NLD[:, :-1]
-        changes_ND = (np.abs(np.diff(frames_NLD, axis=1)) * pairs_NLD).sum(axis=1) / np.maximum(pairs_NLD.sum(axis=1), 1)
+        changes_ND = (np.abs(np.diff(frames_NLD, axis=1)) * pairs_NLD).sum(axis=1)
+        changes_ND /= np.maximum(pairs_NLD.sum(axis=1), 1)
         mean_ND, deviation_ND = (of(frames_NLD, axis=1, where=there_NLD) for of in (np.mean, np.std))
         percentiles = [percentile(frames_NLD, there_NLD, wanted) for wanted in PERCENTILES]
         columns = [mean_ND, deviation_ND, *percentiles, changes_ND, share_ND, onsets_ND]

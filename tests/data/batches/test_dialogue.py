@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from msekit.data.batches.dialogue import in_context, previous, refuse_without_dialogues
+from msekit.data.batches.dialogue import in_context, in_dialogues, previous, refuse_without_dialogues
 from msekit.data.cache.cache import prepare
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
@@ -81,7 +81,13 @@ def test_what_was_used_and_left_out_is_counted():
     contextual = in_context(TALK, own, encode, 14, 2)
     assert (contextual.utterances, contextual.left_out) == (2, 1)
     assert "0.40 utterances" in contextual.summary(14)
-    assert "1 did not fit into 14 tokens" in contextual.summary(14)
+    assert "1 did not fit into 14 tokens; --set data.text_limit makes room" in contextual.summary(14)
+    assert in_context(TALK, own, encode, 50, 2).summary(50).endswith("0 did not fit into 50 tokens")
+
+
+def test_only_a_set_most_of_whose_samples_follow_another_is_of_dialogues():
+    assert in_dialogues(table(("1", "Ann", "hi"), ("1", "Bob", "yo"), ("1", "Ann", "ok")))
+    assert not in_dialogues(table(("1", "Ann", "hi"), ("1", "Bob", "yo"), ("2", "Ann", "hi"), (None, "Bob", "yo")))
 
 
 def test_a_set_without_dialogues_is_refused():
