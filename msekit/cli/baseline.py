@@ -58,12 +58,7 @@ def baseline_command(
 ) -> None:
     """Train and test a baseline: a linear model, a classical network or one of the paper's rivals; or all of them.
     Finished seeds are reused, an unfinished one goes on behind its last epoch."""
-    if name != ALL:
-        check_text(name, backbone, text_from, sentence, bool(context or text_limit))
-    elif (context or text_limit) and text_from != "backbone":
-        raise MsekitError("it is of what an LLM reads", where="--context, --text-limit", fix="--text-from backbone.")
-    elif folds:
-        raise MsekitError(f"--folds takes one baseline, not `{ALL}`", fix=f"One of {choice(BASELINES)}.")
+    _refuse_what_does_not_fit(name, backbone, text_from, sentence, bool(context or text_limit), bool(folds))
     from msekit.baselines.finished import folder_name, kind_of
     from msekit.data.readers.found_labels import find_set
     from msekit.settings.plan_runs import parse_seeds
@@ -86,6 +81,17 @@ def baseline_command(
         _run_all(request, around, fmt)
     else:
         _run_one(request, specs, folder, bool(folds), fmt)
+
+
+def _refuse_what_does_not_fit(
+    name: str, backbone: str | None, text_from: str, sentence: str, as_llm_reads: bool, folds: bool
+) -> None:
+    if name != ALL:
+        check_text(name, backbone, text_from, sentence, as_llm_reads)
+    elif as_llm_reads and text_from != "backbone":
+        raise MsekitError("it is of what an LLM reads", where="--context, --text-limit", fix="--text-from backbone.")
+    elif folds:
+        raise MsekitError(f"--folds takes one baseline, not `{ALL}`", fix=f"One of {choice(BASELINES)}.")
 
 
 def _by_fold(spec: DatasetSpec, folder: Path, folds: str | None) -> dict[Path, DatasetSpec]:
