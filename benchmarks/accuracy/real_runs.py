@@ -47,11 +47,13 @@ class Experiment:
 
 WITHHELD = ("--set", "data.without=[audio,vision]")
 ONE = ("--epochs", "1")  # the opinion has learned before; what more epochs give is not measured yet
+BEFORE = ("--context", "3", "--set", "data.text_limit=130")  # what was said before, and room for it
 EXPERIMENTS = (
     Experiment("emodb", "best", ONE, FIVE, "best"),
     Experiment("ravdess", "best", ONE, FIVE, "best"),
     Experiment("mosi_utt", "best", ONE, FIVE, "best"),
     Experiment("meld6", "best", ONE, FIVE, "best"),
+    Experiment("meld6", "best-context3", (*ONE, *BEFORE), SEEDS, "best"),
     Experiment("ravdess", "kit", ("--epochs", "5")),
     Experiment("mosi_utt", "kit", ("--epochs", "6")),
     Experiment("meld6", "kit", ("--epochs", "3")),
