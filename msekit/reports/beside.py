@@ -14,7 +14,7 @@ from msekit.runs.files import REPORT
 from msekit.runs.report import Report, RunReport, read_report
 
 BAR = "llm-linear"
-SAME = ("dataset", "data_fingerprint", "backbone_fingerprint", "split", "limit_train")
+SAME = ("dataset", "data_fingerprint", "backbone_fingerprint", "split", "limit_train", "context")
 """What a run and its bar must share."""
 
 
@@ -39,7 +39,7 @@ def bars(reports: Sequence[RunReport]) -> list[Path]:
 
 
 def _key(report: Report) -> tuple[object, ...]:
-    return tuple(getattr(report, name) for name in SAME)
+    return tuple(getattr(report, name) or None for name in SAME)  # no context is 0 or none
 
 
 def _around(seed: Path) -> Path:

@@ -21,6 +21,7 @@ from msekit.data.catalogue import DATASETS, DatasetSpec
 from msekit.errors import MsekitError
 from msekit.model.wording import CUES
 from msekit.reporter import Reporter
+from msekit.runs.report import read_report, write_report
 
 QUIET = Reporter(quiet=True)
 SIZES = {"train": 300, "valid": 60, "test": 60}
@@ -148,6 +149,11 @@ def test_reports_show_it_beside_runs_of_the_same_backbone_and_data(tmp_path: Pat
     (runs / "broken" / "seed-1" / "report.json").write_text('{"adapter": "llm-linear"')
     assert adapters() == ["mse-states"]
     llm_linear(spec, runs / "bar" / "seed-1", limit_train=32)
+    assert adapters() == ["mse-states", "llm-linear"]
+    bar = read_report(runs / "bar" / "seed-1")
+    write_report(runs / "bar" / "seed-1", bar.model_copy(update={"context": 3}))
+    assert adapters() == ["mse-states"], "it read what was said before, and the run did not"
+    write_report(runs / "bar" / "seed-1", bar)
     assert adapters() == ["mse-states", "llm-linear"]
     both = ["report", str(runs / "plug-in"), str(runs / "bar"), "--format", "markdown"]
     assert CliRunner().invoke(app, both, catch_exceptions=False).stdout.count("llm-linear") == 1
