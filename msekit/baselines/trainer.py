@@ -25,6 +25,7 @@ from msekit.baselines.texts import Texts
 from msekit.data.batches.batch import Noise
 from msekit.errors import MsekitError, UnfinishedRunError
 from msekit.evaluation.metrics import goodness, metrics_of
+from msekit.process import flush_denormals, ready_for_cuda
 from msekit.reporter import Reporter
 from msekit.runs.files import STATE
 from msekit.runs.progress import Progress
@@ -85,8 +86,6 @@ class Trainer:
         self.kind = json.dumps(kind | {"msekit": __version__, "entry": asdict(self.entry)}, default=str)
         self.device = default_device()
         if self.device.type == "cuda":
-            from msekit.process import ready_for_cuda
-
             ready_for_cuda()
         torch.manual_seed(seed)
         self.network = make_network(name, data.sizes, data.texts).to(self.device)
@@ -96,6 +95,7 @@ class Trainer:
                 [{"params": group.parameters, "lr": self.entry.rate * group.factor} for group in stage.groups],
                 lr=self.entry.rate,
                 weight_decay=self.entry.decay,
+                fused=self.device.type == "cpu",
             )
             for stage in self.stages
         ]
@@ -104,6 +104,7 @@ class Trainer:
 
     def fit(self) -> Trained:
         """Train to the best validation epoch, and score the test split with it."""
+        flush_denormals()
         self._resume()
         progress = self.progress
         while progress.epoch < self.epochs and progress.epoch - progress.best_epoch < PATIENCE:

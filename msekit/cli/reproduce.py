@@ -96,7 +96,7 @@ def _planned(
     from msekit.settings.plan_runs import plan_runs
 
     described = common.own_set.settings()
-    rows = experiments(table, backbones, datasets, lambda name: find_set(name, common.source, described))
+    rows = experiments(table, backbones, datasets, lambda name: find_set(name, common.source, described), common.recipe)
     for key in (key for key in common.overrides if key.startswith(("adapter.name=", "adapter.ablate="))):
         raise MsekitError(f"--set {key}: that is what makes the rows of a table", fix="`msekit train` makes one run.")
     if (common.source is not None or described) and len({row.dataset for row in rows}) > 1:
@@ -163,7 +163,7 @@ def _add_baselines(
             if not mine:
                 continue
             spec = find_set(dataset, common.source, common.own_set.settings())
-            text = TextFrom(kind, backbone)
+            text = TextFrom(kind, backbone, **_before(rows, dataset, backbone, spec.text_limit))
             request = Request(mine, spec, text, tuple(common.seeds or ()), limit_train=common.limit_train)
             if common.epochs is not None:
                 request = replace(request, epochs=common.epochs)
@@ -173,6 +173,12 @@ def _add_baselines(
                 reporter.note("stopped; continue with the same command")
                 raise typer.Exit(130) from None
     return broken_off
+
+
+def _before(rows: list[Experiment], dataset: str, backbone: str, own_limit: int) -> dict[str, Any]:
+    """What the plug-in's runs read before a text, for baselines that read the LLM's states to read the same."""
+    data = next(row.runs[0].data for row in rows if (row.dataset, row.backbone) == (dataset, backbone))
+    return {"context": data.context, "limit": None if data.text_limit == own_limit else data.text_limit}
 
 
 def _cost_table(rows: list[Experiment], reporter: Reporter) -> Table:

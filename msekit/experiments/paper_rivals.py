@@ -76,8 +76,10 @@ def add_baselines(
                 document["differs"].append(f"{row.name}: {found['apart']}")
         document["rows"].append(line)
     note = "baselines: the epoch selected on validation; several of the released codes select it on the test split"
-    if note not in document["footnotes"]:
-        document["footnotes"].append(note)
+    alone = "what reads words or a file's features reads each utterance alone, the plug-in what was said before it"
+    for said in (note, alone) if request.text.context and request.text.kind != "backbone" else (note,):
+        if said not in document["footnotes"]:
+            document["footnotes"].append(said)
     return [line for row in rows for line in row.broken_off]
 
 

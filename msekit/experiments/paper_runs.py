@@ -36,6 +36,8 @@ ABLATION_ROWS: dict[Ablation, str] = {
     "no-msf": "w/o MSF",
 }
 FULL_ROW = "MSE-Adapter"
+PLUGINS = {"best": "mse-states"}
+"""Recipes whose plug-in is not the paper's, and its name: what makes Tables 2 and 3's own rows with them."""
 
 
 @dataclass
@@ -73,7 +75,11 @@ class Experiment:
 
 
 def experiments(
-    table: str, backbones: list[str], datasets: list[str], find: Callable[[str], DatasetSpec] = resolve_dataset
+    table: str,
+    backbones: list[str],
+    datasets: list[str],
+    find: Callable[[str], DatasetSpec] = resolve_dataset,
+    recipe: str | None = None,
 ) -> list[Experiment]:
     """The rows of a table on the given backbones and data sets.
 
@@ -82,6 +88,7 @@ def experiments(
         backbones: Empty for the paper's.
         datasets: Empty for the paper's.
         find: From a data set's name to what it is.
+        recipe: What the user asks for; None for the default of the paper's plug-in.
 
     Raises:
         MsekitError: A data set of the other task than the table's; two of one name, whose runs would share folders.
@@ -103,7 +110,7 @@ def experiments(
                 rows += [Experiment(row, key, backbone, dataset, ablate=key) for key, row in ABLATION_ROWS.items()]
                 rows.append(Experiment(FULL_ROW, "mse", backbone, dataset))
             else:
-                names = ("mag", "chfn", "mse") if table == "table5" else ("mse",)
+                names = ("mag", "chfn", "mse") if table == "table5" else (PLUGINS.get(recipe or "", "mse"),)
                 rows += [Experiment(f"{n.upper()}-{printed}", n, backbone, dataset, adapter=n) for n in names]
     return rows
 

@@ -8,7 +8,7 @@ from msekit import paper
 from msekit.data.catalogue import resolve_dataset
 from msekit.errors import MsekitError
 from msekit.evaluation.units import fraction, show
-from msekit.experiments.paper_runs import SEEDS, TABLES, Experiment
+from msekit.experiments.paper_runs import PLUGINS, SEEDS, TABLES, Experiment
 from msekit.reporter import Reporter, table_of
 from msekit.reports.aggregate import MetricSummary, aggregate
 from msekit.runs.config import read_config
@@ -113,6 +113,8 @@ def differences(experiments: list[Experiment]) -> list[str]:
             lines[f"backbone {experiment.backbone}: not one of the paper's"] = None
         if spec.name not in paper.PAPER_DATASETS:
             lines[f"data set {spec.name}: not one of the paper's"] = None
+        if experiment.adapter in PLUGINS.values():
+            lines[f"adapter {experiment.adapter}: not the paper's plug-in"] = None
         if experiment.key in RIVALS and spec.name in paper.PAPER_DATASETS:
             lines[RIVALS[experiment.key]] = None
         for run in _settings(experiment):

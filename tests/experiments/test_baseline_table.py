@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -104,6 +105,32 @@ def test_the_papers_table_gets_rows_of_baselines(tmp_path: Path):
     assert shown.exit_code == 0, shown.output
     assert "mmgcn —: the set does not say" in shown.stdout
     assert "- lft: defined by its name" in shown.stdout
+
+
+def test_baselines_of_a_table_read_what_was_said_before_as_its_plugin_does(tmp_path: Path):
+    rows = [
+        {"text": f"say {n}", "audio": f"{n % 2}", "dialogue_id": f"{split}{n // 2}", "split": split, "label": n % 2}
+        for split, count in (("train", 16), ("valid", 4), ("test", 4))
+        for n in range(count)
+    ]
+    for place in (0, 1):
+        np.save(tmp_path / f"{place}.npy", np.full((3, 4), place, dtype=np.float32))
+    lines = [f"{r['text']},{r['audio']}.npy,{r['label']},{r['split']},{r['dialogue_id']}\n" for r in rows]
+    (tmp_path / "all.csv").write_text("text,audio,label,split,dialogue_id\n" + "".join(lines))
+    (tmp_path / "own.yaml").write_text("name: own\ntask: erc\nlayout: csv\nsource: all.csv\nlabels: ['0', '1']\n")
+    arguments = ["reproduce", "table3", "--backbone", "tiny-llama", "--dataset", str(tmp_path / "own.yaml")]
+    arguments += ["--seeds", "7", "--epochs", "1", "--set", "evaluation.bootstrap=0", "--set", "data.context=1"]
+    arguments += ["--set", "data.text_limit=20", "--baselines", "text-linear,llm-linear,lf-lstm", "--format", "json"]
+    for text_from, of_network, alone in (("backbone", "tiny-llama, layer 1, 1 before", False), ("words", "words", True)):
+        done = CliRunner().invoke(app, [*arguments, "--text-from", text_from, "--output", str(tmp_path / text_from)])
+        assert done.exit_code == 0, done.output
+        document = json.loads(done.stdout)
+        reads = {row["key"]: row.get("reads") for row in document["rows"]}
+        assert reads["lf-lstm"] == of_network
+        assert reads["llm-linear"].endswith("1 before")
+        assert any("each utterance alone" in note for note in document["footnotes"]) == alone
+        (report,) = (tmp_path / text_from).glob("own-llm-linear*/seed-7/report.json")
+        assert json.loads(report.read_text())["text_limit"] == 20
 
 
 def test_mistakes_are_told():

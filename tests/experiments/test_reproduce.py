@@ -57,6 +57,22 @@ def test_the_papers_own_plan(table, rows):
     assert len({(each.key, each.backbone, each.dataset) for each in found}) == rows
 
 
+def test_recipe_best_makes_its_own_rows_of_tables_2_and_3(tmp_path: Path):
+    arguments = ["--backbone", "tiny-llama", "--dataset", "synthetic-erc", "--recipe", "best", "--seeds", "1111"]
+    arguments += ["--limit-train", "16", "--epochs", "1", "--output", str(tmp_path), "--format", "json"]
+    fast = ["--set", "evaluation.bootstrap=0", "--set", "optim.opinion_samples=32"]
+    done = CliRunner().invoke(app, ["reproduce", "table3", *arguments, *fast])
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    (row,) = document["rows"]
+    assert row["row"] == "MSE-STATES-tiny-llama"
+    assert row["seeds"] == [1111]
+    assert row["metrics"]["acc"]["paper"] is None
+    assert "adapter mse-states: not the paper's plug-in" in document["differs"]
+    with pytest.raises(MsekitError, match="loss.alone"):
+        CliRunner().invoke(app, ["reproduce", "table4", *arguments], catch_exceptions=False)
+
+
 def test_every_row_is_a_row_of_the_paper():
     from msekit.experiments.paper_runs import TABLES
 
