@@ -121,7 +121,10 @@ def test_baselines_of_a_table_read_what_was_said_before_as_its_plugin_does(tmp_p
     arguments = ["reproduce", "table3", "--backbone", "tiny-llama", "--dataset", str(tmp_path / "own.yaml")]
     arguments += ["--seeds", "7", "--epochs", "1", "--set", "evaluation.bootstrap=0", "--set", "data.context=1"]
     arguments += ["--set", "data.text_limit=20", "--baselines", "text-linear,llm-linear,lf-lstm", "--format", "json"]
-    for text_from, of_network, alone in (("backbone", "tiny-llama, layer 1, 1 before", False), ("words", "words", True)):
+    for text_from, of_network, alone in (
+        ("backbone", "tiny-llama, layer 1, 1 before", False),
+        ("words", "words", True),
+    ):
         done = CliRunner().invoke(app, [*arguments, "--text-from", text_from, "--output", str(tmp_path / text_from)])
         assert done.exit_code == 0, done.output
         document = json.loads(done.stdout)

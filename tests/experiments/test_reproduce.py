@@ -69,7 +69,7 @@ def test_recipe_best_makes_its_own_rows_of_tables_2_and_3(tmp_path: Path):
     assert row["seeds"] == [1111]
     assert row["metrics"]["acc"]["paper"] is None
     assert "adapter mse-states: not the paper's plug-in" in document["differs"]
-    with pytest.raises(MsekitError, match="loss.alone"):
+    with pytest.raises(MsekitError, match=r"loss\.alone"):
         CliRunner().invoke(app, ["reproduce", "table4", *arguments], catch_exceptions=False)
 
 
