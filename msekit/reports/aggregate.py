@@ -130,4 +130,6 @@ def _warnings(members: list[RunReport]) -> list[str]:
     for member in members:
         if (label := member.report.collapsed_to) is not None:
             lines.append(f"seed {member.seed} answers '{label}' to every sample")
+        elif (said := member.report.few_classes) is not None:
+            lines.append(f"seed {member.seed}: {said}")
     return lines

@@ -181,6 +181,16 @@ class Report(BaseModel):
         """The metrics that are one number."""
         return scalars(self.metrics)
 
+    @property
+    def few_classes(self) -> str | None:
+        """What to say where fewer than half of the classes are ever recognised; None where more are."""
+        table = self.metrics.get("per_class_f1")
+        by_class = {label: f1 for label, f1 in table.items() if f1 is not None} if isinstance(table, dict) else {}
+        never = [label for label, f1 in by_class.items() if f1 == 0]
+        if 2 * len(never) <= len(by_class):
+            return None
+        return f"{len(by_class) - len(never)} of {len(by_class)} classes are recognised; none of {', '.join(never)}"
+
     def unusual(self, name: str) -> Any:
         """The value of one of the `COMPARABLE` keys; None where it is empty or the usual one."""
         value = getattr(self, name)

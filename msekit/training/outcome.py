@@ -187,4 +187,6 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
         write_report(config.output, report)
     if report.collapsed_to is not None:
         reporter.warn(f"every test sample is predicted as '{report.collapsed_to}': the run has collapsed")
+    elif (said := report.few_classes) is not None:
+        reporter.warn(f"on the test split {said}")
     return report.document()
