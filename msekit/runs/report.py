@@ -189,7 +189,7 @@ class Report(BaseModel):
         never = [label for label, f1 in by_class.items() if f1 == 0]
         if 2 * len(never) <= len(by_class):
             return None
-        return f"{len(by_class) - len(never)} of {len(by_class)} classes are recognised; none of {', '.join(never)}"
+        return f"{len(by_class) - len(never)} of {len(by_class)} classes recognised, none of {', '.join(never)}"
 
     def unusual(self, name: str) -> Any:
         """The value of one of the `COMPARABLE` keys; None where it is empty or the usual one."""

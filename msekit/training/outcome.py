@@ -188,5 +188,5 @@ def finish(config: RunConfig, parts: Parts, outcome: Outcome, reporter: Reporter
     if report.collapsed_to is not None:
         reporter.warn(f"every test sample is predicted as '{report.collapsed_to}': the run has collapsed")
     elif (said := report.few_classes) is not None:
-        reporter.warn(f"on the test split {said}")
+        reporter.warn(f"test split: {said}")
     return report.document()

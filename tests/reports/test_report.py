@@ -160,7 +160,7 @@ def test_a_run_that_knows_fewer_than_half_of_the_classes_is_told(tmp_path, recog
     by_class = {name: 0.4 * (place < recognised) for place, name in enumerate(("joy", "anger", "fear", "awe", "ire"))}
     run = write_run(tmp_path, metrics={"acc": 0.5, "per_class_f1": by_class | {"in neither": None}})
     (group,) = aggregate(collect([run]))
-    assert group.warnings == ["seed 1111: 2 of 5 classes are recognised; none of fear, awe, ire"] * told
+    assert group.warnings == ["seed 1111: 2 of 5 classes recognised, none of fear, awe, ire"] * told
 
 
 def test_unusable_folders(tmp_path):
