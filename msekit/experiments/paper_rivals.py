@@ -75,11 +75,12 @@ def add_baselines(
             if found["apart"]:
                 document["differs"].append(f"{row.name}: {found['apart']}")
         document["rows"].append(line)
-    note = "baselines: the epoch selected on validation; several of the released codes select it on the test split"
-    alone = "what reads words or a file's features reads each utterance alone, the plug-in what was said before it"
-    for said in (note, alone) if request.text.context and request.text.kind != "backbone" else (note,):
-        if said not in document["footnotes"]:
-            document["footnotes"].append(said)
+    said = ["baselines: the epoch selected on validation; several of the released codes select it on the test split"]
+    if request.epochs != (usual := type(request).epochs):
+        said.append(f"baselines: epochs at most: {request.epochs}, by --epochs; {usual} without it")
+    if request.text.context and request.text.kind != "backbone":
+        said.append("what reads words or a file's features reads each utterance alone, not what came before it")
+    document["footnotes"] += [note for note in said if note not in document["footnotes"]]
     return [line for row in rows for line in row.broken_off]
 
 

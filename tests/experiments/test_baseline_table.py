@@ -98,6 +98,7 @@ def test_the_papers_table_gets_rows_of_baselines(tmp_path: Path):
     assert done.exit_code == 0, done.output
     rows = {row["key"]: row for row in json.loads(done.stdout)["rows"]}
     assert list(rows) == ["mse", "tfn", "lft", "mmgcn"]
+    assert "baselines: epochs at most: 1, by --epochs; 30 without it" in json.loads(done.stdout)["footnotes"]
     assert rows["lft"]["row"] == "lft (tiny-llama, layer 1)"
     assert rows["lft"]["metrics"]["wf1"]["mean"] is not None
     assert "dialogue" in rows["mmgcn"]["reason"]
