@@ -72,7 +72,7 @@ def _command(interrupts: Interrupts) -> None:
             stream.reconfigure(errors="backslashreplace")
     app = import_module("msekit.cli.main").app  # by its name: that module offers `run`, as older installations call it
     from msekit.cli.output import PlainFormatter
-    from msekit.distributed.processes import hand_over
+    from msekit.distributed.processes import already_launched, hand_over
     from msekit.errors import MsekitError
     from msekit.paths import cache_root
 
@@ -83,6 +83,10 @@ def _command(interrupts: Interrupts) -> None:
     logging.getLogger("msekit").addHandler(handler)
     try:
         app()
+    except SystemExit as end:
+        if already_launched() and not end.code:
+            import_module("msekit.distributed.accelerator").leave_group()
+        raise
     except MsekitError as error:
         if debug or interrupts.received:
             raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +52,22 @@ def accelerator_for(device: torch.device, timeout_minutes: float = 10.0) -> Any:
         without_compiling()
     plain_cpu = device.type == "cpu" and zero is None  # told `cpu`, accelerate would turn DeepSpeed off
     return Accelerator(cpu=plain_cpu, mixed_precision="no", kwargs_handlers=kwargs)
+
+
+def leave_group() -> None:
+    """Part from the other processes and end this one, if it is one of several; where its work went well.
+
+    gloo's threads hold Python objects, and one that lets go of them while the interpreter shuts down aborts the
+    process: work that was done would end as a failure. The threads end with the last reference to their group, which
+    default arguments of torch's own functions may keep, and DeepSpeed does: so the shutdown is passed over.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 class StopSignals:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msekit.backbones.checkpoints.locate import checkpoint_folder
 from msekit.backbones.fingerprint import fingerprint_model
 from msekit.backbones.precision import default_device
 from msekit.data.batches.ahead import ahead
@@ -82,6 +83,7 @@ def train(
     config = fitted(config, resume)
     if is_reused(config, resume):
         return finished_report(config, reporter)
+    checkpoint_folder(config.backbone)  # once processes have joined, the first of them alone could build one
     accelerator = accelerator_for(default_device(), config.timeout_minutes)
     with ExitStack() as held:
         on_main(accelerator, lambda: held.enter_context(held_for_training(config.output, resume)))

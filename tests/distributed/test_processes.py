@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,15 @@ import numpy as np
 import pytest
 import torch
 
+from msekit import __version__
+from msekit.backbones.checkpoints.tiny import tiny_llama_folder
 from msekit.data.batches.batch import evaluation_batches
 from msekit.distributed.accelerator import StopSignals, accelerator_for, naming_lost_processes
 from msekit.distributed.processes import LAUNCHED, already_launched, hand_over, is_main_process
-from msekit.errors import LostProcessError
+from msekit.errors import LostProcessError, MsekitError
+from msekit.reporter import Reporter
+from msekit.settings.plan_runs import RunRequest, plan_runs
+from msekit.training.loop import train
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -92,3 +99,60 @@ def test_an_error_is_left_to_our_launcher_alone(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv(LAUNCHED, "1")
     assert hand_over("no such file")
     assert json.loads((tmp_path / "error.json").read_text())["message"] == "no such file"
+
+
+PROGRAM = """
+import atexit
+import torch
+from torch import distributed
+from msekit.cli.entry import run
+
+distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())
+distributed.all_reduce(torch.ones(1))
+atexit.register(print, "the program's end")
+try:
+    run()
+except SystemExit as end:
+    print(end.code, distributed.is_initialized())
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("--version", f"msekit {__version__}\nthe program's end\n"), ("no-such-command", "2 True\nthe program's end\n")],
+    ids=["well", "an error"],
+)
+def test_a_process_that_went_well_does_not_wait_for_gloos_threads(word: str, said: str):
+    """They abort a process whose interpreter shuts down under them."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, word],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == said
+
+
+def test_a_checkpoint_is_built_before_processes_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """transformers writes it in the first process alone: built by another, the cache held a tokenizer for good."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    monkeypatch.setenv("MSEKIT_CACHE", str(tmp_path / "cache"))
+    torch.distributed.init_process_group("fake", rank=1, world_size=2, store=FakeStore())
+    try:
+        with pytest.raises(MsekitError, match="backbone fetch"):
+            tiny_llama_folder()
+    finally:
+        torch.distributed.destroy_process_group()
+    folder = tmp_path / "cache" / "backbones" / "tiny-llama-1"
+    assert not folder.exists()
+    folder.mkdir()  # as earlier versions left it
+    (folder / "tokenizer.json").write_text("{}")
+    (config,), _ = plan_runs(RunRequest("tiny-llama", "synthetic-erc", output=tmp_path / "run"))
+    monkeypatch.setattr("msekit.training.loop.accelerator_for", lambda *_: pytest.exit("joined"))
+    with pytest.raises(pytest.exit.Exception, match="joined"):
+        train(config, reporter=Reporter(quiet=True))
+    assert {"config.json", "model.safetensors"} <= {file.name for file in folder.iterdir()}

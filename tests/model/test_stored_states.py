@@ -180,6 +180,7 @@ sys.path[:0] = [sys.argv[2], sys.argv[2] + "/../helpers"]
 import torch
 from test_stored_states import WANTED, drawn, everything
 from msekit.backbones.load import load_backbone
+from msekit.distributed.accelerator import leave_group
 from msekit.model.stored_states import states_table
 from msekit.reporter import Reporter
 
@@ -208,7 +209,7 @@ texts, contexts = drawn()
 table = states_table(backbone, texts, contexts, WANTED, Counted(quiet=True), Path(sys.argv[1]))
 sys.stdout.write(f"{everything(table).double().sum():.6f}")
 if "RANK" in os.environ:
-    torch.distributed.destroy_process_group()
+    leave_group()
 """
 
 

@@ -22,23 +22,26 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
         build: Fills an empty folder. Whatever it leaves when it fails or is killed is discarded.
 
     Raises:
-        MsekitError: The cache folder cannot be written.
+        MsekitError: The cache folder cannot be written, or this is one of several processes that have joined.
     """
     target = cache_root() / "backbones" / name
-    if target.is_dir():
+    if _is_complete(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not target.is_dir():
+            if not _is_complete(target):
                 partial = target.with_name(f"{name}.partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
+                if not _is_complete(partial):
+                    raise _written_elsewhere(name)
                 for file in partial.rglob("*"):  # safetensors makes its files private, in a cache that may be shared
                     if file.is_file():
                         file.chmod(partial.stat().st_mode & 0o666)
                         on_disk(file)
+                shutil.rmtree(target, ignore_errors=True)
                 os.replace(partial, target)
     except OSError as error:
         raise MsekitError(
@@ -47,3 +50,15 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
             fix="Set MSEKIT_CACHE to a writable folder.",
         ) from error
     return target
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _written_elsewhere(name: str) -> MsekitError:
+    """In a group of processes transformers writes a checkpoint in the first one alone."""
+    return MsekitError(
+        f"the checkpoint {name} can be built by a process of its own, or by the first of several, and this is another",
+        fix="Load the backbone once in a single process (msekit backbone fetch NAME), or before the processes join.",
+    )
