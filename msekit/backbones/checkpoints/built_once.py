@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,12 +32,11 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not _is_complete(target):
+                _refuse_among_several(name)
                 partial = target.with_name(f"{name}.partial")
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
-                if not _is_complete(partial):
-                    raise _written_elsewhere(name)
                 for file in partial.rglob("*"):  # safetensors makes its files private, in a cache that may be shared
                     if file.is_file():
                         file.chmod(partial.stat().st_mode & 0o666)
@@ -56,9 +56,11 @@ def _is_complete(folder: Path) -> bool:
     return (folder / "config.json").is_file()
 
 
-def _written_elsewhere(name: str) -> MsekitError:
-    """In a group of processes transformers writes a checkpoint in the first one alone."""
-    return MsekitError(
-        f"the checkpoint {name} can be built by a process of its own, or by the first of several, and this is another",
-        fix="Load the backbone once in a single process (msekit backbone fetch NAME), or before the processes join.",
-    )
+def _refuse_among_several(name: str) -> None:
+    """Where processes have joined, transformers writes a checkpoint in the first alone, and ZeRO-3 divides it."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise MsekitError(
+            f"the checkpoint {name} cannot be built by one of several processes that have joined",
+            fix="Load the backbone before they join, or once in a single process (msekit backbone fetch NAME).",
+        )
