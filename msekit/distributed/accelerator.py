@@ -61,7 +61,7 @@ def leave_group() -> None:
     process: work that was done would end as a failure. The threads end with the last reference to their group, which
     default arguments of torch's own functions may keep, and DeepSpeed does: so the shutdown is passed over.
     """
-    if not torch.distributed.is_initialized():
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     torch.distributed.destroy_process_group()
     atexit._run_exitfuncs()

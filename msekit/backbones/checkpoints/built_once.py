@@ -59,7 +59,9 @@ def _is_complete(folder: Path) -> bool:
 def _refuse_among_several(name: str) -> None:
     """Where processes have joined, transformers writes a checkpoint in the first alone, and ZeRO-3 divides it."""
     distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_initialized() and distributed.get_world_size() > 1:
+    if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if distributed.get_world_size() > 1:
         raise MsekitError(
             f"the checkpoint {name} cannot be built by one of several processes that have joined",
             fix="Load the backbone before they join, or once in a single process (msekit backbone fetch NAME).",
